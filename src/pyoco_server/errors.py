@@ -1,0 +1,116 @@
+"""The error tree: what can go wrong, as HTTP status, CLI exit code and a hint, in one place.
+
+::
+
+    PyocoError
+    ├── InvalidInput            422   1   the request or the file cannot be accepted as it is
+    │   ├── InvalidFlow               1   a flow.yaml that cannot be run
+    │   └── InvalidSetting            1   an environment variable, .env line or flag
+    ├── TooLarge                413   1
+    ├── RunNotFound             404   5
+    ├── WorkerNotFound          404   5
+    ├── StoreUnavailable        503   7   NATS cannot be reached, or did not answer in time
+    ├── RevisionConflict        409   6   somebody else wrote the record first
+    └── CommandFailed             1       a command cannot go on (port taken, file missing, …)
+"""
+
+
+class PyocoError(Exception):
+    """Root of every error that pyoco-server raises on purpose.
+
+    Args:
+        message: One sentence for a person: what was wrong, and where.
+        hint: What to do instead; shown beside the message.
+    """
+
+    code = "internal_error"
+    http_status = 500
+    exit_code = 1
+    default_hint = ""
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint or self.default_hint
+
+
+class InvalidInput(PyocoError):
+    """The request cannot be accepted as it is."""
+
+    code = "invalid_input"
+    http_status = 422
+
+
+class InvalidFlow(InvalidInput):
+    """A flow.yaml that cannot be run: unreadable, unknown keys, an unknown task in the graph, …
+
+    Args:
+        message: What is wrong.
+        line: 1-based line in the file, when it is known.
+        key: Dotted path of the key, such as ``tasks.add_one.callable``.
+    """
+
+    code = "invalid_flow"
+
+    def __init__(self, message: str, *, hint: str = "", line: int | None = None, key: str | None = None) -> None:
+        where = ", ".join(part for part in (f"line {line}" if line else "", key or "") if part)
+        super().__init__(f"{where}: {message}" if where else message, hint=hint)
+        self.line = line
+        self.key = key
+
+
+class InvalidSetting(InvalidInput):
+    """An environment variable, a line of .env or a flag that cannot be read."""
+
+    code = "invalid_setting"
+
+
+class TooLarge(PyocoError):
+    """The request is larger than the server accepts."""
+
+    code = "too_large"
+    http_status = 413
+
+
+class RunNotFound(PyocoError):
+    """No run has this id (or it belongs to another tenant)."""
+
+    code = "run_not_found"
+    http_status = 404
+    exit_code = 5
+    default_hint = "List the runs with: pyoco-client list"
+
+    def __init__(self, message: str = "run not found", *, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+
+
+class WorkerNotFound(PyocoError):
+    """No worker has this id."""
+
+    code = "worker_not_found"
+    http_status = 404
+    exit_code = 5
+    default_hint = "List the workers with: pyoco-client workers --scope all"
+
+
+class StoreUnavailable(PyocoError):
+    """NATS cannot be reached, or did not answer in time. Nothing is lost; try again."""
+
+    code = "nats_unavailable"
+    http_status = 503
+    exit_code = 7
+    default_hint = "The server reconnects by itself; try again in a moment. GET /ready tells the state."
+
+
+class RevisionConflict(PyocoError):
+    """The record changed since it was read: somebody else wrote first."""
+
+    code = "conflict"
+    http_status = 409
+    exit_code = 6
+
+
+class CommandFailed(PyocoError):
+    """A command cannot go on; the message says why in one sentence."""
+
+    code = "command_failed"

@@ -1,0 +1,166 @@
+"""Every setting, once: its variable, its default, its bounds.
+
+Precedence: a command-line flag over the process environment over the ``.env`` file over the default.
+A value that cannot be read stops the start with the name of the variable and the value.
+"""
+
+import difflib
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from typing_extensions import Self
+
+from pydantic import Field, StringConstraints, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from pyoco_server.errors import InvalidSetting
+
+_PREFIX = "PYOCO_"
+_FALSE = {"0", "false", "no", "off"}
+# Read by the pyoco library itself, or before the settings exist: known, though they are no fields here.
+_FOREIGN = {"PYOCO_LOAD_DOTENV", "PYOCO_ENV_FILE", "PYOCO_DISCOVERY_MODULES", "PYOCO_CUTE"}
+
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]+$")]
+Subject = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$")]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+SecondsOrZero = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(gt=0)]
+
+
+class Settings(BaseSettings):
+    """All settings of gateway, worker and commands. Frozen; change by ``model_copy(update=…)``."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=_PREFIX, env_ignore_empty=True, extra="ignore", frozen=True, env_file_encoding="utf-8"
+    )
+
+    # Where NATS is, and the names of what we keep there.
+    nats_url: str = "nats://127.0.0.1:4222"
+    nats_replicas: Annotated[int, Field(ge=1, le=5)] = 1
+    work_stream: Name = "PYOCO_WORK"
+    work_subject_prefix: Subject = "pyoco.work"
+    default_tag: Name = "default"
+    consumer_prefix: Name = "pyoco_workers"
+    runs_kv_bucket: Name = "pyoco_runs"
+    flows_kv_bucket: Name = "pyoco_flows"
+    workers_kv_bucket: Name = "pyoco_workers"
+    control_subject_prefix: Subject = "pyoco.control"
+
+    # A consumer is created once per tag with these; an existing one keeps its own.
+    consumer_ack_wait_sec: Seconds = 30.0
+    consumer_max_deliver: Count = 20
+    consumer_max_ack_pending: Count = 200
+    ack_progress_interval_sec: Seconds = 10.0
+
+    run_heartbeat_interval_sec: Seconds = 1.0
+    """Shortest time between two progress writes of one run."""
+    worker_heartbeat_interval_sec: Seconds = 5.0
+    workers_kv_ttl_sec: SecondsOrZero = 15.0
+    """Kept for older configurations; has no effect: worker records do not expire by themselves."""
+    worker_disconnect_timeout_sec: Seconds = 20.0
+    cancel_grace_period_sec: SecondsOrZero = 30.0
+    run_max_attempts: Count = 3
+
+    dlq_stream: Name = "PYOCO_DLQ"
+    dlq_subject_prefix: Subject = "pyoco.dlq"
+    dlq_publish_execution_error: bool = True
+    dlq_max_age_sec: SecondsOrZero = 7 * 24 * 3600.0
+    dlq_max_msgs: int = 100_000
+    dlq_max_bytes: int = 512 * 1024 * 1024
+
+    max_run_snapshot_bytes: Annotated[int, Field(ge=4096)] = 256 * 1024
+    workflow_yaml_max_bytes: Annotated[int, Field(ge=256)] = 256 * 1024
+
+    dashboard_lang: Literal["auto", "ja", "en"] = "auto"
+    state_dir: Path = Path(".pyoco")
+    """Where this machine's own files live: the embedded NATS's data, the index, run directories."""
+
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = "INFO"
+    log_format: Literal["json", "text"] = "json"
+    log_utc: bool = True
+    log_include_traceback: bool = True
+
+    @model_validator(mode="before")
+    @classmethod
+    def _accept_any_case(cls, data: Any) -> Any:
+        if isinstance(data, dict):
+            for field, fold in (("log_level", str.upper), ("log_format", str.lower), ("dashboard_lang", str.lower)):
+                if isinstance(data.get(field), str):
+                    data[field] = fold(data[field].strip())
+        return data
+
+    @model_validator(mode="after")
+    def _ack_before_ack_wait(self) -> Self:
+        if self.ack_progress_interval_sec >= self.consumer_ack_wait_sec:
+            raise ValueError(
+                f"PYOCO_ACK_PROGRESS_INTERVAL_SEC={self.ack_progress_interval_sec:g} must be less than "
+                f"PYOCO_CONSUMER_ACK_WAIT_SEC={self.consumer_ack_wait_sec:g}, "
+                "or NATS would give a running run to a second worker"
+            )
+        return self
+
+    @classmethod
+    def from_env(cls, **overrides: Any) -> Self:
+        """Read the environment and the ``.env`` file.
+
+        Args:
+            overrides: Values given on the command line; ``None`` means not given.
+
+        Raises:
+            InvalidSetting: a value cannot be read; the message names the variable and the value.
+        """
+        given = {name: value for name, value in overrides.items() if value is not None}
+        try:
+            # pydantic-settings takes _env_file here; its stubs hide it behind the field names.
+            return cls(_env_file=_dotenv_path(), **given)
+        except ValidationError as error:
+            raise InvalidSetting("; ".join(_describe(item, given) for item in error.errors())) from None
+        except UnicodeDecodeError as error:
+            raise InvalidSetting(f"the file {_dotenv_path()} is not UTF-8 text: {error}") from None
+
+
+NatsBackendConfig = Settings
+"""The name under which existing programs import the settings."""
+
+
+def unknown_variables() -> list[str]:
+    """Tell PYOCO_ variables that no setting reads, each with the closest known name, for a warning."""
+    known = {variable(name) for name in Settings.model_fields} | _FOREIGN | {"PYOCO_SERVER", "PYOCO_API_KEY"}
+    lines = []
+    for name in sorted(os.environ):
+        if name.startswith(_PREFIX) and name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            lines.append(f"{name} is not a setting" + (f"; did you mean {close[0]}?" if close else ""))
+    return lines
+
+
+def variable(field: str) -> str:
+    """Give the environment variable of a field."""
+    return _PREFIX + field.upper()
+
+
+def _dotenv_path() -> Path | None:
+    if os.environ.get("PYOCO_LOAD_DOTENV", "1").strip().lower() in _FALSE:
+        return None
+    named = os.environ.get("PYOCO_ENV_FILE", "").strip()
+    path = Path(named or ".env").expanduser()
+    if named and not path.is_file():
+        raise InvalidSetting(f"PYOCO_ENV_FILE={named!r}: there is no such file")
+    return path
+
+
+def _describe(item: Any, given: dict[str, Any]) -> str:
+    if not item["loc"]:  # from a validator over several fields, which names them itself
+        return str(item["msg"]).removeprefix("Value error, ")
+    field = str(item["loc"][0])
+    value = _raw(field, item["input"])
+    source = f"the option --{field.replace('_', '-')}" if field in given else variable(field)
+    return f"{source}={value!r} cannot be used: {item['msg'][0].lower()}{item['msg'][1:]}"
+
+
+def _raw(field: str, parsed: Any) -> Any:
+    secret = any(word in field for word in ("pepper", "password", "key", "url"))
+    return "…" if secret and "@" in str(parsed) else parsed
+
+
