@@ -1,0 +1,48 @@
+"""A job: the message on the queue that gives the right to run."""
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from typing_extensions import Annotated, Self
+
+from pyoco_server.errors import InvalidInput
+
+
+class Job(BaseModel):
+    """What a worker needs to find the run and its flow.
+
+    Programs written for the existing system publish jobs with the flow's text inline in ``workflow_yaml``;
+    our gateway stores the text once and names it by ``workflow_yaml_sha256``.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    run_id: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_=-]{1,128}$")]
+    flow_name: Annotated[str, StringConstraints(min_length=1)]
+    tag: str | None = None
+    tags: list[str] | None = None
+    params: dict[str, Any] | None = Field(default_factory=dict)
+    submitted_at: float | None = None
+    tenant_id: str | None = None
+    api_key_id: str | None = None
+    workflow_yaml: str | None = None
+    workflow_yaml_sha256: str | None = None
+    workflow_yaml_bytes: int | None = None
+
+    def to_json(self) -> bytes:
+        """Give the message body."""
+        return self.model_dump_json(exclude_none=True).encode()
+
+    @classmethod
+    def from_json(cls, raw: bytes) -> Self:
+        """Read a message body.
+
+        Raises:
+            InvalidInput: not a job; the message says which field is wrong.
+        """
+        try:
+            return cls.model_validate_json(raw)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"]) or "the message"
+            raise InvalidInput(f"not a job: {where}: {first['msg']}") from None

@@ -1,0 +1,216 @@
+"""A run: its states, the record that holds them, and who may move it from one to the next.
+
+This is the only place that decides a next state; everybody else asks it.
+"""
+
+import time
+import uuid
+from enum import Enum
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+from typing_extensions import Self
+
+
+class RunStatus(str, Enum):
+    """Where a run is. Each comment: who moves it on, and what a crash does.
+
+    PENDING → RUNNING → COMPLETED | FAILED, and PENDING | RUNNING → CANCELLING → CANCELLED.
+    """
+
+    PENDING = "PENDING"  # A worker's claim moves it on. Crash of the gateway: the job lies in the queue.
+    RUNNING = "RUNNING"  # Its worker moves it on. Crash of the worker: the job is redelivered after AckWait.
+    CANCELLING = "CANCELLING"  # Its worker ends it. Crash of the worker: the redelivery's receiver ends it.
+    COMPLETED = "COMPLETED"  # Terminal. A redelivered job is only acknowledged.
+    FAILED = "FAILED"  # Terminal.
+    CANCELLED = "CANCELLED"  # Terminal.
+
+    @property
+    def is_terminal(self) -> bool:
+        """Tell whether nothing can move the run any more."""
+        return self in _TERMINAL
+
+
+_TERMINAL = {RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.CANCELLED}
+
+
+class TaskStatus(str, Enum):
+    """Where a task of a run is."""
+
+    PENDING = "PENDING"
+    RUNNING = "RUNNING"
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+
+
+class EndReason(str, Enum):
+    """Why a run ended: a closed list, each with its own sentence in ``error``."""
+
+    COMPLETED = "completed"
+    TASK_FAILED = "task_failed"
+    TASK_TIMEOUT = "task_timeout"
+    RUN_TIMEOUT = "run_timeout"
+    CANCELLED = "cancelled"
+    CHILD_EXITED = "child_exited"
+    CHILD_KILLED_BY_SIGNAL = "child_killed_by_signal"
+    OUT_OF_MEMORY = "out_of_memory"
+    WORKER_LOST = "worker_lost"
+    FLOW_NOT_FOUND = "flow_not_found"
+    INVALID_FLOW = "invalid_flow"
+    INVALID_JOB = "invalid_job"
+    DEPENDENCY_MISSING = "dependency_missing"
+
+
+class RunRecord(BaseModel):
+    """The truth about a run, as stored under its id. Frozen: changed by ``evolve``.
+
+    Unknown fields survive a read and a write, so that a newer version's record is not damaged by an older one.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    run_id: str
+    flow_name: str
+    status: RunStatus = RunStatus.PENDING
+    params: dict[str, Any] = Field(default_factory=dict)
+    tag: str = "default"
+    tags: list[str] = Field(default_factory=list)
+    tasks: dict[str, TaskStatus] = Field(default_factory=dict)
+    task_records: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    task_records_truncated: bool = False
+    skipped_tasks: list[str] = Field(default_factory=list)
+    """Tasks of branches that the run did not take; they stay PENDING in a COMPLETED run."""
+    submitted_at: float | None = None
+    start_time: float | None = None
+    end_time: float | None = None
+    heartbeat_at: float | None = None
+    updated_at: float = 0.0
+    error: str | None = None
+    end_reason: EndReason | None = None
+    worker_id: str | None = None
+    instance_id: str | None = None
+    """The worker process that holds the run; two processes with one worker_id differ here."""
+    attempt: int = 0
+    max_attempts: int | None = None
+    timeout_sec: float | None = None
+    job_seq: int | None = None
+    """Stream sequence of the job that was claimed: only its redelivery may take the run over."""
+    queue_wait_ms: float | None = None
+    run_ms: float | None = None
+    tenant_id: str | None = None
+    api_key_id: str | None = None
+    workflow_yaml_sha256: str | None = None
+    workflow_yaml_bytes: int | None = None
+    cancel_requested_at: float | None = None
+    cancel_requested_by: str | None = None
+    cancel_reason: str | None = None
+    schedule_id: str | None = None
+    rerun_of: str | None = None
+
+    def evolve(self, **changes: Any) -> Self:
+        """Return a copy with the changes, and ``updated_at`` moved forward (never back)."""
+        changes.setdefault("updated_at", max(time.time(), self.updated_at))
+        return self.model_copy(update=changes)
+
+    def to_json(self) -> bytes:
+        """Give the stored form."""
+        return self.model_dump_json().encode()
+
+    @classmethod
+    def from_json(cls, raw: bytes) -> Self:
+        """Read the stored form.
+
+        Raises:
+            pydantic.ValidationError: not a record.
+        """
+        return cls.model_validate_json(raw)
+
+
+def new_run_id() -> str:
+    """Make a fresh run id."""
+    return str(uuid.uuid4())
+
+
+def claim(record: RunRecord, *, worker_id: str, instance_id: str, job_seq: int) -> RunRecord:
+    """Start the next attempt of a run on a worker."""
+    now = time.time()
+    waited = (now - record.submitted_at) * 1000 if record.submitted_at else None
+    return record.evolve(
+        status=RunStatus.RUNNING,
+        worker_id=worker_id,
+        instance_id=instance_id,
+        attempt=record.attempt + 1,
+        job_seq=job_seq,
+        start_time=now,
+        heartbeat_at=now,
+        queue_wait_ms=record.queue_wait_ms if record.attempt else waited,
+        tasks=dict.fromkeys(record.tasks, TaskStatus.PENDING),
+        task_records={},
+        error=None,
+    )
+
+
+def request_cancel(record: RunRecord, *, by: str | None, reason: str | None) -> RunRecord:
+    """Answer a cancel request: at once for a waiting run, by its worker for a running one.
+
+    A terminal run comes back unchanged.
+    """
+    if record.status.is_terminal or record.status is RunStatus.CANCELLING:
+        return record
+    asked = record.evolve(
+        cancel_requested_at=time.time(), cancel_requested_by=by, cancel_reason=reason, status=RunStatus.CANCELLING
+    )
+    return cancelled(asked) if record.status is RunStatus.PENDING else asked
+
+
+def cancelled(record: RunRecord) -> RunRecord:
+    """End a run as CANCELLED, with every unfinished task."""
+    return settle(record, RunStatus.CANCELLED, EndReason.CANCELLED, record.cancel_reason)
+
+
+def settle(record: RunRecord, status: RunStatus, reason: EndReason, error: str | None) -> RunRecord:
+    """Move a run to its terminal state.
+
+    A run whose cancel was recorded first ends CANCELLED, whatever its last task did: the first write stands.
+    """
+    if record.status is RunStatus.CANCELLING:
+        status, reason, error = RunStatus.CANCELLED, EndReason.CANCELLED, record.cancel_reason
+    now = time.time()
+    tasks = dict(record.tasks)
+    if status is not RunStatus.COMPLETED:
+        loose = TaskStatus.FAILED if status is RunStatus.FAILED else TaskStatus.CANCELLED
+        tasks = {
+            name: loose if state is TaskStatus.RUNNING
+            else TaskStatus.CANCELLED if state is TaskStatus.PENDING
+            else state
+            for name, state in tasks.items()
+        }  # fmt: skip
+    skipped = [name for name, state in tasks.items() if state is TaskStatus.PENDING]
+    return record.evolve(
+        status=status,
+        end_reason=reason,
+        error=error,
+        tasks=tasks,
+        task_records=_end_records(record.task_records, tasks, now),
+        skipped_tasks=skipped,
+        end_time=now,
+        heartbeat_at=now if record.start_time else record.heartbeat_at,
+        run_ms=(now - record.start_time) * 1000 if record.start_time else None,
+    )
+
+
+def _end_records(
+    records: dict[str, dict[str, Any]], tasks: dict[str, TaskStatus], now: float
+) -> dict[str, dict[str, Any]]:
+    """Give each task record its task's final state, and an end to those that were still running."""
+    ended = {}
+    for name, record in records.items():
+        state = tasks.get(name)
+        if state is not None and record.get("state") != state.value:
+            record = {**record, "state": state.value}  # noqa: PLW2901 - the record itself is never changed
+            if record.get("started_at") and not record.get("ended_at"):
+                record["ended_at"] = now
+                record["duration_ms"] = (now - record["started_at"]) * 1000
+        ended[name] = record
+    return ended

@@ -1,0 +1,68 @@
+"""How large a record may be, what is cut first, and which fields a reader gets."""
+
+from typing import Any
+
+import pydantic_core
+
+from pyoco_server.model.run import RunRecord
+from pyoco_server.model.text import clean_text, clean_value
+
+SUMMARY_FIELDS = (
+    "run_id flow_name status tag tags tenant_id api_key_id updated_at heartbeat_at worker_id error schedule_id "
+    "submitted_at start_time end_time attempt end_reason queue_wait_ms run_ms workflow_yaml_sha256 rerun_of"
+).split()
+"""Fields of an item in a list of runs."""
+
+_RECORD_FIELDS = ("task_records", "task_records_truncated")
+_INTERNAL_FIELDS = ("instance_id", "job_seq")
+_PREVIEW_STEPS = (16_384, 2_048, 256)
+
+
+def fit(record: RunRecord, max_bytes: int) -> RunRecord:
+    """Cut a record down to ``max_bytes`` of JSON.
+
+    Large inputs, outputs and tracebacks go first, from generous to strict, so that small task records survive;
+    then the records as a whole. ``tasks``, ``status`` and ``error`` always stay.
+    """
+    if len(record.to_json()) <= max_bytes:
+        return record
+    for limit in _PREVIEW_STEPS:
+        records = {name: _cut_task(task, limit) for name, task in record.task_records.items()}
+        smaller = record.model_copy(update={"task_records": records, "task_records_truncated": True})
+        if len(smaller.to_json()) <= max_bytes:
+            return smaller
+    smaller = record.model_copy(update={"task_records": {}, "task_records_truncated": True})
+    if len(smaller.to_json()) > max_bytes and smaller.error:
+        smaller = smaller.model_copy(update={"error": clean_text(smaller.error, 500)})
+    return smaller
+
+
+def _cut_task(task: dict[str, Any], limit: int) -> dict[str, Any]:
+    cut = dict(task)
+    for field in ("output", "artifacts"):
+        if field in cut:
+            cut[field] = clean_value(cut[field], limit)
+    if isinstance(cut.get("inputs"), dict):
+        cut["inputs"] = {name: clean_value(value, limit) for name, value in cut["inputs"].items()}
+    for field in ("error", "traceback"):
+        if isinstance(cut.get(field), str):
+            cut[field] = clean_text(cut[field], limit)
+    return cut
+
+
+def summary(snapshot: dict[str, Any]) -> dict[str, Any]:
+    """Give a list's item of a stored record (as parsed JSON)."""
+    return {field: snapshot.get(field) for field in SUMMARY_FIELDS}
+
+
+def public(raw: bytes, *, records: bool) -> dict[str, Any]:
+    """Give what a reader of one run gets, from its stored form.
+
+    Args:
+        raw: The stored record.
+        records: Whether ``task_records`` are wanted.
+    """
+    snapshot: dict[str, Any] = pydantic_core.from_json(raw)
+    for field in _INTERNAL_FIELDS if records else (*_INTERNAL_FIELDS, *_RECORD_FIELDS):
+        snapshot.pop(field, None)
+    return snapshot

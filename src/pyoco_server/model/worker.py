@@ -1,0 +1,92 @@
+"""A worker's record: what it serves, what it does, and how its state is read from its last sign of life."""
+
+import time
+from enum import Enum
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+from typing_extensions import Self
+
+
+class WorkerState(str, Enum):
+    """What a worker is doing, as a reader sees it."""
+
+    RUNNING = "RUNNING"  # it has at least one run
+    IDLE = "IDLE"
+    STOPPED_GRACEFUL = "STOPPED_GRACEFUL"  # it said goodbye; never shown as DISCONNECTED
+    DISCONNECTED = "DISCONNECTED"  # never stored: derived when the last sign of life is too old
+
+    @property
+    def is_active(self) -> bool:
+        """Tell whether the worker is there."""
+        return self in (WorkerState.RUNNING, WorkerState.IDLE)
+
+
+class WorkerRecord(BaseModel):
+    """One worker process, as stored under its id and rewritten with every heartbeat."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    worker_id: str
+    instance_id: str = ""
+    state: WorkerState = WorkerState.IDLE
+    hidden: bool = False
+    tags: list[str] = Field(default_factory=list)
+    slots: int = 1
+    host: str | None = None
+    pid: int | None = None
+    version: str | None = None
+    started_at: float | None = None
+    last_seen_at: float = 0.0
+    last_heartbeat_at: float = 0.0
+    heartbeat_at: float = 0.0
+    last_pull_at: float | None = None
+    current_run_id: str | None = None
+    current_run_ids: list[str] = Field(default_factory=list)
+    last_run_id: str | None = None
+    last_run_status: str | None = None
+    last_run_started_at: float | None = None
+    last_run_finished_at: float | None = None
+    stopped_at: float | None = None
+    stop_reason: str | None = None
+    updated_at: float = 0.0
+    wheel_sync: dict[str, Any] = Field(default_factory=lambda: {"enabled": False})
+
+    def evolve(self, **changes: Any) -> Self:
+        """Return a copy with the changes."""
+        return self.model_copy(update=changes)
+
+    def to_json(self) -> bytes:
+        """Give the stored form."""
+        return self.model_dump_json().encode()
+
+    @classmethod
+    def from_json(cls, raw: bytes) -> Self:
+        """Read the stored form.
+
+        Raises:
+            pydantic.ValidationError: not a worker's record.
+        """
+        return cls.model_validate_json(raw)
+
+    def state_at(self, now: float, disconnect_timeout_sec: float) -> WorkerState:
+        """Derive the state that a reader sees at ``now`` (unix seconds)."""
+        if self.state is WorkerState.STOPPED_GRACEFUL:
+            return self.state
+        if now - self.last_seen_at > disconnect_timeout_sec:
+            return WorkerState.DISCONNECTED
+        return self.state
+
+    def seen(self, runs: list[str], last_pull_at: float | None) -> Self:
+        """Return the record of a heartbeat now."""
+        now = time.time()
+        return self.evolve(
+            state=WorkerState.RUNNING if runs else WorkerState.IDLE,
+            current_run_id=runs[0] if runs else None,
+            current_run_ids=runs,
+            last_pull_at=last_pull_at,
+            last_seen_at=now,
+            last_heartbeat_at=now,
+            heartbeat_at=now,
+            updated_at=now,
+        )
