@@ -1,0 +1,1 @@
+"""The one door to NATS: only this package imports its client."""

@@ -1,0 +1,99 @@
+"""For programs that speak to NATS themselves, as the existing system lets them."""
+
+import time
+from typing import Any
+
+from typing_extensions import Self
+
+from pyoco_server.errors import StoreUnavailable
+from pyoco_server.model.job import Job
+from pyoco_server.model.run import RunRecord, new_run_id
+from pyoco_server.model.tags import check_tag
+from pyoco_server.settings import Settings
+from pyoco_server.store import topology
+from pyoco_server.store.connection import Connection
+from pyoco_server.store.queue import JobQueue
+from pyoco_server.store.runs import RunStore
+
+
+class PyocoNatsClient:
+    """Submits runs and reads them without the gateway."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._runs = RunStore(connection)
+        self._queue = JobQueue(connection)
+
+    @classmethod
+    async def connect(cls, config: Settings | None = None, *, timeout: float = 10.0) -> Self:
+        """Connect, and create what is missing.
+
+        Raises:
+            StoreUnavailable: NATS cannot be reached within ``timeout`` seconds.
+        """
+        connection = await Connection(config or Settings.from_env(), "pyoco-nats-client").start()
+        if not await connection.wait_up(timeout):
+            await connection.close()
+            raise StoreUnavailable(f"NATS is not reachable at {connection.shown_url}")
+        await topology.ensure(connection)
+        return cls(connection)
+
+    async def close(self) -> None:
+        """Close the connection."""
+        await self._connection.close()
+
+    async def submit_run(
+        self,
+        flow_name: str,
+        params: dict[str, Any] | None = None,
+        *,
+        tag: str | None = None,
+        tags: list[str] | None = None,
+    ) -> str:
+        """Submit a run of a flow that the workers' resolver knows; its run_id is the answer."""
+        tag = check_tag(tag or self._connection.settings.default_tag)
+        now = time.time()
+        record = RunRecord(
+            run_id=new_run_id(), flow_name=flow_name, params=params or {}, tag=tag, tags=tags or [tag],
+            submitted_at=now, heartbeat_at=now, updated_at=now,
+        )  # fmt: skip
+        await enqueue(self._runs, self._queue, record)
+        return record.run_id
+
+    async def get_run(self, run_id: str) -> dict[str, Any]:
+        """Read a run's snapshot.
+
+        Raises:
+            KeyError: there is no such run.
+        """
+        stored = await self._runs.get(run_id)
+        if stored is None:
+            raise KeyError(run_id)
+        return stored.record.model_dump(mode="json")
+
+
+async def enqueue(runs: RunStore, queue: JobQueue, record: RunRecord) -> int:
+    """Make a run: its record first, then its job; both acknowledged, or neither is left.
+
+    Returns:
+        The record's revision.
+
+    Raises:
+        StoreUnavailable: the run does not exist.
+    """
+    job = Job(
+        run_id=record.run_id, flow_name=record.flow_name, tag=record.tag, submitted_at=record.submitted_at,
+        workflow_yaml_sha256=record.workflow_yaml_sha256,
+    )  # fmt: skip
+    revision = await runs.create(record)
+    for attempt in (1, 2, 3):
+        try:
+            await queue.publish(job, record.tag)
+        except StoreUnavailable:
+            # The job may be queued all the same; without its record no worker runs it.
+            if attempt == 3:
+                await runs.remove(record.run_id)
+                raise
+        else:
+            break
+    return revision

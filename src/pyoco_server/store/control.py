@@ -1,0 +1,36 @@
+"""The control channel: a cancel is told to the workers at once.
+
+It is a plain message that may get lost; the record carries the same fact.
+"""
+
+from collections.abc import Awaitable, Callable
+
+from nats.aio.msg import Msg
+
+from pyoco_server.store.connection import Connection
+
+
+class ControlChannel:
+    """Tells workers that a run's record has changed under them."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._prefix = connection.settings.control_subject_prefix
+
+    async def tell(self, run_id: str) -> None:
+        """Ask the worker of a run to look at its record.
+
+        Raises:
+            StoreUnavailable: NATS is away.
+        """
+        with self._connection.errors(f"telling the worker of run {run_id}"):
+            await self._connection.client.publish(f"{self._prefix}.{run_id}", b"{}")
+
+    async def listen(self, on_run: Callable[[str], Awaitable[None]]) -> None:
+        """Call ``on_run`` with the run_id of every message from now on; survives reconnects."""
+
+        async def receive(message: Msg) -> None:
+            await on_run(message.subject[len(self._prefix) + 1 :])
+
+        with self._connection.errors("listening to the control channel"):
+            await self._connection.client.subscribe(f"{self._prefix}.*", cb=receive)

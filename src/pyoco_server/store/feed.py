@@ -1,0 +1,172 @@
+"""Follows a bucket: every change once and in order, over restarts of NATS and lost messages."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import structlog
+from nats.aio.msg import Msg
+from nats.js import api
+
+from pyoco_server.errors import StoreUnavailable
+from pyoco_server.store.connection import Connection
+from pyoco_server.store.pull import PullLine
+
+log = structlog.get_logger(__name__)
+
+_BATCH = 1000
+_EXPIRES = 5.0
+_GRACE = 2.0
+_RETRY = 0.5
+
+
+@dataclass(frozen=True)
+class Change:
+    """One change of a key; ``value`` is ``None`` when the key was removed."""
+
+    key: str
+    value: bytes | None
+    revision: int
+
+
+class BucketFeed:
+    """Gives a bucket's changes to a callback, in batches.
+
+    Args:
+        connection: The connection.
+        bucket: The bucket's name.
+        on_changes: Called with each batch, in order.
+        on_reset: Called when what was seen so far is void: the bucket was made anew.
+        start_after: The last revision that was already seen; 0 for all.
+        identity: Creation time of the bucket that ``start_after`` belongs to, if known.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        bucket: str,
+        *,
+        on_changes: Callable[[list[Change]], None],
+        on_reset: Callable[[], None],
+        start_after: int = 0,
+        identity: str | None = None,
+    ) -> None:
+        self._connection = connection
+        self._stream = f"KV_{bucket}"
+        self._prefix = f"$KV.{bucket}."
+        self._on_changes = on_changes
+        self._on_reset = on_reset
+        self.revision = start_after
+        self.identity = identity
+        self.caught_up = asyncio.Event()
+        """Set while everything that was stored when we (re)connected has been seen."""
+        self._buffer: list[Msg] = []
+        self._wake = asyncio.Event()
+        self._ended = False
+        self._stop = asyncio.Event()
+        connection.reconnected.append(self._interrupt)
+
+    async def run(self) -> None:
+        """Follow until ``stop``; trouble is retried for ever."""
+        while not self._stop.is_set():
+            try:
+                await self._follow()
+            except StoreUnavailable as error:
+                self.caught_up.clear()
+                log.debug("the feed waits for NATS", stream=self._stream, reason=error.message)
+                with contextlib.suppress(asyncio.TimeoutError):
+                    await asyncio.wait_for(self._stop.wait(), _RETRY)
+
+    def stop(self) -> None:
+        """End ``run`` soon."""
+        self._stop.set()
+        self._wake.set()
+
+    async def _interrupt(self) -> None:
+        self._ended = True
+        self._wake.set()
+
+    async def _follow(self) -> None:
+        """Follow with one consumer until it fails."""
+        await self._check_identity()
+        consumer = await self._make_consumer()
+        line = PullLine(self._connection, self._stream, consumer, self._on_message, self._on_end)
+        self._buffer.clear()
+        expected = 1
+        try:
+            while not self._stop.is_set():
+                self._ended = False
+                await line.request(batch=_BATCH, expires=_EXPIRES)
+                left = _BATCH
+                deadline = time.monotonic() + _EXPIRES + _GRACE
+                while left and not (self._ended and not self._buffer) and not self._stop.is_set():
+                    if not self._buffer and not await self._wait(deadline):
+                        raise StoreUnavailable("the feed's consumer is silent")
+                    batch, self._buffer = self._buffer, []
+                    if batch:
+                        deadline = time.monotonic() + _EXPIRES + _GRACE
+                        expected = self._apply(batch, expected)
+                        left -= len(batch)
+                        await asyncio.sleep(0)  # let others run during a long replay
+        finally:
+            await line.withdraw()
+
+    async def _wait(self, deadline: float) -> bool:
+        self._wake.clear()
+        if self._buffer or self._ended or self._stop.is_set():
+            return True
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._wake.wait(), max(0.0, deadline - time.monotonic()))
+        return self._wake.is_set()
+
+    def _apply(self, batch: list[Msg], expected: int) -> int:
+        changes = []
+        for message in batch:
+            meta = message.metadata
+            if meta.sequence.consumer != expected:
+                raise StoreUnavailable("the feed lost messages on the way")  # read on from the last one seen
+            expected += 1
+            self.revision = meta.sequence.stream
+            removed = bool(message.headers and "KV-Operation" in message.headers) or not message.data
+            key = message.subject[len(self._prefix) :]
+            changes.append(Change(key, None if removed else message.data, meta.sequence.stream))
+            if meta.num_pending == 0:
+                self.caught_up.set()
+        self._on_changes(changes)
+        return expected
+
+    async def _check_identity(self) -> None:
+        """Start from scratch when the bucket is not the one that we have followed so far."""
+        with self._connection.errors("following a bucket"):
+            info = await self._connection.js.stream_info(self._stream)
+        created = str(info.created)
+        if (self.identity is not None and created != self.identity) or self.revision > info.state.last_seq:
+            log.warning("the bucket was made anew; reading it from the start", stream=self._stream)
+            self.revision = 0
+            self._on_reset()
+        self.identity = created
+
+    async def _make_consumer(self) -> str:
+        config = api.ConsumerConfig(
+            deliver_policy=api.DeliverPolicy.BY_START_SEQUENCE,
+            opt_start_seq=self.revision + 1,
+            ack_policy=api.AckPolicy.NONE,
+            mem_storage=True,
+            num_replicas=1,
+            inactive_threshold=30.0,
+        )
+        with self._connection.errors("following a bucket"):
+            info = await self._connection.js.add_consumer(self._stream, config)
+        if info.num_pending == 0:
+            self.caught_up.set()
+        return str(info.name)
+
+    def _on_message(self, message: Msg) -> None:
+        self._buffer.append(message)
+        self._wake.set()
+
+    def _on_end(self, status: int, text: str) -> None:
+        self._ended = True
+        self._wake.set()

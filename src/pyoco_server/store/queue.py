@@ -1,0 +1,243 @@
+"""The queue: jobs waiting per tag, and the deliveries that give the right to run them."""
+
+import asyncio
+import time
+from collections import deque
+from dataclasses import dataclass
+
+import structlog
+from nats.aio.msg import Msg
+from nats.js import api
+from nats.js.errors import NotFoundError
+
+from pyoco_server.errors import StoreUnavailable
+from pyoco_server.model.job import Job
+from pyoco_server.store.connection import Connection
+from pyoco_server.store.pull import CONFLICT, NO_MESSAGES, NO_RESPONDERS, TIMED_OUT, PullLine
+
+log = structlog.get_logger(__name__)
+
+_GRACE = 2.0
+"""Seconds beyond a request's own end after which silence means that the line is dead."""
+_REFUSED_PAUSE = 0.2
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """One delivery of a job. Its acknowledgements are sent without waiting: the record is the fence, not they."""
+
+    tag: str
+    data: bytes
+    subject: str
+    seq: int
+    num_delivered: int
+    _message: Msg
+    _connection: Connection
+
+    async def ack(self) -> None:
+        """Take the job off the queue."""
+        await self._answer(b"+ACK")
+
+    async def give_back(self) -> None:
+        """Put the job back on the queue, to be delivered at once."""
+        await self._answer(b"-NAK")
+
+    async def drop(self, reason: str) -> None:
+        """Take a job that nobody can run off the queue."""
+        await self._answer(b"+TERM " + reason.encode())
+
+    async def in_progress(self) -> None:
+        """Tell the server that the job is still being worked on."""
+        await self._answer(b"+WPI")
+
+    async def _answer(self, payload: bytes) -> None:
+        with self._connection.errors("acknowledging a job"):
+            await self._connection.client.publish(self._message.reply, payload)
+
+
+class JobQueue:
+    """Publishing, and the durable consumer of each tag."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self._settings = connection.settings
+
+    async def publish(self, job: Job, tag: str) -> int:
+        """Put a job on the queue of its tag; a repeat with the same run_id is dropped by the server.
+
+        Raises:
+            StoreUnavailable: no acknowledgement; publishing again is safe.
+        """
+        js = self.connection.js
+        subject = f"{self._settings.work_subject_prefix}.{tag}"
+        with self.connection.errors(f"queueing run {job.run_id}"):
+            ack = await js.publish(subject, job.to_json(), headers={"Nats-Msg-Id": job.run_id})
+        return int(ack.seq)
+
+    def consumer_name(self, tag: str) -> str:
+        """Give the name of a tag's durable consumer."""
+        return f"{self._settings.consumer_prefix}_{tag}"
+
+    async def ensure_consumer(self, tag: str) -> float:
+        """Create a tag's consumer if it is missing.
+
+        Returns:
+            The consumer's AckWait in seconds, which an existing consumer keeps from its creation.
+        """
+        js, name = self.connection.js, self.consumer_name(tag)
+        with self.connection.errors(f"creating the consumer {name}"):
+            try:
+                info = await js.consumer_info(self._settings.work_stream, name)
+            except NotFoundError:
+                info = await js.add_consumer(
+                    self._settings.work_stream,
+                    api.ConsumerConfig(
+                        durable_name=name,
+                        filter_subject=f"{self._settings.work_subject_prefix}.{tag}",
+                        ack_policy=api.AckPolicy.EXPLICIT,
+                        ack_wait=self._settings.consumer_ack_wait_sec,
+                        max_deliver=self._settings.consumer_max_deliver,
+                        max_ack_pending=self._settings.consumer_max_ack_pending,
+                        max_waiting=4096,
+                    ),
+                )
+        return float(info.config.ack_wait or self._settings.consumer_ack_wait_sec)
+
+
+class TagPuller:
+    """Takes one job at a time from several tags, for one slot.
+
+    With several tags, what waits is asked for in turn, so that none starves; when nothing waits, all tags are
+    asked at once, and the first job ends the other requests.
+    """
+
+    def __init__(self, queue: JobQueue, tags: list[str]) -> None:
+        self._queue = queue
+        self._tags = list(tags)
+        self._lines: dict[str, PullLine] = {}
+        self._arrived: deque[Delivery] = deque()
+        self._open: set[str] = set()
+        self._wake = asyncio.Event()
+        self._wanted = False
+        self._refused = False
+        self._missing: set[str] = set(tags)
+        self._returns: set[asyncio.Task[None]] = set()
+        self.last_round_trip = 0.0
+        """Unix time of the last answer from a consumer, be it a job or "nothing there"."""
+
+    async def next(self, wait: float, stop: asyncio.Event) -> Delivery | None:
+        """Wait for a job.
+
+        Args:
+            wait: Seconds after which ``None`` is the answer.
+            stop: Set from outside to end the wait; whatever arrives later goes back to the queue.
+
+        Raises:
+            StoreUnavailable: NATS is away.
+        """
+        if self._refused:  # by a consumer that is gone, or too busy: do not hammer it
+            self._refused = False
+            await _first(stop, stop, _REFUSED_PAUSE)
+        await self._ensure_consumers()
+        self._wanted = True
+        try:
+            if len(self._tags) > 1:
+                for tag in list(self._tags):
+                    self._tags.append(self._tags.pop(0))
+                    if await self._ask([tag], None, 1.0, stop) or stop.is_set():
+                        return self._take()
+            await self._ask(self._tags, wait, wait + _GRACE, stop)
+            return self._take()
+        finally:
+            self._wanted = False
+            await self._withdraw_open()
+
+    async def close(self) -> None:
+        """Take back every request; late jobs go back to the queue."""
+        await asyncio.gather(*(line.withdraw() for line in self._lines.values()))
+        if self._returns:
+            await asyncio.wait(self._returns, timeout=2)
+
+    async def _ensure_consumers(self) -> None:
+        for tag in list(self._missing):
+            await self._queue.ensure_consumer(tag)
+            self._missing.discard(tag)
+
+    async def _ask(self, tags: list[str], expires: float | None, limit: float, stop: asyncio.Event) -> bool:
+        self._open = set(tags)
+        for tag in tags:
+            await self._line(tag).request(batch=1, expires=expires)
+        deadline = time.monotonic() + limit
+        while self._open and not self._arrived and not stop.is_set():
+            self._wake.clear()
+            left = deadline - time.monotonic()
+            if left <= 0:
+                log.warning("the queue does not answer; asking anew", tags=sorted(self._open))
+                self._missing |= self._open
+                break
+            await _first(self._wake, stop, left)
+        return bool(self._arrived)
+
+    async def _withdraw_open(self) -> None:
+        """End the requests that are still open on the server; one that had its answer costs nothing."""
+        lines = [self._lines[tag] for tag in self._open]
+        self._open = set()
+        if lines:
+            await asyncio.gather(*(line.withdraw() for line in lines))
+
+    def _take(self) -> Delivery | None:
+        return self._arrived.popleft() if self._arrived else None
+
+    def _line(self, tag: str) -> PullLine:
+        if tag not in self._lines:
+            settings = self._queue.connection.settings
+            self._lines[tag] = PullLine(
+                self._queue.connection,
+                settings.work_stream,
+                self._queue.consumer_name(tag),
+                lambda message: self._on_message(tag, message),
+                lambda status, text: self._on_end(tag, status, text),
+            )
+        return self._lines[tag]
+
+    def _on_message(self, tag: str, message: Msg) -> None:
+        self.last_round_trip = time.time()
+        self._open.discard(tag)
+        meta = message.metadata
+        delivery = Delivery(
+            tag, message.data, message.subject, meta.sequence.stream, meta.num_delivered, message, self._queue.connection
+        )
+        if self._wanted and not self._arrived:
+            self._arrived.append(delivery)
+            self._wake.set()
+        else:  # a second tag answered in the same moment
+            task = asyncio.create_task(_return(delivery), name="give-back")
+            self._returns.add(task)
+            task.add_done_callback(self._returns.discard)
+
+    def _on_end(self, tag: str, status: int, text: str) -> None:
+        self.last_round_trip = time.time()
+        self._open.discard(tag)
+        if status in (NO_RESPONDERS, CONFLICT):
+            self._missing.add(tag)
+            self._refused = True
+        if status not in (NO_MESSAGES, TIMED_OUT):
+            log.warning("a pull was refused", tag=tag, status=status, reason=text)
+        self._wake.set()
+
+
+async def _return(delivery: Delivery) -> None:
+    try:
+        await delivery.give_back()
+    except StoreUnavailable:
+        log.warning("a job could not be given back; it is delivered again after AckWait", tag=delivery.tag)
+
+
+async def _first(one: asyncio.Event, other: asyncio.Event, timeout: float) -> None:
+    """Wait until either event is set, ``timeout`` seconds at most."""
+    waits = [asyncio.ensure_future(event.wait()) for event in (one, other)]
+    try:
+        await asyncio.wait(waits, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()

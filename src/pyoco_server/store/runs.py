@@ -1,0 +1,93 @@
+"""The run records: created once, changed only by compare-and-set."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import structlog
+from pydantic import ValidationError
+
+from pyoco_server.errors import RevisionConflict, StoreUnavailable
+from pyoco_server.model.run import RunRecord
+from pyoco_server.model.snapshot import fit
+from pyoco_server.store.bucket import Bucket
+from pyoco_server.store.connection import Connection
+
+log = structlog.get_logger(__name__)
+
+_CHANGE_TRIES = 20
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """A record and the revision under which it was stored."""
+
+    record: RunRecord
+    revision: int
+
+
+class RunStore:
+    """The bucket of run records."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._bucket = Bucket(connection, connection.settings.runs_kv_bucket)
+        self._max_bytes = connection.settings.max_run_snapshot_bytes
+
+    async def get(self, run_id: str) -> StoredRun | None:
+        """Read a run; ``None`` if there is none (or what is stored is no run)."""
+        entry = await self._bucket.get(run_id)
+        if entry is None:
+            return None
+        try:
+            return StoredRun(RunRecord.from_json(entry.value), entry.revision)
+        except ValidationError as error:
+            log.error("a run's record cannot be read", run_id=run_id, reason=str(error))
+            return None
+
+    async def get_raw(self, run_id: str) -> tuple[bytes, int] | None:
+        """Read a run's stored form and revision, for those who only pass it on."""
+        entry = await self._bucket.get(run_id)
+        return (entry.value, entry.revision) if entry else None
+
+    async def create(self, record: RunRecord) -> int:
+        """Store a new run; its first revision is the answer.
+
+        Raises:
+            RevisionConflict: a run with this id exists.
+        """
+        return await self._bucket.create(record.run_id, fit(record, self._max_bytes).to_json())
+
+    async def update(self, record: RunRecord, revision: int) -> StoredRun:
+        """Store a changed run if nobody wrote since ``revision``.
+
+        Raises:
+            RevisionConflict: somebody did.
+        """
+        fitted = fit(record, self._max_bytes)
+        return StoredRun(record, await self._bucket.update(record.run_id, fitted.to_json(), revision))
+
+    async def change(self, run_id: str, change: Callable[[RunRecord], RunRecord]) -> StoredRun | None:
+        """Read a run, change it, and write it if nobody else did meanwhile; else once more.
+
+        Args:
+            run_id: The run.
+            change: Gives the new record; the same object back means nothing to write.
+
+        Returns:
+            What is stored afterwards; ``None`` if there is no such run.
+        """
+        for _ in range(_CHANGE_TRIES):
+            stored = await self.get(run_id)
+            if stored is None:
+                return None
+            changed = change(stored.record)
+            if changed is stored.record:
+                return stored
+            try:
+                return await self.update(changed, stored.revision)
+            except RevisionConflict:
+                continue
+        raise StoreUnavailable(f"run {run_id} is written to faster than it can be changed")
+
+    async def remove(self, run_id: str) -> None:
+        """Remove a run that was never answered."""
+        await self._bucket.purge(run_id)

@@ -1,0 +1,101 @@
+"""What exists in NATS: one table of definitions, and the start-up that creates what is missing."""
+
+from typing import Any
+
+import structlog
+from nats.js import JetStreamContext, api
+from nats.js.errors import APIError, NotFoundError
+
+from pyoco_server.settings import Settings
+from pyoco_server.store.connection import Connection
+
+log = structlog.get_logger(__name__)
+
+_DUPLICATE_WINDOW = 300.0
+"""Seconds in which a repeated publish of the same job is dropped by the server."""
+_MARKER_TTL = 3600.0
+_STREAM_NAME_IN_USE = 10058
+
+
+def definitions(settings: Settings) -> list[api.StreamConfig]:
+    """Give every stream that we need, buckets included (a bucket is a stream named ``KV_…``)."""
+    work = api.StreamConfig(
+        name=settings.work_stream,
+        subjects=[f"{settings.work_subject_prefix}.>"],
+        retention=api.RetentionPolicy.WORK_QUEUE,
+        duplicate_window=_DUPLICATE_WINDOW,
+        allow_direct=True,
+    )
+    dead_letters = api.StreamConfig(
+        name=settings.dlq_stream,
+        subjects=[f"{settings.dlq_subject_prefix}.>"],
+        retention=api.RetentionPolicy.LIMITS,
+        max_age=settings.dlq_max_age_sec,
+        max_msgs=settings.dlq_max_msgs,
+        max_bytes=settings.dlq_max_bytes,
+        allow_direct=True,
+    )
+    buckets = (settings.runs_kv_bucket, settings.flows_kv_bucket, settings.workers_kv_bucket)
+    streams = [work, dead_letters, *(_bucket(name) for name in buckets)]
+    for stream in streams:
+        stream.num_replicas = settings.nats_replicas
+        stream.storage = api.StorageType.FILE
+    return streams
+
+
+def _bucket(name: str) -> api.StreamConfig:
+    return api.StreamConfig(
+        name=f"KV_{name}",
+        subjects=[f"$KV.{name}.>"],
+        max_msgs_per_subject=1,
+        discard=api.DiscardPolicy.NEW,
+        allow_rollup_hdrs=True,
+        deny_delete=True,
+        allow_direct=True,
+        allow_msg_ttl=True,
+        subject_delete_marker_ttl=_MARKER_TTL,
+    )
+
+
+async def ensure(connection: Connection) -> None:
+    """Create what is missing. Existing streams keep their settings; a difference that matters is logged.
+
+    Raises:
+        StoreUnavailable: NATS is away, or refuses.
+    """
+    for wanted in definitions(connection.settings):
+        with connection.errors(f"creating the stream {wanted.name}"):
+            await _ensure_stream(connection.js, wanted)
+
+
+async def ensure_resources(js: JetStreamContext, config: Settings) -> None:
+    """Create what is missing, for programs that hold a JetStream context of their own."""
+    for wanted in definitions(config):
+        await _ensure_stream(js, wanted)
+
+
+async def _ensure_stream(js: JetStreamContext, wanted: api.StreamConfig) -> None:
+    try:
+        found = (await js.stream_info(str(wanted.name))).config
+    except NotFoundError:
+        try:
+            await js.add_stream(wanted)
+        except APIError as error:
+            # Another process that starts at the same moment was first, perhaps with other limits.
+            if error.err_code != _STREAM_NAME_IN_USE:
+                raise
+        return
+    different = {
+        field: (getattr(found, field), getattr(wanted, field))
+        for field in ("retention", "subjects", "num_replicas", "max_msgs_per_subject")
+        if _value(getattr(wanted, field)) not in (None, _value(getattr(found, field)))
+    }
+    if different:
+        shown = {field: f"is {have}, expected {want}" for field, (have, want) in different.items()}
+        log.warning("an existing stream differs from what is expected; it is left as it is", stream=wanted.name, **shown)
+
+
+def _value(setting: Any) -> Any:
+    return getattr(setting, "value", setting)
+
+

@@ -1,0 +1,46 @@
+"""The workers' records: each written by its own worker, and by nobody else but for ``hidden``."""
+
+from dataclasses import dataclass
+
+from pydantic import ValidationError
+
+from pyoco_server.model.worker import WorkerRecord
+from pyoco_server.store.bucket import Bucket
+from pyoco_server.store.connection import Connection
+
+
+@dataclass(frozen=True)
+class StoredWorker:
+    """A record and the revision under which it was stored."""
+
+    record: WorkerRecord
+    revision: int
+
+
+class WorkerStore:
+    """The bucket of worker records."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._bucket = Bucket(connection, connection.settings.workers_kv_bucket)
+
+    async def get(self, worker_id: str) -> StoredWorker | None:
+        """Read a worker's record; ``None`` if there is none that can be read."""
+        entry = await self._bucket.get(worker_id)
+        if entry is None:
+            return None
+        try:
+            return StoredWorker(WorkerRecord.from_json(entry.value), entry.revision)
+        except ValidationError:
+            return None
+
+    async def update(self, record: WorkerRecord, revision: int) -> int:
+        """Write a record if nobody wrote since ``revision`` (0: if there is none).
+
+        Raises:
+            RevisionConflict: somebody did.
+        """
+        return await self._bucket.update(record.worker_id, record.to_json(), revision)
+
+    async def put(self, record: WorkerRecord) -> int:
+        """Write a record over whatever is there."""
+        return await self._bucket.put(record.worker_id, record.to_json())
