@@ -151,6 +151,21 @@ def claim(record: RunRecord, *, worker_id: str, instance_id: str, job_seq: int) 
     )
 
 
+def hand_back(record: RunRecord) -> RunRecord:
+    """Make a claimed run wait again without costing an attempt; one being cancelled ends instead."""
+    if record.status is RunStatus.CANCELLING:
+        return cancelled(record)
+    return record.evolve(
+        status=RunStatus.PENDING,
+        attempt=record.attempt - 1,
+        worker_id=None,
+        instance_id=None,
+        start_time=None,
+        tasks=dict.fromkeys(record.tasks, TaskStatus.PENDING),
+        task_records={},
+    )
+
+
 def request_cancel(record: RunRecord, *, by: str | None, reason: str | None) -> RunRecord:
     """Answer a cancel request: at once for a waiting run, by its worker for a running one.
 

@@ -1,7 +1,6 @@
 """Follows a bucket: every change once and in order, over restarts of NATS and lost messages."""
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from nats.js import api
 from pyoco_server.errors import StoreUnavailable
 from pyoco_server.store.connection import Connection
 from pyoco_server.store.pull import PullLine
+from pyoco_server.waiting import first_event
 
 log = structlog.get_logger(__name__)
 
@@ -76,8 +76,7 @@ class BucketFeed:
             except StoreUnavailable as error:
                 self.caught_up.clear()
                 log.debug("the feed waits for NATS", stream=self._stream, reason=error.message)
-                with contextlib.suppress(asyncio.TimeoutError):
-                    await asyncio.wait_for(self._stop.wait(), _RETRY)
+                await first_event(_RETRY, self._stop)
 
     def stop(self) -> None:
         """End ``run`` soon."""
@@ -117,8 +116,7 @@ class BucketFeed:
         self._wake.clear()
         if self._buffer or self._ended or self._stop.is_set():
             return True
-        with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._wake.wait(), max(0.0, deadline - time.monotonic()))
+        await first_event(max(0.0, deadline - time.monotonic()), self._wake)
         return self._wake.is_set()
 
     def _apply(self, batch: list[Msg], expected: int) -> int:

@@ -14,6 +14,7 @@ from pyoco_server.errors import StoreUnavailable
 from pyoco_server.model.job import Job
 from pyoco_server.store.connection import Connection
 from pyoco_server.store.pull import CONFLICT, NO_MESSAGES, NO_RESPONDERS, TIMED_OUT, PullLine
+from pyoco_server.waiting import first_event
 
 log = structlog.get_logger(__name__)
 
@@ -137,7 +138,7 @@ class TagPuller:
         """
         if self._refused:  # by a consumer that is gone, or too busy: do not hammer it
             self._refused = False
-            await _first(stop, stop, _REFUSED_PAUSE)
+            await first_event(_REFUSED_PAUSE, stop)
         await self._ensure_consumers()
         self._wanted = True
         try:
@@ -175,7 +176,7 @@ class TagPuller:
                 log.warning("the queue does not answer; asking anew", tags=sorted(self._open))
                 self._missing |= self._open
                 break
-            await _first(self._wake, stop, left)
+            await first_event(left, self._wake, stop)
         return bool(self._arrived)
 
     async def _withdraw_open(self) -> None:
@@ -232,12 +233,3 @@ async def _return(delivery: Delivery) -> None:
     except StoreUnavailable:
         log.warning("a job could not be given back; it is delivered again after AckWait", tag=delivery.tag)
 
-
-async def _first(one: asyncio.Event, other: asyncio.Event, timeout: float) -> None:
-    """Wait until either event is set, ``timeout`` seconds at most."""
-    waits = [asyncio.ensure_future(event.wait()) for event in (one, other)]
-    try:
-        await asyncio.wait(waits, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for wait in waits:
-            wait.cancel()

@@ -1,0 +1,102 @@
+"""``pyoco-worker``: takes runs from the queue and runs them on this machine."""
+
+import asyncio
+import os
+import signal
+import sys
+from typing import Any
+
+import click
+import structlog
+import uvloop
+
+from pyoco_server import __version__
+from pyoco_server.errors import PyocoError
+from pyoco_server.logs import configure_logging
+from pyoco_server.model.tags import parse_tags
+from pyoco_server.settings import Settings, unknown_variables
+from pyoco_server.worker.worker import DEFAULT_DRAIN_SEC, DEFAULT_POLL_SEC, DEFAULT_RUNS_PER_CHILD, Worker
+
+log = structlog.get_logger(__name__)
+
+
+@click.command(epilog="Example: pyoco-worker --tags cpu,default --worker-id cpu-1")
+@click.version_option(__version__)
+@click.option("--nats-url", help="Where NATS is  [env: PYOCO_NATS_URL; default: nats://127.0.0.1:4222]")
+@click.option("--tags", default="default", show_default=True, help="Tags to serve, comma separated: any one matches.")
+@click.option("--worker-id", default="worker", show_default=True, help="This worker's name; one process each.")
+@click.option("--flow-resolver", help="module:function or path/file.py:function that gives flows by name.")
+@click.option("--wheel-sync/--no-wheel-sync", default=None, help="Install uploaded wheels (not built yet).")
+@click.option("--wheel-sync-dir", hidden=True)
+@click.option("--wheel-sync-interval-sec", type=float, hidden=True)
+@click.option("--wheel-install-timeout-sec", type=float, hidden=True)
+@click.option("--poll-timeout", type=click.FloatRange(0.1, 60), default=DEFAULT_POLL_SEC, show_default=True,
+              help="Seconds that one request for a job stays open.")
+@click.option("--run-once", is_flag=True, help="Run at most one job, then stop.")
+@click.option("--concurrency", type=click.IntRange(1, 256), default=1, show_default=True, help="Runs at a time.")
+@click.option("--max-runs-per-child", type=click.IntRange(1), default=DEFAULT_RUNS_PER_CHILD, show_default=True,
+              help="Runs after which a child process is replaced.")
+@click.option("--drain-timeout-sec", type=click.FloatRange(0), default=DEFAULT_DRAIN_SEC, show_default=True,
+              help="Seconds that running runs get to finish after Ctrl-C or SIGTERM.")
+def command(**options: Any) -> None:
+    """Take runs from the queue and run them on this machine."""
+    settings = Settings.from_env(nats_url=options["nats_url"])
+    configure_logging(service="pyoco-server:worker", settings=settings)
+    for line in unknown_variables():
+        log.warning(line)
+    if options["wheel_sync"]:
+        log.warning("--wheel-sync has no effect yet: wheels are not distributed by this version")
+    worker_options = {
+        "worker_id": options["worker_id"],
+        "tags": parse_tags(options["tags"]),
+        "resolver": options["flow_resolver"],
+        "slots": options["concurrency"],
+        "max_runs_per_child": options["max_runs_per_child"],
+        "poll_sec": options["poll_timeout"],
+    }
+    structlog.contextvars.bind_contextvars(worker_id=options["worker_id"])
+    uvloop.install()
+    asyncio.run(_serve(settings, worker_options, options))
+
+
+async def _serve(settings: Settings, worker_options: dict[str, Any], options: dict[str, Any]) -> None:
+    worker = Worker(settings, **worker_options)
+    loop = asyncio.get_running_loop()
+    reasons: list[str] = []
+
+    def ask_to_stop(sig: signal.Signals) -> None:
+        reasons.append(sig.name)
+        log.info("stopping", signal=sig.name)
+        worker.stopping.set()
+
+    for sig in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(sig, ask_to_stop, sig)
+    try:
+        await worker.start()
+        if options["run_once"]:
+            await worker.run_once(options["poll_timeout"])
+        else:
+            await worker.run(options["drain_timeout_sec"])
+    finally:
+        await worker.close(reasons[0] if reasons else "finished")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; the exit code is the answer."""
+    try:
+        command.main(args=argv, prog_name="pyoco-worker", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        return 1
+    except PyocoError as error:
+        sys.stderr.write(f"error: {error.message}\n" + (f"hint: {error.hint}\n" if error.hint else ""))
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    # A command that was started with its output in a pipe shows its lines at once.
+    os.environ.setdefault("PYTHONUNBUFFERED", "1")
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The worker: one asyncio process that takes jobs, and child processes that run them."""

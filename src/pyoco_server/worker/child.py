@@ -1,0 +1,185 @@
+"""Inside the child process: runs one job after the other with pyoco's engine and reports over the socket.
+
+User code runs here and only here. It may block, exit, crash or print whatever it likes.
+"""
+
+import contextlib
+import ctypes
+import os
+import queue
+import signal
+import socket
+import sys
+import threading
+import traceback
+from pathlib import Path
+from typing import Any
+
+from pyoco.core.engine import Engine
+from pyoco.core.models import Flow, RunContext, RunStatus
+
+from pyoco_server.errors import InvalidFlow
+from pyoco_server.model.run import EndReason
+from pyoco_server.model.text import clean_text
+from pyoco_server.worker.flows import FlowProblem, FlowSource, load_resolver
+from pyoco_server.worker.protocol import Message, encode, receive_message
+from pyoco_server.worker.reporter import TaskReporter, describe_exception
+
+_PR_SET_PDEATHSIG = 1
+
+
+class Child:
+    """The loop of the process: a job comes in, its story goes out."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        self._sending = threading.Lock()
+        self._jobs: queue.Queue[Message] = queue.Queue()
+        self._context: RunContext | None = None
+        self._cancelled: str | None = None
+
+    def main(self) -> None:
+        """Serve until the worker closes the socket."""
+        setup = receive_message(self._socket)
+        if setup is None:
+            return
+        try:
+            resolver = load_resolver(setup["resolver"]) if setup.get("resolver") else None
+        except BaseException as error:  # noqa: BLE001 - whatever a user's module raises on import, SystemExit too
+            self.send({"type": "unusable", "error": f"{type(error).__name__}: {error}"})
+            return
+        flows = FlowSource(resolver)
+        threading.Thread(target=self._read, name="pyoco-control", daemon=True).start()
+        baseline = threading.active_count()
+        self.send({"type": "ready"})
+        while True:
+            job = self._jobs.get()
+            result = self._run(job, flows, setup["max_value_bytes"])
+            result["reusable"] = threading.active_count() <= baseline and not _has_children()
+            sys.stdout.flush()
+            sys.stderr.flush()
+            self.send(result)
+
+    def send(self, message: Message) -> None:
+        """Send a message to the worker; from any thread."""
+        with self._sending:
+            self._socket.sendall(encode(message))
+
+    def _read(self) -> None:
+        while (message := receive_message(self._socket)) is not None:
+            if message["type"] == "run":
+                self._jobs.put(message)
+            elif message["type"] == "cancel":
+                self._cancelled = message["run_id"]
+                context = self._context
+                if context is not None and context.run_id == message["run_id"]:
+                    context.status = RunStatus.CANCELLING
+        # The worker is gone: nobody would hear the result, and the run may already go on elsewhere.
+        with contextlib.suppress(OSError):
+            os.killpg(os.getpgrp(), signal.SIGKILL)
+
+    def _run(self, job: Message, flows: FlowSource, max_value_bytes: int) -> Message:
+        params = job["params"]
+        try:
+            if job.get("workflow_yaml") is not None:
+                flow, defaults = flows.from_yaml(job["workflow_yaml"], job["flow_name"])
+                params = {**defaults, **params}
+            else:
+                flow = flows.from_resolver(job["flow_name"])
+        except FlowProblem as error:
+            return _failed(error.reason, str(error), error, task=error.task)
+        except InvalidFlow as error:
+            return _failed(EndReason.INVALID_FLOW, error.message, error)
+        except BaseException as error:  # noqa: BLE001 - a resolver is user code and may raise anything
+            return _failed(EndReason.INVALID_FLOW, f"making the flow raised {type(error).__name__}: {error}", error)
+        with _own_directory(job["directory"]):
+            return self._execute(job["run_id"], flow, params, max_value_bytes)
+
+    def _execute(self, run_id: str, flow: Flow, params: dict[str, Any], max_value_bytes: int) -> Message:
+        context = RunContext(run_id=run_id, flow_name=flow.name)
+        self._context = context
+        reporter = TaskReporter(self.send, context, max_value_bytes)
+        self.send({"type": "planned", "tasks": sorted(task.name for task in flow.tasks)})
+        if self._cancelled == run_id:  # told while the flow was still being made
+            context.status = RunStatus.CANCELLING
+        try:
+            Engine(trace_backend=reporter).run(flow, params=params, run_context=context)
+        except BaseException as error:  # noqa: BLE001 - sys.exit and KeyboardInterrupt in a task end the run, not us
+            reporter.close(error)
+            task = reporter.failed_task
+            where = f"task {task!r} failed: " if task else ""
+            return _failed(EndReason.TASK_FAILED, f"{where}{type(error).__name__}: {clean_text(str(error))}", None)
+        finally:
+            self._context = None
+        reporter.close(None)
+        # pyoco leaves the status at CANCELLING when the request met the last task.
+        ended = context.status in (RunStatus.CANCELLING, RunStatus.CANCELLED)
+        return {"type": "finished", "outcome": "cancelled" if ended else "completed"}
+
+
+def _failed(reason: EndReason, message: str, error: BaseException | None, task: str | None = None) -> Message:
+    result: Message = {
+        "type": "finished",
+        "outcome": "failed",
+        "reason": reason.value,
+        "error": clean_text(message),
+        "task": task,
+    }
+    if error is not None:
+        result["details"] = describe_exception(error.__cause__ or error)
+    return result
+
+
+@contextlib.contextmanager
+def _own_directory(directory: str) -> Any:
+    """Give the run a working directory of its own; an empty one is removed again.
+
+    pyoco makes ``./artifacts`` in the working directory whether or not it is used.
+    """
+    home = Path.cwd()
+    path = Path(directory)
+    path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    os.chdir(path)
+    try:
+        yield
+    finally:
+        os.chdir(home)
+        for empty in (path / "artifacts", path):
+            with contextlib.suppress(OSError):
+                empty.rmdir()
+
+
+def _has_children() -> bool:
+    """Tell whether the run left processes behind."""
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
+
+
+def _die_with_parent(parent: int) -> None:
+    """Ask Linux to kill this process when the worker dies, even while user code holds the interpreter."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def main() -> None:
+    """Entry point: ``argv`` holds the socket's descriptor and the worker's pid."""
+    _die_with_parent(int(sys.argv[2]))
+    # A flow may name modules that lie where the worker was started; they come last, so that they shadow nothing.
+    sys.path.append(str(Path.cwd()))
+    sock = socket.socket(fileno=int(sys.argv[1]))
+    sock.set_inheritable(False)
+    sys.argv = ["pyoco-run"]
+    try:
+        Child(sock).main()
+    except OSError:
+        os._exit(0)  # the worker is gone
+    except Exception:
+        traceback.print_exc()
+        raise
+
+

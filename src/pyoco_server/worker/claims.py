@@ -1,0 +1,125 @@
+"""From a delivered job to a claimed run, or to the reason why there is nothing to run."""
+
+from dataclasses import dataclass
+
+import structlog
+
+from pyoco_server.errors import InvalidInput, RevisionConflict
+from pyoco_server.model.deadletter import DeadLetter, DeadLetterReason, payload_preview
+from pyoco_server.model.job import Job
+from pyoco_server.model.run import EndReason, RunRecord, RunStatus, cancelled, claim, settle
+from pyoco_server.settings import Settings
+from pyoco_server.store.deadletters import DeadLetterStore
+from pyoco_server.store.queue import Delivery
+from pyoco_server.store.runs import RunStore, StoredRun
+
+log = structlog.get_logger(__name__)
+
+_CLAIM_TRIES = 10
+
+
+@dataclass(frozen=True)
+class Claimed:
+    """A run that is ours, and the job that gave the right to it."""
+
+    job: Job
+    stored: StoredRun
+
+
+class Claims:
+    """Decides what a delivery means. Every answer to the queue follows the write that makes it safe."""
+
+    def __init__(
+        self, settings: Settings, runs: RunStore, letters: DeadLetterStore, *, worker_id: str, instance_id: str
+    ) -> None:
+        self._settings = settings
+        self._runs = runs
+        self._letters = letters
+        self._worker_id = worker_id
+        self._instance_id = instance_id
+
+    async def take(self, delivery: Delivery) -> Claimed | None:
+        """Claim the run of a delivery; ``None`` when the delivery has been dealt with.
+
+        Raises:
+            StoreUnavailable: NATS is away; the job is delivered again after AckWait.
+        """
+        try:
+            job = Job.from_json(delivery.data)
+        except InvalidInput as error:
+            await self._refuse(delivery, error.message, run_id=None)
+            return None
+        for _ in range(_CLAIM_TRIES):
+            stored = await self._runs.get(job.run_id)
+            if stored is None:
+                await self._refuse(delivery, f"there is no record of run {job.run_id}", run_id=job.run_id)
+                return None
+            try:
+                return await self._decide(delivery, job, stored)
+            except RevisionConflict:
+                continue  # a cancel, most likely: look again
+        log.warning("a run changes too fast to be claimed", run_id=job.run_id)
+        await delivery.give_back()
+        return None
+
+    async def bury(self, record: RunRecord, delivery: Delivery, reason: DeadLetterReason) -> None:
+        """Publish the dead letter of a run that ended badly."""
+        await self._letters.publish(
+            DeadLetter(
+                reason=reason,
+                error=record.error,
+                run_id=record.run_id,
+                flow_name=record.flow_name,
+                tag=delivery.tag,
+                tags=record.tags,
+                worker_id=self._worker_id,
+                num_delivered=delivery.num_delivered,
+                subject=delivery.subject,
+            )
+        )
+
+    async def _decide(self, delivery: Delivery, job: Job, stored: StoredRun) -> Claimed | None:
+        record = stored.record
+        if record.status.is_terminal:
+            await delivery.ack()  # redelivered after its end: nothing to run
+            return None
+        if record.attempt and record.job_seq not in (None, delivery.seq):
+            # Only the message that a live attempt holds may take that attempt over.
+            log.warning("dropped a second job of a run", run_id=record.run_id, attempt=record.attempt)
+            await delivery.ack()
+            return None
+        if record.status is RunStatus.CANCELLING:  # its worker died before it could end the run
+            await self._runs.update(cancelled(record), stored.revision)
+            await delivery.ack()
+            return None
+        allowed = record.max_attempts or self._settings.run_max_attempts
+        if record.attempt >= allowed:
+            await self._exhaust(delivery, stored, allowed)
+            return None
+        ours = claim(record, worker_id=self._worker_id, instance_id=self._instance_id, job_seq=delivery.seq)
+        return Claimed(job, await self._runs.update(ours, stored.revision))
+
+    async def _exhaust(self, delivery: Delivery, stored: StoredRun, allowed: int) -> None:
+        record = stored.record
+        error = f"its worker was lost in attempt {record.attempt} of {allowed} (last on {record.worker_id})"
+        ended = settle(record, RunStatus.FAILED, EndReason.WORKER_LOST, error)
+        await self._runs.update(ended, stored.revision)
+        await self.bury(ended, delivery, DeadLetterReason.ATTEMPTS_EXHAUSTED)
+        await delivery.ack()
+        log.error("a run has no attempts left", run_id=record.run_id, attempt=record.attempt)
+
+    async def _refuse(self, delivery: Delivery, error: str, run_id: str | None) -> None:
+        log.error("an invalid job became a dead letter", tag=delivery.tag, run_id=run_id, reason=error)
+        await self._letters.publish(
+            DeadLetter(
+                reason=DeadLetterReason.INVALID_JOB,
+                error=error,
+                run_id=run_id,
+                tag=delivery.tag,
+                worker_id=self._worker_id,
+                num_delivered=delivery.num_delivered,
+                subject=delivery.subject,
+                payload=payload_preview(delivery.data),
+            )
+        )
+        await delivery.drop("invalid job")

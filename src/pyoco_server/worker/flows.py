@@ -1,0 +1,190 @@
+"""From a job to a pyoco Flow, inside the child: the resolver's flows, and flow.yaml files.
+
+Callables are imported here and not by pyoco, which only prints a failing import and later misses the task.
+"""
+
+import importlib
+import importlib.util
+import sys
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from pyoco.core.models import Flow, Task
+from pyoco.discovery.loader import TaskLoader
+from pyoco.dsl.syntax import TaskWrapper
+from pyoco.schemas.config import PyocoConfig, TaskConfig
+
+from pyoco_server.model.run import EndReason
+from pyoco_server.model.workflow import FlowFile, TaskSpec, build_flow, graph_task_names, parse_workflow
+
+Resolver = Callable[[str], Flow]
+_CACHED_FLOWS = 64
+
+
+class FlowProblem(Exception):
+    """The flow of a run cannot be made.
+
+    Args:
+        reason: How the run ends.
+        message: Why, in a sentence.
+        task: The task whose callable is at fault, if it is one.
+    """
+
+    def __init__(self, reason: EndReason, message: str, task: str | None = None) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.task = task
+
+
+class FlowSource:
+    """Makes flows, and remembers the compiled ones by the hash of their text."""
+
+    def __init__(self, resolver: Resolver | None) -> None:
+        self._resolver = resolver
+        self._compiled: OrderedDict[str, tuple[FlowFile, Flow]] = OrderedDict()
+
+    def from_yaml(self, text: str, flow_name: str) -> tuple[Flow, dict[str, Any]]:
+        """Compile a flow.yaml.
+
+        Returns:
+            The flow and its defaults.
+
+        Raises:
+            FlowProblem: a callable cannot be imported, a plug-in task is unknown, …
+            InvalidFlow: the text is no flow.
+        """
+        workflow = parse_workflow(text.encode(), max_bytes=len(text.encode()))
+        key = f"{workflow.sha256}:{flow_name}"
+        if key not in self._compiled:
+            tasks = _load_tasks(workflow.file)
+            self._compiled[key] = (workflow.file, build_flow(workflow.file, tasks, flow_name))
+            if len(self._compiled) > _CACHED_FLOWS:
+                self._compiled.popitem(last=False)
+        file, flow = self._compiled[key]
+        return flow, dict(file.flow.defaults)
+
+    def from_resolver(self, flow_name: str) -> Flow:
+        """Ask the resolver for a flow.
+
+        Raises:
+            FlowProblem: there is no resolver, or it knows no such flow.
+        """
+        if self._resolver is None:
+            raise FlowProblem(
+                EndReason.FLOW_NOT_FOUND,
+                f"flow {flow_name!r} not found: this worker was started without --flow-resolver",
+            )
+        try:
+            flow = self._resolver(flow_name)
+        except LookupError:
+            flow = None
+        if flow is None:
+            raise FlowProblem(EndReason.FLOW_NOT_FOUND, f"flow {flow_name!r} not found by the worker's --flow-resolver")
+        if not isinstance(flow, Flow):
+            raise FlowProblem(
+                EndReason.INVALID_FLOW,
+                f"the --flow-resolver gave a {type(flow).__name__} for {flow_name!r}, not a pyoco.Flow",
+            )
+        return flow
+
+
+def load_resolver(spec: str) -> Resolver:
+    """Import a resolver named ``module:function`` or ``path/file.py:function``.
+
+    Raises:
+        ValueError: the spec has another form, or what it names is not there or not callable.
+        Exception: whatever importing the module raises.
+    """
+    place, _, attribute = spec.rpartition(":")
+    if not place or not attribute:
+        raise ValueError(f"--flow-resolver {spec!r} must look like module:function or path/file.py:function")
+    module = _load_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
+    resolver = getattr(module, attribute, None)
+    if not callable(resolver):
+        raise ValueError(f"--flow-resolver {spec!r}: {place} has no function {attribute!r}")
+    found: Resolver = resolver
+    return found
+
+
+def _load_file(path: Path) -> ModuleType:
+    path = path.expanduser().resolve()
+    if not path.is_file():
+        raise ValueError(f"--flow-resolver: there is no file {path}")
+    # Modules that lie beside it can be imported, as when Python runs the file itself.
+    sys.path.append(str(path.parent))
+    spec = importlib.util.spec_from_file_location(f"_pyoco_resolver_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise ValueError(f"--flow-resolver: {path} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def _load_tasks(file: FlowFile) -> dict[str, Task]:
+    """Load the tasks that the graph names, and no others."""
+    wanted = {name: file.tasks[name] for name in graph_task_names(file)}
+    tasks = {name: _from_callable(name, spec) for name, spec in wanted.items() if spec.callable}
+    plugged = {name: spec for name, spec in wanted.items() if spec.use}
+    if plugged:
+        tasks.update(_from_plugins(plugged))
+    for name, task in tasks.items():
+        spec = wanted[name]
+        task.retries = spec.retries or task.retries
+        task.fail_policy = spec.fail_policy
+    return tasks
+
+
+def _from_callable(name: str, spec: TaskSpec) -> Task:
+    module_name, _, attribute = str(spec.callable).partition(":")
+    try:
+        found: Any = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise FlowProblem(
+            EndReason.DEPENDENCY_MISSING,
+            f"task {name!r}: importing {spec.callable} failed: no module named {error.name!r} on this worker",
+            name,
+        ) from error
+    except ImportError as error:
+        raise FlowProblem(
+            EndReason.DEPENDENCY_MISSING, f"task {name!r}: importing {spec.callable} failed: {error}", name
+        ) from error
+    except Exception as error:  # a module's top level may raise anything
+        raise FlowProblem(
+            EndReason.INVALID_FLOW,
+            f"task {name!r}: importing {spec.callable} raised {type(error).__name__}: {error}",
+            name,
+        ) from error
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            raise FlowProblem(
+                EndReason.INVALID_FLOW, f"task {name!r}: module {module_name!r} has no {attribute!r}", name
+            )
+        found = getattr(found, part)
+    function = found.task.func if isinstance(found, TaskWrapper) else found.func if isinstance(found, Task) else found
+    if not callable(function):
+        raise FlowProblem(EndReason.INVALID_FLOW, f"task {name!r}: {spec.callable} is not a function", name)
+    return Task(func=function, name=name, inputs=dict(spec.inputs), outputs=list(spec.outputs))
+
+
+def _from_plugins(plugged: dict[str, TaskSpec]) -> dict[str, Task]:
+    """Let pyoco find the plug-in tasks; it clones them under the flow's own names."""
+    config = PyocoConfig(
+        version=1,
+        flow=None,
+        tasks={
+            name: TaskConfig(use=spec.use, inputs=dict(spec.inputs), outputs=list(spec.outputs))
+            for name, spec in plugged.items()
+        },
+    )
+    loader = TaskLoader(config)
+    try:
+        loader.load()
+    except ValueError as error:
+        broken = [f"{report['name']}: {report['error']}" for report in loader.plugin_reports if report.get("error")]
+        detail = f"; plug-ins that failed to load: {', '.join(broken)}" if broken else ""
+        raise FlowProblem(EndReason.DEPENDENCY_MISSING, f"{error}{detail}") from error
+    return {name: loader.tasks[name] for name in plugged}

@@ -1,0 +1,174 @@
+"""Keeps one run's record in step with what its child tells: many events, few writes, all compare-and-set."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+
+import structlog
+
+from pyoco_server.errors import RevisionConflict, StoreUnavailable
+from pyoco_server.model.run import EndReason, RunRecord, RunStatus, TaskStatus, hand_back, settle
+from pyoco_server.store.runs import RunStore, StoredRun
+from pyoco_server.worker.protocol import Message
+
+log = structlog.get_logger(__name__)
+
+_FIRST_WRITE = 0.05
+_RETRY = (0.1, 2.0)
+
+
+class Recorder:
+    """The one writer of a claimed run.
+
+    Args:
+        runs: The store.
+        claimed: The record as our claim stored it.
+        interval: Seconds between two progress writes at least.
+        on_cancel: Called once when somebody asked to cancel.
+        on_lost: Called when the run is no longer ours: another attempt has it, or it ended without us.
+    """
+
+    def __init__(
+        self,
+        runs: RunStore,
+        claimed: StoredRun,
+        *,
+        interval: float,
+        on_cancel: Callable[[], None],
+        on_lost: Callable[[], None],
+    ) -> None:
+        self._runs = runs
+        self.record = claimed.record
+        self._revision = claimed.revision
+        self._interval = interval
+        self._on_cancel = on_cancel
+        self._on_lost = on_lost
+        self._lost = False
+        self._writing = asyncio.Lock()
+        self._timer: asyncio.TimerHandle | None = None
+        self._flush_task: asyncio.Task[None] | None = None
+        self._last_write = 0.0
+        self._closed = False
+
+    def plan(self, tasks: list[str]) -> None:
+        """Note the tasks that the flow has."""
+        known = self.record.tasks
+        self.record = self.record.evolve(tasks={name: known.get(name, TaskStatus.PENDING) for name in tasks})
+        self._schedule()
+
+    def note_task(self, message: Message) -> None:
+        """Note what a task did."""
+        name, fields = message["name"], message["fields"]
+        known = self.record.task_records.get(name, {})
+        self.record = self.record.evolve(
+            tasks={**self.record.tasks, name: TaskStatus(fields["state"])},
+            task_records={**self.record.task_records, name: {**known, **fields}},
+        )
+        self._schedule()
+
+    async def refresh(self) -> None:
+        """Look at the stored record: it may carry a cancel, or belong to another attempt."""
+        async with self._writing:
+            await self._reload()
+
+    async def settle(self, status: RunStatus, reason: EndReason, error: str | None) -> RunRecord | None:
+        """Write the end of the run, over any absence of NATS.
+
+        Returns:
+            The terminal record; ``None`` if the run was no longer ours.
+        """
+        return await self._write_last(lambda record: settle(record, status, reason, error))
+
+    async def hand_back(self) -> RunRecord | None:
+        """Make the run wait again, as if this attempt had never started."""
+        return await self._write_last(hand_back)
+
+    async def _write_last(self, change: Callable[[RunRecord], RunRecord]) -> RunRecord | None:
+        self._closed = True
+        if self._timer:
+            self._timer.cancel()
+        pause, longest = _RETRY
+        async with self._writing:
+            while not self._lost:
+                last = change(self.record)
+                try:
+                    return (await self._runs.update(last, self._revision)).record
+                except RevisionConflict:
+                    ended = await self._adopt_when_there()
+                    if ended is not None:
+                        return ended
+                except StoreUnavailable as error:
+                    # Perhaps it was written and only the answer was lost: the next try's conflict will tell.
+                    log.warning("the end of a run waits for NATS", run_id=last.run_id, reason=error.message)
+                    await asyncio.sleep(pause)
+                    pause = min(pause * 2, longest)
+        return None
+
+    async def _adopt_when_there(self) -> RunRecord | None:
+        """After a refused last write: the record if it is our own end already, else adopt it for the next try."""
+        with contextlib.suppress(StoreUnavailable):
+            stored = await self._reload()
+            if stored is not None and self._is_ours(stored) and stored.status.is_terminal:
+                return stored
+        return None
+
+    def _schedule(self) -> None:
+        if self._closed or self._timer or (self._flush_task and not self._flush_task.done()):
+            return
+        wait = max(_FIRST_WRITE, self._last_write + self._interval - time.monotonic())
+        self._timer = asyncio.get_running_loop().call_later(wait, self._start_flush)
+
+    def _start_flush(self) -> None:
+        self._timer = None
+        self._flush_task = asyncio.create_task(self._flush(), name="progress")
+
+    async def _flush(self) -> None:
+        async with self._writing:
+            if self._closed or self._lost:
+                return
+            sent = self.record
+            self._last_write = time.monotonic()
+            try:
+                self._revision = (await self._runs.update(sent, self._revision)).revision
+            except RevisionConflict:
+                with contextlib.suppress(StoreUnavailable):
+                    await self._reload()
+            except StoreUnavailable as error:
+                log.info("progress waits for NATS", run_id=sent.run_id, reason=error.message)
+            else:
+                if sent is self.record:
+                    return
+        self._flush_task = None
+        self._schedule()
+
+    async def _reload(self) -> RunRecord | None:
+        """Read the stored record and merge what others may have written into ours."""
+        stored = await self._runs.get(self.record.run_id)
+        if stored is None or not self._is_ours(stored.record):
+            self._lose()
+            return None
+        theirs = stored.record
+        if theirs.status.is_terminal:
+            if not self._closed:
+                self._lose()
+            return theirs
+        self._revision = stored.revision
+        if theirs.status is RunStatus.CANCELLING and self.record.status is not RunStatus.CANCELLING:
+            self.record = self.record.evolve(
+                status=RunStatus.CANCELLING,
+                cancel_requested_at=theirs.cancel_requested_at,
+                cancel_requested_by=theirs.cancel_requested_by,
+                cancel_reason=theirs.cancel_reason,
+            )
+            self._on_cancel()
+        return theirs
+
+    def _is_ours(self, stored: RunRecord) -> bool:
+        return stored.attempt == self.record.attempt and stored.instance_id == self.record.instance_id
+
+    def _lose(self) -> None:
+        if not self._lost:
+            self._lost = True
+            log.warning("the run is no longer ours", run_id=self.record.run_id, attempt=self.record.attempt)
+            self._on_lost()

@@ -1,0 +1,154 @@
+"""The worker's name and its sign of life."""
+
+import asyncio
+import os
+import socket
+import time
+import uuid
+
+import psutil
+import structlog
+
+from pyoco_server import __version__
+from pyoco_server.errors import CommandFailed, RevisionConflict, StoreUnavailable
+from pyoco_server.model.run import RunRecord
+from pyoco_server.model.worker import WorkerRecord, WorkerState
+from pyoco_server.settings import Settings
+from pyoco_server.store.workers import StoredWorker, WorkerStore
+from pyoco_server.waiting import first_event
+
+log = structlog.get_logger(__name__)
+
+_LOOK_EVERY = 0.5
+_NEWS_AFTER = 0.5
+"""Seconds after which a change of what the worker does is written, however many changes there are."""
+
+
+class Registration:
+    """Holds the worker's record: takes the name, writes heartbeats, says goodbye.
+
+    Args:
+        settings: Intervals.
+        store: Where the records are.
+        worker_id: The name.
+        tags: What the worker serves.
+        slots: How many runs at a time.
+    """
+
+    def __init__(self, settings: Settings, store: WorkerStore, worker_id: str, tags: list[str], slots: int) -> None:
+        self._settings = settings
+        self._store = store
+        self._revision = 0
+        self._news = asyncio.Event()
+        self.record = WorkerRecord(
+            worker_id=worker_id,
+            instance_id=uuid.uuid4().hex,
+            tags=tags,
+            slots=slots,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            version=__version__,
+            started_at=time.time(),
+        )
+        self.last_pull_at: float | None = None
+        self._runs: list[str] = []
+
+    @property
+    def instance_id(self) -> str:
+        """What tells this process from another with the same name."""
+        return self.record.instance_id
+
+    async def take_name(self) -> None:
+        """Write the first record.
+
+        Raises:
+            CommandFailed: another live process has the name.
+            StoreUnavailable: NATS is away.
+        """
+        while True:
+            found = await self._store.get(self.record.worker_id)
+            if found is not None:
+                await self._wait_for_silence(found)
+                found = await self._store.get(self.record.worker_id)
+            kept = {"hidden": found.record.hidden} if found else {}
+            self.record = self.record.seen([], None).evolve(**kept)
+            try:
+                self._revision = await self._store.update(self.record, found.revision if found else 0)
+            except RevisionConflict:
+                continue  # another process takes the same name in this moment: look who it is
+            return
+
+    async def beat(self, stop: asyncio.Event) -> None:
+        """Write a heartbeat every interval, and soon after news, until ``stop``.
+
+        Raises:
+            CommandFailed: another process took the name.
+        """
+        while not stop.is_set():
+            try:
+                await self._write(self.record.seen(list(self._runs), self.last_pull_at))
+            except StoreUnavailable as error:
+                log.info("the heartbeat waits for NATS", reason=error.message)
+            self._news.clear()
+            await first_event(self._settings.worker_heartbeat_interval_sec, stop, self._news)
+            if self._news.is_set():
+                await first_event(_NEWS_AFTER, stop)
+
+    async def say_goodbye(self, reason: str) -> None:
+        """Write that the worker stopped in order."""
+        now = time.time()
+        gone = self.record.seen([], self.last_pull_at)
+        await self._write(gone.evolve(state=WorkerState.STOPPED_GRACEFUL, stopped_at=now, stop_reason=reason))
+
+    def started(self, run_id: str) -> None:
+        """Note that a run started here."""
+        self._runs.append(run_id)
+        self.record = self.record.evolve(last_run_id=run_id, last_run_started_at=time.time())
+        self._news.set()
+
+    def ended(self, run_id: str, record: RunRecord | None) -> None:
+        """Note that a run ended here."""
+        self._runs.remove(run_id)
+        if record is not None:
+            self.record = self.record.evolve(
+                last_run_id=run_id, last_run_status=record.status.value, last_run_finished_at=time.time()
+            )
+        self._news.set()
+
+    async def _write(self, record: WorkerRecord) -> None:
+        self.record = record
+        try:
+            self._revision = await self._store.update(record, self._revision)
+        except RevisionConflict:
+            found = await self._store.get(record.worker_id)
+            if found is not None and found.record.instance_id != record.instance_id:
+                raise self._taken(found, "was taken over") from None
+            # Somebody changed ``hidden``; that is the only field that is not ours.
+            self.record = record.evolve(hidden=found.record.hidden if found else record.hidden)
+            self._revision = await self._store.update(self.record, found.revision if found else 0)
+
+    async def _wait_for_silence(self, found: StoredWorker) -> None:
+        """Let a dead holder's name become free; a live one shows itself by its next heartbeat."""
+        holder = found.record
+        timeout = self._settings.worker_disconnect_timeout_sec
+        told = False
+        while holder.state_at(time.time(), timeout).is_active:
+            if holder.host == self.record.host and holder.pid and not psutil.pid_exists(holder.pid):
+                return
+            if holder.last_heartbeat_at > found.record.last_heartbeat_at:
+                raise self._taken(StoredWorker(holder, 0), "is taken")
+            if not told:
+                told = True
+                log.info("the worker id was in use a moment ago; waiting whether its holder lives",
+                         worker_id=holder.worker_id, host=holder.host, pid=holder.pid)  # fmt: skip
+            await asyncio.sleep(_LOOK_EVERY)
+            newest = await self._store.get(holder.worker_id)
+            holder = newest.record if newest else holder.evolve(state=WorkerState.STOPPED_GRACEFUL)
+
+    def _taken(self, found: StoredWorker, how: str) -> CommandFailed:
+        holder = found.record
+        return CommandFailed(
+            f"the worker id {holder.worker_id!r} {how} by process {holder.pid} on host {holder.host}",
+            hint="Give each worker its own name: pyoco-worker --worker-id cpu-2 …",
+        )
+

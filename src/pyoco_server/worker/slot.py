@@ -1,0 +1,186 @@
+"""A slot: one run at a time, on a child of its own."""
+
+import asyncio
+from collections import OrderedDict
+from pathlib import Path
+
+import structlog
+
+from pyoco_server.errors import CommandFailed, StoreUnavailable
+from pyoco_server.model.deadletter import DeadLetterReason
+from pyoco_server.model.run import EndReason, RunRecord, RunStatus
+from pyoco_server.settings import Settings
+from pyoco_server.store.flows import FlowStore
+from pyoco_server.store.queue import Delivery, TagPuller
+from pyoco_server.store.runs import RunStore
+from pyoco_server.waiting import first_event
+from pyoco_server.worker.claims import Claimed, Claims
+from pyoco_server.worker.execution import Execution
+from pyoco_server.worker.process import ChildProcess
+from pyoco_server.worker.registration import Registration
+
+log = structlog.get_logger(__name__)
+
+_NATS_PAUSE = 0.2
+_CACHED_FLOWS = 64
+_START_TRIES = 5
+
+
+class FlowTexts:
+    """The flow.yaml texts that this worker has seen, by hash."""
+
+    def __init__(self, store: FlowStore) -> None:
+        self._store = store
+        self._texts: OrderedDict[str, str] = OrderedDict()
+
+    async def read(self, sha256: str) -> str | None:
+        """Give a flow's text; ``None`` if the store has none.
+
+        Raises:
+            StoreUnavailable: NATS is away.
+        """
+        if sha256 not in self._texts:
+            body = await self._store.get(sha256)
+            if body is None:
+                return None
+            self._texts[sha256] = body.decode()
+            if len(self._texts) > _CACHED_FLOWS:
+                self._texts.popitem(last=False)
+        self._texts.move_to_end(sha256)
+        return self._texts[sha256]
+
+
+class Slot:
+    """Takes a delivery, runs it on the child, settles it, and keeps the child fit for the next."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        puller: TagPuller,
+        claims: Claims,
+        runs: RunStore,
+        flows: FlowTexts,
+        registration: Registration,
+        resolver: str | None,
+        directory: Path,
+        max_runs_per_child: int,
+    ) -> None:
+        self._settings = settings
+        self.puller = puller
+        self._claims = claims
+        self._runs = runs
+        self._flows = flows
+        self._registration = registration
+        self._resolver = resolver
+        self._directory = directory
+        self._max_runs_per_child = max_runs_per_child
+        self._child: ChildProcess | None = None
+        self.execution: Execution | None = None
+        self.delivery: Delivery | None = None
+
+    async def prepare(self) -> ChildProcess:
+        """Give a child that can take a job, started anew where needed.
+
+        Raises:
+            CommandFailed: it does not start, several times in a row.
+        """
+        if self._child is not None and self._child.is_alive:
+            return self._child
+        for attempt in range(1, _START_TRIES + 1):
+            child = ChildProcess(self._resolver, self._settings.max_run_snapshot_bytes // 2, self._print)
+            try:
+                await child.start()
+            except CommandFailed as error:
+                if attempt == _START_TRIES or "ended with" not in error.message:
+                    raise
+                log.warning("a child process did not start", attempt=attempt, reason=error.message)
+            else:
+                self._child = child
+                return child
+        raise AssertionError("unreachable")
+
+    async def run_one(self, wait: float, stop: asyncio.Event) -> RunRecord | None:
+        """Wait for a job and run it.
+
+        Args:
+            wait: Seconds to wait for a job.
+            stop: Ends the wait, not the run.
+
+        Returns:
+            The run's last record, or ``None`` if there was nothing to run.
+        """
+        await self.prepare()
+        try:
+            delivery = await self.puller.next(wait, stop)
+            if delivery is None:
+                return None
+            self.delivery = delivery
+            if stop.is_set():
+                await delivery.give_back()
+                return None
+            claimed = await self._claims.take(delivery)
+        except StoreUnavailable as error:
+            log.debug("no jobs without NATS", reason=error.message)
+            await first_event(_NATS_PAUSE, stop)
+            return None
+        finally:
+            if self.execution is None:
+                self._registration.last_pull_at = self.puller.last_round_trip or None
+        try:
+            return await self._execute(delivery, claimed) if claimed else None
+        finally:
+            self.delivery = None
+
+    async def close(self) -> None:
+        """End the child and take back open requests."""
+        await self.puller.close()
+        if self._child is not None:
+            await self._child.end()
+
+    async def _execute(self, delivery: Delivery, claimed: Claimed) -> RunRecord | None:
+        child = await self.prepare()
+        child.runs += 1
+        record = claimed.stored.record
+        context = {"run_id": record.run_id, "flow_name": record.flow_name, "tag": record.tag, "attempt": record.attempt}
+        log.info("run started", **context)
+        self.execution = Execution(
+            self._settings, self._runs, claimed, child, directory=self._directory, read_flow=self._flows.read
+        )
+        self._registration.started(record.run_id)
+        last: RunRecord | None = None
+        try:
+            last = await self.execution.run()
+        finally:
+            reusable = self.execution.reusable and child.runs < self._max_runs_per_child
+            self.execution = None
+            self._registration.ended(record.run_id, last)
+            if not reusable:
+                self._child = None
+                await child.end()
+        if last is not None:
+            log.info("run ended", status=last.status.value, end_reason=last.end_reason, reason=last.error, **context)
+            await self._finish(delivery, last)
+        return last
+
+    async def _finish(self, delivery: Delivery, last: RunRecord) -> None:
+        """Tell the queue; when it cannot be told, the redelivery finds the record and is only acknowledged."""
+        try:
+            if not last.status.is_terminal:
+                await delivery.give_back()
+                return
+            if last.status is RunStatus.FAILED:
+                await self._bury(delivery, last)
+            await delivery.ack()
+        except StoreUnavailable as error:
+            log.warning("the queue could not be told of a run's end", run_id=last.run_id, reason=error.message)
+
+    async def _bury(self, delivery: Delivery, last: RunRecord) -> None:
+        if last.end_reason is EndReason.FLOW_NOT_FOUND:
+            await self._claims.bury(last, delivery, DeadLetterReason.FLOW_NOT_FOUND)
+        elif self._settings.dlq_publish_execution_error:
+            await self._claims.bury(last, delivery, DeadLetterReason.EXECUTION_ERROR)
+
+    def _print(self, stream: str, line: str) -> None:
+        run_id = self.execution.run_id if self.execution else None
+        log.info(line, stream=stream, run_id=run_id, source="task")

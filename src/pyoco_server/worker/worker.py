@@ -1,0 +1,273 @@
+"""A worker's life: connect, take the name, run the slots, stop in order."""
+
+import asyncio
+import shutil
+import sys
+import time
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import structlog
+from typing_extensions import Self
+
+from pyoco_server.errors import CommandFailed, PyocoError, StoreUnavailable
+from pyoco_server.model.tags import check_tag, check_worker_id
+from pyoco_server.settings import Settings
+from pyoco_server.store import topology
+from pyoco_server.store.connection import Connection
+from pyoco_server.store.control import ControlChannel
+from pyoco_server.store.deadletters import DeadLetterStore
+from pyoco_server.store.flows import FlowStore
+from pyoco_server.store.queue import JobQueue, TagPuller
+from pyoco_server.store.runs import RunStore
+from pyoco_server.store.workers import WorkerStore
+from pyoco_server.waiting import first_event
+from pyoco_server.worker.claims import Claims
+from pyoco_server.worker.registration import Registration
+from pyoco_server.worker.slot import FlowTexts, Slot
+
+log = structlog.get_logger(__name__)
+
+DEFAULT_POLL_SEC = 1.0
+DEFAULT_DRAIN_SEC = 30.0
+DEFAULT_RUNS_PER_CHILD = 500
+_KEPT_DIRECTORIES_SEC = 7 * 24 * 3600.0
+_CONNECT_NOTE = 5.0
+
+
+class Worker:
+    """One worker process.
+
+    Args:
+        settings: The settings.
+        worker_id: Its name; two live processes cannot share one.
+        tags: What it serves: a run is taken if its tag is among them.
+        resolver: ``module:function`` or ``path/file.py:function`` giving flows by name, or ``None``.
+        slots: How many runs at a time.
+        max_runs_per_child: Runs after which a child process is replaced.
+        poll_sec: Seconds that one request for a job may wait on the server.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        worker_id: str = "worker",
+        tags: list[str] | None = None,
+        resolver: str | None = None,
+        slots: int = 1,
+        max_runs_per_child: int = DEFAULT_RUNS_PER_CHILD,
+        poll_sec: float = DEFAULT_POLL_SEC,
+    ) -> None:
+        self._settings = settings
+        self.worker_id = check_worker_id(worker_id)
+        self.tags = [check_tag(tag) for tag in tags or [settings.default_tag]]
+        self._poll_sec = poll_sec
+        self._stop = asyncio.Event()
+        self._connection = Connection(settings, f"pyoco-worker:{worker_id}")
+        self._queue = JobQueue(self._connection)
+        self._registration = Registration(settings, WorkerStore(self._connection), worker_id, self.tags, slots)
+        self._ack_interval = settings.ack_progress_interval_sec
+        self._side_tasks: list[asyncio.Task[None]] = []
+        self._looks: set[asyncio.Task[None]] = set()
+        self._over = asyncio.Event()
+        runs, letters = RunStore(self._connection), DeadLetterStore(self._connection)
+        flows = FlowTexts(FlowStore(self._connection))
+        directory = (settings.state_dir / "runs").absolute()
+        self._directory = directory
+        self.slots = [
+            Slot(
+                settings,
+                puller=TagPuller(self._queue, self.tags),
+                claims=Claims(
+                    settings, runs, letters, worker_id=worker_id, instance_id=self._registration.instance_id
+                ),
+                runs=runs,
+                flows=flows,
+                registration=self._registration,
+                resolver=resolver,
+                directory=directory,
+                max_runs_per_child=max_runs_per_child,
+            )
+            for _ in range(slots)
+        ]
+
+    @property
+    def stopping(self) -> asyncio.Event:
+        """Set it to begin the orderly stop."""
+        return self._stop
+
+    async def start(self) -> None:
+        """Connect (for as long as it takes), take the name, and start the first child.
+
+        Raises:
+            CommandFailed: the name is taken, or no child starts.
+        """
+        _sweep(self._directory)
+        await self.slots[0].prepare()  # a resolver that does not load is told before anything else
+        await self._connection.start()
+        await self._begin()
+        self._connection.reconnected.append(self._after_reconnect)
+        for name, work in (("heartbeat", self._registration.beat(self._over)), ("acks", self._keep_acks())):
+            self._side_tasks.append(asyncio.create_task(self._guard(name, work), name=name))
+        log.info("worker ready", worker_id=self.worker_id, tags=self.tags, slots=len(self.slots))
+
+    async def run(self, drain_sec: float = DEFAULT_DRAIN_SEC) -> None:
+        """Serve until ``stopping`` is set, then let running runs finish for ``drain_sec`` seconds.
+
+        Raises:
+            PyocoError: something without which the worker is of no use has failed.
+        """
+        loops = [
+            asyncio.create_task(self._guard(f"slot-{number}", self._serve(slot)), name=f"slot-{number}")
+            for number, slot in enumerate(self.slots)
+        ]
+        await self._stop.wait()
+        _, busy = await asyncio.wait(loops, timeout=drain_sec)
+        if busy:
+            log.warning("handing running runs back to the queue", runs=len(busy), drain_sec=drain_sec)
+            for slot in self.slots:
+                if slot.execution is not None:
+                    slot.execution.hand_back()
+            _, busy = await asyncio.wait(busy, timeout=10)
+        for task in busy:
+            log.error("a slot does not stop", slot=task.get_name())
+            task.cancel()
+        for task in loops:
+            if task.done() and not task.cancelled():
+                task.result()
+
+    async def run_once(self, timeout: float = DEFAULT_POLL_SEC) -> str | None:
+        """Run one job if there is one within ``timeout`` seconds; its run_id is the answer."""
+        record = await self.slots[0].run_one(timeout, self._stop)
+        return record.run_id if record else None
+
+    async def close(self, reason: str = "stopped") -> None:
+        """Say goodbye and let go of everything."""
+        self._stop.set()
+        self._over.set()
+        if self._side_tasks:
+            await asyncio.wait(self._side_tasks, timeout=5)
+        await asyncio.gather(*(slot.close() for slot in self.slots))
+        try:
+            if self._registration.last_pull_at is not None or self._connection.is_up:
+                await self._registration.say_goodbye(reason)
+        except PyocoError as error:
+            log.warning("the worker's goodbye was not written", reason=error.message)
+        await self._connection.close()
+        for task in self._side_tasks:
+            if task.done():
+                task.result()
+
+    async def _begin(self) -> None:
+        """Make what is needed in NATS; while NATS is away, wait and say so."""
+        noted = 0.0
+        while not self._stop.is_set():
+            try:
+                await topology.ensure(self._connection)
+                waits = [await self._queue.ensure_consumer(tag) for tag in self.tags]
+                self._ack_interval = min(self._settings.ack_progress_interval_sec, *(wait / 3 for wait in waits))
+                await self._registration.take_name()
+                await ControlChannel(self._connection).listen(self._on_control)
+                return
+            except StoreUnavailable as error:
+                if time.monotonic() - noted > _CONNECT_NOTE:
+                    noted = time.monotonic()
+                    log.warning("waiting for NATS", reason=error.message)
+                await first_event(0.1, self._stop)
+
+    async def _serve(self, slot: Slot) -> None:
+        while not self._stop.is_set():
+            await slot.run_one(self._poll_sec, self._stop)
+
+    async def _keep_acks(self) -> None:
+        """Tell the queue that running runs are alive: from this loop, never from user code."""
+        while not self._over.is_set():
+            await first_event(self._ack_interval, self._over)
+            for slot in self.slots:
+                if slot.delivery is not None:
+                    try:
+                        await slot.delivery.in_progress()
+                    except StoreUnavailable as error:
+                        log.info("acknowledging progress waits for NATS", reason=error.message)
+
+    async def _guard(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+        """Stop the worker when one of its parts fails: half a worker is worse than none."""
+        try:
+            await work
+        except Exception as error:
+            log.error("a part of the worker failed; stopping", part=name, reason=str(error))
+            self._stop.set()
+            raise
+
+    async def _on_control(self, run_id: str) -> None:
+        self._look(run_id)
+
+    async def _after_reconnect(self) -> None:
+        for slot in self.slots:
+            if slot.execution is not None:
+                self._look(slot.execution.run_id)
+
+    def _look(self, run_id: str) -> None:
+        """Look at the record of a run of ours that may have changed."""
+        for slot in self.slots:
+            if slot.execution is not None and slot.execution.run_id == run_id:
+                task = asyncio.create_task(_refresh(slot), name="look")
+                self._looks.add(task)
+                task.add_done_callback(self._looks.discard)
+
+
+async def _refresh(slot: Slot) -> None:
+    execution = slot.execution
+    if execution is not None:
+        try:
+            await execution.recorder.refresh()
+        except StoreUnavailable as error:
+            log.info("looking at a run's record waits for NATS", run_id=execution.run_id, reason=error.message)
+
+
+def _sweep(directory: Path) -> None:
+    """Remove run directories that were kept for their artifacts long enough."""
+    if directory.is_dir():
+        for path in directory.iterdir():
+            if time.time() - path.stat().st_mtime > _KEPT_DIRECTORIES_SEC:
+                shutil.rmtree(path, ignore_errors=True)
+
+
+class PyocoNatsWorker(Worker):
+    """The worker as existing programs embed it: ``connect``, ``run_once`` in a loop, ``close``."""
+
+    @classmethod
+    async def connect(
+        cls,
+        *,
+        config: Settings | None = None,
+        flow_resolver: Callable[[str], Any] | str | None = None,
+        worker_id: str = "worker",
+        tags: list[str] | None = None,
+    ) -> Self:
+        """Start a worker with one slot.
+
+        Args:
+            flow_resolver: A function of a module (or its spec). It runs in a child process, so it must be importable.
+
+        Raises:
+            CommandFailed: the resolver cannot be imported, or the name is taken.
+        """
+        resolver = flow_resolver if flow_resolver is None or isinstance(flow_resolver, str) else _spec(flow_resolver)
+        worker = cls(config or Settings.from_env(), worker_id=worker_id, tags=tags, resolver=resolver)
+        await worker.start()
+        return worker
+
+
+def _spec(function: Callable[[str], Any]) -> str:
+    """Name a function so that a child process can import it."""
+    module = sys.modules.get(function.__module__)
+    if "<" in function.__qualname__ or "." in function.__qualname__:
+        raise CommandFailed(
+            f"the flow resolver {function.__qualname__} cannot be imported by the process that runs flows",
+            hint="Define it at the top level of a module.",
+        )
+    file = getattr(module, "__file__", None)
+    return f"{file}:{function.__name__}" if file else f"{function.__module__}:{function.__name__}"
