@@ -56,6 +56,7 @@ class Connection:
         self._js = JetStreamContext(self._client, timeout=REQUEST_TIMEOUT)
         self._connecting: asyncio.Task[None] | None = None
         self._last_logged = 0.0
+        self._closing = False
 
     @property
     def is_up(self) -> bool:
@@ -110,6 +111,7 @@ class Connection:
 
     async def close(self) -> None:
         """Close the connection; what was published before has been sent."""
+        self._closing = True
         if self._connecting and not self._connecting.done():
             self._connecting.cancel()
             await asyncio.wait({self._connecting}, timeout=2)
@@ -171,7 +173,7 @@ class Connection:
             log.warning("cannot reach NATS, trying again", nats_url=self.shown_url, reason=repr(error))
 
     async def _on_disconnected(self) -> None:
-        if self.down_since is None:
+        if self.down_since is None and not self._closing:
             self.down_since = time.time()
             log.warning("lost the connection to NATS", nats_url=self.shown_url)
 

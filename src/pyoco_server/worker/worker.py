@@ -162,7 +162,7 @@ class Worker:
 
     async def _begin(self) -> None:
         """Make what is needed in NATS; while NATS is away, wait and say so."""
-        noted = 0.0
+        noted = time.monotonic() - _CONNECT_NOTE + 1.0  # the first second needs no words
         while not self._stop.is_set():
             try:
                 await topology.ensure(self._connection)

@@ -1,0 +1,107 @@
+"""``pyoco-server``: the gateway, alone or with an embedded NATS and a worker; and the demo."""
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import structlog
+import uvloop
+
+from pyoco_server import __version__
+from pyoco_server.embedded.demo import run_demo
+from pyoco_server.embedded.system import System
+from pyoco_server.errors import CommandFailed, PyocoError
+from pyoco_server.logs import configure_logging
+from pyoco_server.model.tags import check_worker_id, parse_tags
+from pyoco_server.settings import Settings, unknown_variables
+
+log = structlog.get_logger(__name__)
+
+
+@click.group(epilog="'up' may be left out: pyoco-server --port 8001 is pyoco-server up --port 8001.")
+@click.version_option(__version__)
+def command() -> None:
+    """Run pyoco workflows on a handful of machines."""
+
+
+@command.command(epilog="Example: pyoco-server up --with-nats --with-worker --worker-tags cpu")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True)
+@click.option("--log-level", help="DEBUG, INFO, WARNING, ERROR  [env: PYOCO_LOG_LEVEL; default: INFO]")
+@click.option("--nats-url", help="Where NATS is  [env: PYOCO_NATS_URL; default: nats://127.0.0.1:4222]")
+@click.option("--dashboard-lang", type=click.Choice(["auto", "ja", "en"]), help="Language of the page.")
+@click.option("--with-nats-bootstrap", "--with-nats", "with_nats", is_flag=True, help="Start an own nats-server too.")
+@click.option("--nats-listen-host", default="127.0.0.1", show_default=True)
+@click.option("--nats-client-port", type=click.IntRange(-1, 65535), default=4222, show_default=True)
+@click.option("--nats-http-port", type=click.IntRange(-1, 65535), default=8222, show_default=True)
+@click.option("--nats-store-dir", type=click.Path(path_type=Path), help="Its data  [default: .pyoco/nats]")
+@click.option("--with-worker", is_flag=True, help="Start a worker too.")
+@click.option("--worker-id", default="worker", show_default=True)
+@click.option("--worker-tags", default="default", show_default=True)
+@click.option("--worker-flow-resolver", help="module:function or path/file.py:function that gives flows by name.")
+@click.option("--worker-poll-timeout", type=click.FloatRange(0.1, 60), default=1.0, show_default=True)
+def up(**options: Any) -> None:
+    """Start the HTTP gateway."""
+    settings = Settings.from_env(
+        nats_url=options["nats_url"], log_level=options["log_level"], dashboard_lang=options["dashboard_lang"]
+    )
+    configure_logging(service="pyoco-server:http", settings=settings)
+    for line in unknown_variables():
+        log.warning(line)
+    if options["with_nats"] and options["nats_url"]:
+        raise CommandFailed(
+            "--nats-url names a NATS that runs already, --with-nats starts another",
+            hint="Leave one of the two out.",
+        )
+    worker = None
+    if options["with_worker"]:
+        worker = [
+            "--worker-id", check_worker_id(options["worker_id"]),
+            "--tags", ",".join(parse_tags(options["worker_tags"])),
+            "--poll-timeout", str(options["worker_poll_timeout"]),
+            *(["--flow-resolver", options["worker_flow_resolver"]] if options["worker_flow_resolver"] else []),
+        ]  # fmt: skip
+    system = System(
+        settings,
+        host=options["host"],
+        port=options["port"],
+        nats_store=(options["nats_store_dir"] or settings.state_dir / "nats") if options["with_nats"] else None,
+        nats_listen=(options["nats_listen_host"], options["nats_client_port"], options["nats_http_port"]),
+        workers=[worker] if worker else [],
+    )
+    uvloop.install()
+    asyncio.run(system.serve())
+
+
+@command.command()
+@click.option("--exit", "exit_after", is_flag=True, help="Stop when the runs have ended.")
+@click.option("--lang", type=click.Choice(["en", "ja"]), help="Language of what is printed.")
+def demo(exit_after: bool, lang: str | None) -> None:
+    """Start everything on free ports and run the tutorial's flow on a cpu and a gpu worker."""
+    uvloop.install()
+    if not asyncio.run(run_demo(exit_after=exit_after, lang=lang)):
+        raise CommandFailed("a run of the demo did not end as it should; see the table above")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; the exit code is the answer."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    if not args or (args[0].startswith("-") and args[0] not in ("--help", "--version")):
+        args.insert(0, "up")
+    try:
+        command.main(args=args, prog_name="pyoco-server", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        return 1
+    except PyocoError as error:
+        sys.stderr.write(f"error: {error.message}\n" + (f"hint: {error.hint}\n" if error.hint else ""))
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,78 @@
+"""The gateway's HTTP server inside a process that also does other things."""
+
+import asyncio
+import contextlib
+import socket
+from typing import Any
+
+import uvicorn
+
+from pyoco_server.errors import CommandFailed
+from pyoco_server.gateway.app import create_app
+from pyoco_server.settings import Settings
+
+_DRAIN_SEC = 5
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Take the port before anything else is started.
+
+    Raises:
+        CommandFailed: it is taken, or the address is not this machine's.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        sock.bind((host, port))
+    except OSError as error:
+        sock.close()
+        raise CommandFailed(
+            f"cannot listen on {host}:{port}: {error.strerror or error}",
+            hint="Another program has the port, or the address is not of this machine. Try --port 8001.",
+        ) from None
+    return sock
+
+
+class Listener:
+    """uvicorn on a socket that is bound already, stopped by us and not by its own signal handlers."""
+
+    def __init__(self, settings: Settings, sock: socket.socket) -> None:
+        self._socket = sock
+        self._server = _Server(
+            uvicorn.Config(
+                create_app(settings),
+                log_config=None,
+                access_log=settings.log_level == "DEBUG",
+                timeout_graceful_shutdown=_DRAIN_SEC,
+                lifespan="on",
+            )
+        )
+
+    @property
+    def url(self) -> str:
+        """Where the gateway answers."""
+        host, port = self._socket.getsockname()[:2]
+        shown = "127.0.0.1" if host in ("0.0.0.0", "::") else host  # noqa: S104 - shown, not bound
+        return f"http://[{shown}]:{port}" if ":" in shown else f"http://{shown}:{port}"
+
+    async def serve(self) -> None:
+        """Serve until ``stop``."""
+        await self._server.serve(sockets=[self._socket])
+
+    async def wait_started(self, timeout: float) -> bool:
+        """Wait until requests are answered, ``timeout`` seconds at most."""
+        deadline = asyncio.get_running_loop().time() + timeout
+        while not self._server.started and asyncio.get_running_loop().time() < deadline:
+            await asyncio.sleep(0.01)
+        return bool(self._server.started)
+
+    def stop(self) -> None:
+        """End ``serve`` soon: open streams are ended, requests get a few seconds."""
+        self._server.handle_exit(0, None)
+
+
+class _Server(uvicorn.Server):
+    def capture_signals(self) -> Any:
+        """Leave the process's signals alone."""
+        return contextlib.nullcontext()

@@ -1,0 +1,170 @@
+"""What ``pyoco-server up`` runs: the gateway, and beside it whatever was asked for, watched and stopped in order."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import structlog
+
+from pyoco_server.embedded.listener import Listener, bind
+from pyoco_server.embedded.nats_server import NatsServer
+from pyoco_server.errors import CommandFailed
+from pyoco_server.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+_WORKER_STOP_SEC = 45.0
+"""A worker drains for 30 s at most, then hands its runs back."""
+_START_SEC = 30.0
+
+
+class System:
+    """The parts of a running system.
+
+    Args:
+        settings: The settings; ``nats_url`` is replaced by the embedded server's.
+        host: Address of the gateway.
+        port: Its port; 0 for a free one.
+        nats_store: Data directory of an embedded NATS; ``None`` to use the one of the settings.
+        nats_listen: Its host, client port and monitoring port (-1 for free ones).
+        workers: Arguments of each worker to start.
+        worker_log: Where the workers' output goes; ``None`` for our own.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        host: str,
+        port: int,
+        nats_store: Path | None,
+        nats_listen: tuple[str, int, int] = ("127.0.0.1", 4222, 8222),
+        workers: list[list[str]] | None = None,
+        worker_log: Path | None = None,
+    ) -> None:
+        self._settings = settings
+        self._address = (host, port)
+        self._nats = (
+            NatsServer(nats_store, host=nats_listen[0], client_port=nats_listen[1], http_port=nats_listen[2])
+            if nats_store
+            else None
+        )
+        self._worker_arguments = workers or []
+        self._worker_log = worker_log
+        self._workers: list[asyncio.subprocess.Process] = []
+        self._listener: Listener | None = None
+        self._serving: asyncio.Task[None] | None = None
+
+    @property
+    def url(self) -> str:
+        """Where the gateway answers."""
+        return self._listener.url if self._listener else ""
+
+    async def start(self) -> None:
+        """Start everything, in order.
+
+        Raises:
+            CommandFailed: one part does not start; the others are stopped again.
+        """
+        sock = bind(*self._address)
+        try:
+            if self._nats is not None:
+                await self._nats.start()
+                self._settings = self._settings.model_copy(update={"nats_url": self._nats.url})
+            self._listener = Listener(self._settings, sock)
+            self._serving = asyncio.create_task(self._listener.serve(), name="gateway")
+            if not await self._listener.wait_started(_START_SEC):
+                raise CommandFailed("the gateway did not start; its log says why")
+            for arguments in self._worker_arguments:
+                self._workers.append(await self._start_worker(arguments))
+        except BaseException:
+            await self.stop()
+            sock.close()
+            raise
+        log.info("pyoco-server is up", url=self.url, nats_url=self._nats.url if self._nats else None)
+
+    async def serve(self) -> None:
+        """Start, run until Ctrl-C or SIGTERM, stop.
+
+        Raises:
+            CommandFailed: a part died meanwhile.
+        """
+        stop = asyncio.Event()
+        with _signals(stop.set):
+            await self.start()
+            try:
+                await self.watch(stop)
+            finally:
+                log.info("stopping")
+                await self.stop()
+
+    async def watch(self, stop: asyncio.Event) -> None:
+        """Wait for ``stop``.
+
+        Raises:
+            CommandFailed: a part died before. Nothing is restarted silently.
+        """
+        parts: dict[asyncio.Task[object], str] = {asyncio.create_task(_wait(stop)): ""}
+        if self._nats is not None:
+            parts[asyncio.create_task(self._nats.wait())] = "the embedded nats-server"
+        for worker in self._workers:
+            parts[asyncio.create_task(worker.wait())] = "the worker"
+        if self._serving is not None:
+            parts[self._serving] = "the gateway"
+        done, _ = await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
+        for task in parts:
+            if task is not self._serving:
+                task.cancel()
+        died = [parts[task] for task in done if parts[task]]
+        if died and not stop.is_set():
+            raise CommandFailed(f"{died[0]} has ended by itself; everything is stopped", hint="Its log says why.")
+
+    async def stop(self) -> None:
+        """Stop in order: workers first, so that they can still write; then the gateway; NATS last."""
+        for worker in self._workers:
+            if worker.returncode is None:
+                worker.terminate()
+        for worker in self._workers:
+            try:
+                await asyncio.wait_for(worker.wait(), _WORKER_STOP_SEC)
+            except asyncio.TimeoutError:
+                log.error("a worker does not stop; killing it", pid=worker.pid)
+                worker.kill()
+                await worker.wait()
+        if self._listener is not None and self._serving is not None:
+            self._listener.stop()
+            await asyncio.wait({self._serving}, timeout=15)
+        if self._nats is not None:
+            await self._nats.stop()
+
+    async def _start_worker(self, arguments: list[str]) -> asyncio.subprocess.Process:
+        # A session of its own: Ctrl-C reaches us alone, and we stop the worker in its turn.
+        environment = {**os.environ, "PYOCO_NATS_URL": self._settings.nats_url, "PYTHONUNBUFFERED": "1"}
+        environment["PYOCO_STATE_DIR"] = str(self._settings.state_dir)
+        output = self._worker_log.open("ab") if self._worker_log else contextlib.nullcontext()
+        with output as stream:
+            return await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "pyoco_server.cli.worker", *arguments,
+                env=environment, start_new_session=True, stdin=asyncio.subprocess.DEVNULL,
+                stdout=stream, stderr=stream,
+            )  # fmt: skip
+
+
+async def _wait(event: asyncio.Event) -> None:
+    await event.wait()
+
+
+@contextlib.contextmanager
+def _signals(call: Callable[[], None]):  # type: ignore[no-untyped-def]
+    loop = asyncio.get_running_loop()
+    for sig in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(sig, call)
+    try:
+        yield
+    finally:
+        for sig in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(sig)
