@@ -99,3 +99,26 @@ def _value(setting: Any) -> Any:
     return getattr(setting, "value", setting)
 
 
+
+
+async def health(connection: Connection) -> dict[str, dict[str, Any] | None]:
+    """Tell the state of every stream that we need; ``None`` for one that is missing.
+
+    Raises:
+        StoreUnavailable: NATS is away.
+    """
+    states: dict[str, dict[str, Any] | None] = {}
+    for wanted in definitions(connection.settings):
+        name = str(wanted.name)
+        with connection.errors(f"looking at the stream {name}"):
+            try:
+                info = await connection.js.stream_info(name)
+            except NotFoundError:
+                states[name] = None
+                continue
+        states[name] = {
+            "messages": info.state.messages,
+            "bytes": info.state.bytes,
+            "replicas": info.config.num_replicas,
+        }
+    return states

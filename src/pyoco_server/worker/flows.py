@@ -40,11 +40,11 @@ class FlowProblem(Exception):
 
 
 class FlowSource:
-    """Makes flows, and remembers the compiled ones by the hash of their text."""
+    """Makes flows, and remembers the compiled ones by their text."""
 
     def __init__(self, resolver: Resolver | None) -> None:
         self._resolver = resolver
-        self._compiled: OrderedDict[str, tuple[FlowFile, Flow]] = OrderedDict()
+        self._compiled: OrderedDict[tuple[str, str], tuple[FlowFile, Flow]] = OrderedDict()
 
     def from_yaml(self, text: str, flow_name: str) -> tuple[Flow, dict[str, Any]]:
         """Compile a flow.yaml.
@@ -56,13 +56,14 @@ class FlowSource:
             FlowProblem: a callable cannot be imported, a plug-in task is unknown, …
             InvalidFlow: the text is no flow.
         """
-        workflow = parse_workflow(text.encode(), max_bytes=len(text.encode()))
-        key = f"{workflow.sha256}:{flow_name}"
+        key = (text, flow_name)
         if key not in self._compiled:
-            tasks = _load_tasks(workflow.file)
-            self._compiled[key] = (workflow.file, build_flow(workflow.file, tasks, flow_name))
+            raw = text.encode()
+            file = parse_workflow(raw, max_bytes=len(raw)).file
+            self._compiled[key] = (file, build_flow(file, _load_tasks(file), flow_name))
             if len(self._compiled) > _CACHED_FLOWS:
                 self._compiled.popitem(last=False)
+        self._compiled.move_to_end(key)
         file, flow = self._compiled[key]
         return flow, dict(file.flow.defaults)
 

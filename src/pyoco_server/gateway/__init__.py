@@ -1,0 +1,1 @@
+"""The gateway: HTTP in front, the store behind, an index for whatever is read in numbers."""

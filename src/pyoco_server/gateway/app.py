@@ -1,0 +1,37 @@
+"""The ASGI app: routes, errors, and the start and stop of what stands behind them."""
+
+import contextlib
+from collections.abc import AsyncIterator
+
+from fastapi import FastAPI
+
+from pyoco_server import __version__
+from pyoco_server.gateway import problems
+from pyoco_server.gateway.routes import dashboard, runs, submissions, system, watch, workers
+from pyoco_server.gateway.state import Gateway
+from pyoco_server.settings import Settings
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """Make the gateway. It starts whether or not NATS is there, and is well as soon as NATS is.
+
+    Args:
+        settings: The settings.
+    """
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        gateway = Gateway(settings)
+        app.state.gateway = gateway
+        await gateway.start()
+        try:
+            yield
+        finally:
+            await gateway.stop()
+
+    app = FastAPI(title="pyoco-server", version=__version__, lifespan=lifespan)
+    problems.install(app)
+    for module in (system, submissions, watch, runs, workers, dashboard):
+        app.include_router(module.router)
+    dashboard.mount_static(app)
+    return app

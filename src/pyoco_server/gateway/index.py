@@ -1,0 +1,186 @@
+"""The index of runs: lists, filters, cursors and watches read it, never the bucket."""
+
+import base64
+import binascii
+import contextlib
+import json
+import math
+from asyncio import Event
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pydantic_core
+import structlog
+
+from pyoco_server.errors import InvalidInput
+from pyoco_server.gateway.database import IndexFile
+from pyoco_server.model.snapshot import summary
+from pyoco_server.store.feed import Change
+
+log = structlog.get_logger(__name__)
+
+_UPSERT = """
+INSERT INTO runs VALUES (?,?,?,?,?,?,?,?,?)
+ON CONFLICT (run_id) DO UPDATE SET revision=excluded.revision, updated_at=excluded.updated_at,
+  status=excluded.status, flow_name=excluded.flow_name, tag=excluded.tag, tenant_id=excluded.tenant_id,
+  sha256=excluded.sha256, summary=excluded.summary
+WHERE excluded.revision > runs.revision
+"""
+
+
+@dataclass(frozen=True)
+class RunFilter:
+    """Which runs a list shows; each given field must be equal."""
+
+    status: str | None = None
+    flow_name: str | None = None
+    tag: str | None = None
+    sha256: str | None = None
+
+
+@dataclass
+class Mailbox:
+    """The newest record of a watched run; what was not fetched in time is replaced, for a snapshot is no history."""
+
+    arrived: Event = field(default_factory=Event)
+    latest: tuple[bytes | None, int] | None = None
+
+    def take(self) -> tuple[bytes | None, int] | None:
+        """Fetch what arrived: the record (``None``: removed) and its revision."""
+        latest, self.latest = self.latest, None
+        self.arrived.clear()
+        return latest
+
+
+class RunIndex:
+    """Follows the runs' bucket.
+
+    Args:
+        state_dir: Where the file lives.
+        bucket: The bucket's name; part of the file's.
+    """
+
+    def __init__(self, state_dir: Path, bucket: str) -> None:
+        self._file = IndexFile(state_dir, bucket)
+        self._db = self._file.connection
+        self._mailboxes: defaultdict[str, list[Mailbox]] = defaultdict(list)
+        meta = dict(self._db.execute("SELECT name, value FROM meta").fetchall())
+        self.revision = int(meta.get("revision", 0))
+        self.identity: str | None = meta.get("identity")
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def clear(self) -> None:
+        """Forget everything: the bucket was made anew."""
+        self._db.execute("DELETE FROM runs")
+        self._db.execute("DELETE FROM meta")
+        self.revision = 0
+
+    def apply(self, changes: list[Change], identity: str | None = None) -> None:
+        """Take in changes, together with how far they reach."""
+        rows = []
+        removed = []
+        for change in changes:
+            if change.value is None:
+                removed.append((change.key, change.revision))
+                continue
+            row = _row(change)
+            if row is not None:
+                rows.append(row)
+        self._db.execute("BEGIN")
+        self._db.executemany(_UPSERT, rows)
+        self._db.executemany("DELETE FROM runs WHERE run_id=? AND revision<?", removed)
+        if identity is not None:
+            self.revision, self.identity = changes[-1].revision, identity
+            meta = [("revision", str(self.revision)), ("identity", identity)]
+            self._db.executemany("INSERT OR REPLACE INTO meta VALUES (?,?)", meta)
+        self._db.execute("COMMIT")
+        for change in changes:
+            for mailbox in self._mailboxes.get(change.key, ()):
+                mailbox.latest = (change.value, change.revision)
+                mailbox.arrived.set()
+
+    def list(
+        self, where: RunFilter, *, updated_after: float | None, cursor: str | None, limit: int
+    ) -> tuple[list[dict[str, Any]], str | None]:
+        """Give a page of runs, last updated first, and the cursor of the next page if there is one.
+
+        Raises:
+            InvalidInput: the cursor is not one of ours.
+        """
+        terms, values = ["1"], []
+        for column in ("status", "flow_name", "tag", "sha256"):
+            if (wanted := getattr(where, column)) is not None:
+                terms.append(f"{column}=?")
+                values.append(wanted)
+        if updated_after is not None:
+            terms.append("updated_at>?")
+            values.append(updated_after)
+        if cursor:
+            terms.append("(updated_at,run_id)<(?,?)")
+            values.extend(_read_cursor(cursor))
+        query = (
+            f"SELECT updated_at, run_id, summary FROM runs WHERE {' AND '.join(terms)} "  # noqa: S608 - our own words
+            "ORDER BY updated_at DESC, run_id DESC LIMIT ?"
+        )
+        rows = self._db.execute(query, [*values, limit + 1]).fetchall()
+        following = _write_cursor(*rows[limit - 1][:2]) if len(rows) > limit else None
+        return [json.loads(row[2]) for row in rows[:limit]], following
+
+    def count(self) -> int:
+        """Tell how many runs are known."""
+        return int(self._db.execute("SELECT count(*) FROM runs").fetchone()[0])
+
+    @contextlib.contextmanager
+    def subscribe(self, run_id: str) -> Iterator[Mailbox]:
+        """Receive each new state of a run while the block lasts."""
+        mailbox = Mailbox()
+        self._mailboxes[run_id].append(mailbox)
+        try:
+            yield mailbox
+        finally:
+            self._mailboxes[run_id].remove(mailbox)
+            if not self._mailboxes[run_id]:
+                del self._mailboxes[run_id]
+
+
+def _row(change: Change) -> tuple[Any, ...] | None:
+    """Give a record's row. Other programs write records too: what is missing or odd is left empty."""
+    try:
+        snapshot = pydantic_core.from_json(change.value or b"")
+        shown = {**summary(snapshot), "run_id": change.key}
+        updated_at = float(snapshot.get("updated_at") or 0.0)
+    except (ValueError, TypeError, AttributeError) as error:
+        log.warning("a run's record cannot be indexed", run_id=change.key, reason=str(error))
+        return None
+    texts = [shown[name] if isinstance(shown[name], str) else None for name in ("status", "flow_name", "tag", "tenant_id")]
+    return (
+        change.key, change.revision, updated_at, *texts, _text(snapshot.get("workflow_yaml_sha256")), json.dumps(shown),
+    )  # fmt: skip
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _write_cursor(updated_at: float, run_id: str) -> str:
+    raw = json.dumps({"u": updated_at, "r": run_id}, separators=(",", ":")).encode()
+    return base64.urlsafe_b64encode(raw).decode().rstrip("=")
+
+
+def _read_cursor(cursor: str) -> tuple[float, str]:
+    try:
+        raw = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+        updated_at, run_id = float(raw["u"]), raw["r"]
+        if not math.isfinite(updated_at) or not isinstance(run_id, str):
+            raise ValueError
+    except (ValueError, TypeError, KeyError, binascii.Error):
+        raise InvalidInput(
+            "cursor: not a cursor of this server", hint="Pass on next_cursor of the page before, unchanged."
+        ) from None
+    return updated_at, run_id

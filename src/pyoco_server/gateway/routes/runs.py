@@ -1,0 +1,147 @@
+"""Runs: one, many, their tasks, and the request to stop one."""
+
+import asyncio
+import re
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+from pydantic import BaseModel, Field
+
+from pyoco_server.errors import RunNotFound
+from pyoco_server.gateway.index import RunFilter
+from pyoco_server.gateway.state import Gateway, Here
+from pyoco_server.model.run import RunStatus, request_cancel
+from pyoco_server.model.snapshot import public
+
+router = APIRouter(tags=["runs"])
+
+_RUN_ID = re.compile(r"[A-Za-z0-9_=-]{1,128}")
+_WITH_RECORDS = {"records", "task_records", "full", "all"}
+_WHOLE = {"full", "all"}
+
+Include = Annotated[list[str], Query()]
+
+
+class CancelRequest(BaseModel):
+    """Why a run is cancelled."""
+
+    reason: Annotated[str | None, Field(max_length=500)] = None
+
+
+@router.get("/runs")
+async def list_runs(
+    here: Here,
+    status: str | None = None,
+    flow: str | None = None,
+    tag: str | None = None,
+    workflow_yaml_sha256: str | None = None,
+    updated_after: Annotated[float | None, Query(allow_inf_nan=False)] = None,
+    cursor: str | None = None,
+    include: Include = [],  # noqa: B006 - FastAPI copies it
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+) -> Any:
+    """List runs, last updated first; with a cursor, ``updated_after`` or a hash as a page with ``next_cursor``."""
+    index = await here.fresh_index()
+    items, following = index.list(
+        RunFilter(status=status or None, flow_name=flow or None, tag=tag or None, sha256=workflow_yaml_sha256 or None),
+        updated_after=updated_after,
+        cursor=cursor,
+        limit=limit,
+    )
+    if _words(include) & _WHOLE:
+        items = await _whole(here, items)
+    if updated_after is None and cursor is None and not workflow_yaml_sha256:
+        return items
+    return {"items": items, "next_cursor": following}
+
+
+@router.get("/runs/{run_id}")
+async def get_run(here: Here, run_id: str, include: Include = []) -> dict[str, Any]:  # noqa: B006 - FastAPI copies it
+    """Give a run's snapshot, read from its record: a client sees its own write."""
+    raw, _ = await read_record(here, run_id)
+    return with_worker(here, public(raw, records=wants_records(include)))
+
+
+@router.get("/runs/{run_id}/tasks")
+async def get_tasks(here: Here, run_id: str) -> dict[str, Any]:
+    """Give a run's tasks with their inputs, outputs and errors."""
+    raw, _ = await read_record(here, run_id)
+    snapshot = public(raw, records=True)
+    return {
+        "run_id": run_id,
+        "flow_name": snapshot.get("flow_name"),
+        "status": snapshot.get("status"),
+        "tasks": snapshot.get("tasks") or {},
+        "task_records": snapshot.get("task_records") or {},
+        "task_records_truncated": bool(snapshot.get("task_records_truncated")),
+        "skipped_tasks": snapshot.get("skipped_tasks") or [],
+    }
+
+
+@router.post("/runs/{run_id}/cancel")
+async def cancel(here: Here, run_id: str, request: CancelRequest | None = None) -> dict[str, Any]:
+    """Ask a run to stop: a waiting one is CANCELLED at once, a running one CANCELLING until its worker stopped it."""
+    reason = request.reason if request else None
+    stored = await here.runs.change(
+        _checked(run_id), lambda record: request_cancel(record, by=None, reason=reason)
+    )
+    if stored is None:
+        raise RunNotFound
+    if stored.record.status is RunStatus.CANCELLING:
+        await here.control.tell(run_id)
+    return public(stored.record.to_json(), records=False)
+
+
+async def read_record(here: Gateway, run_id: str) -> tuple[bytes, int]:
+    """Read a run's stored form and revision.
+
+    Raises:
+        RunNotFound: there is no such run, or it cannot be an id of one.
+    """
+    found = await here.runs.get_raw(_checked(run_id))
+    if found is None:
+        raise RunNotFound
+    return found
+
+
+def with_worker(here: Gateway, snapshot: dict[str, Any]) -> dict[str, Any]:
+    """Add what is known of the run's worker; its heartbeat is the run's too."""
+    worker_id = snapshot.get("worker_id")
+    if not worker_id:
+        return snapshot
+    record = here.worker_index.get(worker_id)
+    if record is None:
+        return {**snapshot, "worker_alive": False, "worker_state": "DISCONNECTED", "worker_heartbeat_at": None}
+    state = here.worker_index.state(record)
+    running = snapshot.get("status") in ("RUNNING", "CANCELLING") and snapshot["run_id"] in record.current_run_ids
+    if running:
+        snapshot["heartbeat_at"] = max(snapshot.get("heartbeat_at") or 0.0, record.last_heartbeat_at)
+    return {
+        **snapshot,
+        "worker_alive": state.is_active,
+        "worker_state": state.value,
+        "worker_heartbeat_at": record.last_heartbeat_at,
+        "worker_hidden": record.hidden,
+        "worker_tags": record.tags,
+    }
+
+
+def wants_records(include: list[str]) -> bool:
+    """Tell whether ``include`` asks for task records."""
+    return bool(_words(include) & _WITH_RECORDS)
+
+
+def _words(include: list[str]) -> set[str]:
+    return {word.strip() for item in include for word in item.split(",")}
+
+
+async def _whole(here: Gateway, items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    found = await asyncio.gather(*(here.runs.get_raw(item["run_id"]) for item in items))
+    return [public(entry[0], records=True) for entry in found if entry is not None]
+
+
+def _checked(run_id: str) -> str:
+    """Return the id if it may become a subject."""
+    if not _RUN_ID.fullmatch(run_id):
+        raise RunNotFound
+    return run_id

@@ -1,0 +1,128 @@
+"""Submitting runs: everything is checked here, so that what was answered with a run_id can be run."""
+
+import json
+import time
+from typing import Annotated, Any
+
+from fastapi import APIRouter, File, Form, UploadFile
+from pydantic import BaseModel, Field
+
+from pyoco_server.errors import InvalidInput, TooLarge
+from pyoco_server.gateway.state import Gateway, Here
+from pyoco_server.model.run import RunRecord, TaskStatus, new_run_id
+from pyoco_server.model.tags import check_tag
+from pyoco_server.model.text import clean_value
+from pyoco_server.store.client import enqueue
+from pyoco_server.store.feed import Change
+
+router = APIRouter(tags=["runs"])
+
+_MAX_TAGS = 64
+
+Name = Annotated[str, Field(min_length=1, max_length=256)]
+Timeout = Annotated[float | None, Field(gt=0, allow_inf_nan=False)]
+Attempts = Annotated[int | None, Field(ge=1, le=1000)]
+
+
+class Submission(BaseModel):
+    """A run of a flow that the workers' resolver knows."""
+
+    flow_name: Name
+    params: dict[str, Any] = Field(default_factory=dict)
+    tag: str | None = None
+    tags: list[str] = Field(default_factory=list, max_length=_MAX_TAGS)
+    timeout_sec: Timeout = None
+    max_attempts: Attempts = None
+
+
+class Submitted(BaseModel):
+    """The answer: the run exists."""
+
+    run_id: str
+    status: str = "PENDING"
+
+
+@router.post("/runs")
+async def submit(here: Here, wanted: Submission) -> Submitted:
+    """Submit a run by the name of its flow."""
+    tag = check_tag(here.settings.default_tag if wanted.tag is None else wanted.tag)
+    return await _submit(
+        here,
+        flow_name=wanted.flow_name,
+        params=wanted.params,
+        tag=tag,
+        tags=wanted.tags or [tag],
+        timeout_sec=wanted.timeout_sec,
+        max_attempts=wanted.max_attempts,
+    )
+
+
+@router.post("/runs/yaml")
+async def submit_yaml(
+    here: Here,
+    workflow: Annotated[UploadFile, File()],
+    flow_name: Annotated[str, Form(max_length=256)],
+    tag: Annotated[str | None, Form()] = None,
+    params: Annotated[str | None, Form()] = None,
+    timeout_sec: Annotated[Timeout, Form()] = None,
+    max_attempts: Annotated[Attempts, Form()] = None,
+) -> Submitted:
+    """Submit a run of a flow.yaml."""
+    if not flow_name.strip():
+        raise InvalidInput("flow_name is blank", hint="Give the run a name, such as flow_name=main.")
+    tag = check_tag((tag or "").strip() or here.settings.default_tag)
+    limit = here.settings.workflow_yaml_max_bytes
+    raw = await workflow.read(limit + 1)
+    if len(raw) > limit:
+        raise TooLarge(
+            f"the workflow has {workflow.size or 'more'} bytes; {limit} are accepted",
+            hint="Pass large data as params or files; PYOCO_WORKFLOW_YAML_MAX_BYTES sets the limit.",
+        )
+    checked = await here.checker.check(raw)
+    given = _read_params(params)
+    await here.flows.put(raw, checked.sha256)
+    return await _submit(
+        here,
+        flow_name=flow_name.strip(),
+        params={**checked.defaults, **given},
+        tag=tag,
+        tags=[tag],
+        timeout_sec=timeout_sec,
+        max_attempts=max_attempts,
+        tasks=dict.fromkeys(checked.node_names, TaskStatus.PENDING),
+        workflow_yaml_sha256=checked.sha256,
+        workflow_yaml_bytes=checked.size_bytes,
+    )
+
+
+async def _submit(here: Gateway, **fields: Any) -> Submitted:
+    now = time.time()
+    limit = here.settings.max_run_snapshot_bytes // 2
+    for name in ("flow_name", "params", "tags"):
+        # Text that JSON cannot carry must not get into a record; sizes are checked on the whole.
+        fields[name] = clean_value(fields[name], max_bytes=1 << 40)
+    record = RunRecord(run_id=new_run_id(), submitted_at=now, heartbeat_at=now, updated_at=now, **fields)
+    stored = record.to_json()
+    if len(stored) > limit:
+        raise TooLarge(
+            f"the run's params and tasks take {len(stored)} bytes; {limit} are accepted",
+            hint="Put large data where tasks can fetch it, and pass its address.",
+        )
+    revision = await enqueue(here.runs, here.queue, record)
+    # A list asked for right after this answer shows the run, however far behind the feed is.
+    here.index.apply([Change(record.run_id, stored, revision)])
+    return Submitted(run_id=record.run_id)
+
+
+def _read_params(text: str | None) -> dict[str, Any]:
+    if text is None or not text.strip():
+        return {}
+    try:
+        params = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InvalidInput(f"params is not JSON: {error}", hint='Send an object such as params={"x": 2}.') from None
+    if not isinstance(params, dict):
+        raise InvalidInput(
+            f"params is a JSON {type(params).__name__}, not an object", hint='Send one such as params={"x": 2}.'
+        )
+    return params

@@ -1,0 +1,58 @@
+"""Is it there, and is it well?"""
+
+import time
+from typing import Any
+
+from fastapi import APIRouter, Response
+
+from pyoco_server.errors import StoreUnavailable
+from pyoco_server.gateway.state import Here
+from pyoco_server.store import topology
+
+router = APIRouter(tags=["system"])
+
+
+@router.get("/health")
+async def health() -> dict[str, str]:
+    """Answer as long as the process serves."""
+    return {"status": "ok"}
+
+
+@router.get("/ready")
+async def ready(here: Here, response: Response) -> dict[str, Any]:
+    """Answer 200 when runs can be submitted and listed, else 503; in both cases say what is known."""
+    connection = here.connection
+    problems: list[str] = []
+    streams: dict[str, Any] = {}
+    try:
+        streams = await topology.health(connection)
+        problems += [f"the stream {name} is missing" for name, state in streams.items() if state is None]
+    except StoreUnavailable as error:
+        problems.append(error.message)
+    if not here.run_feed.caught_up.is_set():
+        problems.append("the index of runs is still being built")
+    if problems:
+        response.status_code = 503
+    down = connection.down_since
+    return {
+        "status": "not ready" if problems else "ready",
+        "problems": problems,
+        "nats": {
+            "connected": connection.is_up,
+            "url": connection.shown_url,
+            "down_for_sec": round(time.time() - down, 1) if down and not connection.is_up else None,
+        },
+        "streams": streams,
+        "index": {
+            "caught_up": here.run_feed.caught_up.is_set(),
+            "revision": here.run_feed.revision,
+            "runs": here.index.count(),
+        },
+        "durability": {
+            "replicas": here.settings.nats_replicas,
+            "acknowledged_means": "written to the operating system of the stream's leader"
+            + (" and of a majority of its replicas" if here.settings.nats_replicas > 1 else "")
+            + "; NATS syncs to disk every two minutes unless its sync_interval says otherwise,"
+            " so a power cut may lose what was acknowledged since",
+        },
+    }

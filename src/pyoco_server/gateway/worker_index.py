@@ -1,0 +1,58 @@
+"""The workers as last seen: a handful of records in memory."""
+
+import time
+from typing import Any
+
+import structlog
+from pydantic import ValidationError
+
+from pyoco_server.model.worker import WorkerRecord, WorkerState
+from pyoco_server.store.feed import Change
+
+log = structlog.get_logger(__name__)
+
+
+class WorkerIndex:
+    """Follows the workers' bucket."""
+
+    def __init__(self, disconnect_timeout_sec: float) -> None:
+        self._timeout = disconnect_timeout_sec
+        self._records: dict[str, WorkerRecord] = {}
+
+    def apply(self, changes: list[Change]) -> None:
+        """Take in changes of the bucket."""
+        for change in changes:
+            if change.value is None:
+                self._records.pop(change.key, None)
+                continue
+            try:
+                self._records[change.key] = WorkerRecord.from_json(change.value)
+            except ValidationError as error:
+                log.warning("a worker's record cannot be read", worker_id=change.key, reason=str(error))
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._records.clear()
+
+    def get(self, worker_id: str | None) -> WorkerRecord | None:
+        """Give a worker's record."""
+        return self._records.get(worker_id) if worker_id else None
+
+    def state(self, record: WorkerRecord) -> WorkerState:
+        """Give a worker's state now."""
+        return record.state_at(time.time(), self._timeout)
+
+    def list(
+        self, *, active_only: bool, state: WorkerState | None, include_hidden: bool, limit: int
+    ) -> list[dict[str, Any]]:
+        """Give the workers that match, last seen first."""
+        records = sorted(self._records.values(), key=lambda record: record.last_seen_at, reverse=True)
+        shown = []
+        for record in records:
+            current = self.state(record)
+            if record.hidden and not include_hidden:
+                continue
+            if (active_only and not current.is_active) or (state is not None and current is not state):
+                continue
+            shown.append({**record.model_dump(mode="json"), "state": current.value})
+        return shown[:limit]

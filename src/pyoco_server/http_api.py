@@ -1,0 +1,14 @@
+"""The ASGI app factory under the name that existing deployments use: ``uvicorn --factory pyoco_server.http_api:create_app``."""
+
+from fastapi import FastAPI
+
+from pyoco_server.gateway import app
+from pyoco_server.logs import configure_logging
+from pyoco_server.settings import Settings
+
+
+def create_app() -> FastAPI:
+    """Make the gateway from the environment."""
+    settings = Settings.from_env()
+    configure_logging(service="pyoco-server:http", settings=settings)
+    return app.create_app(settings)
