@@ -1,20 +1,40 @@
-"""Logging: one JSON object a line on stdout, for our own lines and for those of every library."""
+"""Logging: one JSON object a line on stdout, for our own lines and for those of every library.
 
+Our code logs with ``structlog.get_logger(__name__)``, libraries with ``logging``; both end in one handler,
+whose formatter holds all that the settings decide. The chain before it never changes, so loggers may be
+cached and logging may be set up again.
+"""
+
+import datetime
+import json
 import logging
 import sys
 import traceback
-from collections.abc import MutableMapping
+from types import TracebackType
 from typing import Any
 
 import structlog
-from structlog.processors import CallsiteParameter, CallsiteParameterAdder
+from structlog.processors import CallsiteParameter, CallsiteParameterAdder, EventRenamer
+from structlog.stdlib import ProcessorFormatter
+from structlog.typing import EventDict, Processor
 
 from pyoco_server.settings import Settings
 
-Event = MutableMapping[str, Any]
-Processor = structlog.typing.Processor
+_WITH_OWN_HANDLERS = ("uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi", "nats")
+_CHATTY = ("httpx2", "httpcore2", "asyncio")
+_CALLSITE = {"pathname", "lineno", "func", "exc_origin"}
+_COLOUR = "color_message"
+"""uvicorn's second copy of the message, with terminal codes in it."""
 
-_LIBRARIES = ("uvicorn", "uvicorn.error", "uvicorn.access", "nats")
+_utc_time = structlog.processors.TimeStamper(fmt="iso", utc=True, key="ts")
+_CHAIN: list[Processor] = [
+    structlog.contextvars.merge_contextvars,
+    structlog.stdlib.add_logger_name,
+    structlog.stdlib.add_log_level,
+    structlog.stdlib.PositionalArgumentsFormatter(),
+    structlog.stdlib.ExtraAdder(),
+    CallsiteParameterAdder({CallsiteParameter.PATHNAME, CallsiteParameter.LINENO, CallsiteParameter.FUNC_NAME}),
+]
 
 
 def configure_logging(*, service: str, settings: Settings | None = None) -> None:
@@ -23,53 +43,57 @@ def configure_logging(*, service: str, settings: Settings | None = None) -> None
     Args:
         service: Who speaks: ``pyoco-server:http`` or ``pyoco-server:worker``.
         settings: Level and format; read from the environment when not given.
+
+    Raises:
+        InvalidSetting: the environment was read, and a variable has a value that cannot be used.
     """
     settings = settings or Settings.from_env()
-    level = logging.getLevelName(settings.log_level)
-    shared: list[Processor] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.stdlib.add_logger_name,
-        structlog.stdlib.add_log_level,
-        structlog.stdlib.ExtraAdder(),
-        CallsiteParameterAdder(
-            [CallsiteParameter.PATHNAME, CallsiteParameter.LINENO, CallsiteParameter.FUNC_NAME],
-            additional_ignores=["pyoco_server.logs"],
-        ),
-        structlog.processors.TimeStamper(fmt="iso", utc=settings.log_utc, key="ts"),
-        _Exceptions(include_traceback=settings.log_include_traceback),
-        _Names(service),
-    ]
     structlog.configure(
-        processors=[structlog.stdlib.filter_by_level, *shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        processors=[structlog.stdlib.filter_by_level, *_CHAIN, ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
-    render: Processor = structlog.processors.JSONRenderer(default=repr) if settings.log_format == "json" else _text
-    handler = logging.StreamHandler(_SafeStdout())
+    handler = logging.StreamHandler(_Utf8Stdout())
     handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, render],
+        ProcessorFormatter(
+            foreign_pre_chain=_CHAIN,
+            processors=[
+                ProcessorFormatter.remove_processors_meta,
+                _utc_time if settings.log_utc else _local_time,
+                _Exceptions(include_traceback=settings.log_include_traceback),
+                EventRenamer("message", replace_by="_event"),
+                _Names(service),
+                *(_json_renderers() if settings.log_format == "json" else _text_renderers()),
+            ],
         )
     )
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(level)
-    for name in _LIBRARIES:
+    root.setLevel(settings.log_level)
+    for name in _WITH_OWN_HANDLERS:
         library = logging.getLogger(name)
         library.handlers.clear()
+        library.setLevel(logging.NOTSET)
         library.propagate = True
+    for name in _CHATTY:  # a line for each request that we make ourselves is for debugging only
+        logging.getLogger(name).setLevel(logging.NOTSET if settings.log_level == "DEBUG" else logging.WARNING)
 
 
-class _SafeStdout:
-    """Writes to whatever stdout is now, whatever characters a line holds."""
+class _Utf8Stdout:
+    """Writes UTF-8 to whatever stdout is now, whatever its locale and whatever characters a line holds."""
 
     def write(self, text: str) -> int:
-        return sys.stdout.write(text.encode("utf-8", "replace").decode("utf-8"))
+        data = text.encode("utf-8", "replace")  # a lone surrogate becomes a question mark
+        raw = getattr(sys.stdout, "buffer", None)
+        if raw is None:  # replaced by a StringIO or the like
+            return sys.stdout.write(data.decode("utf-8"))
+        sys.stdout.flush()  # what print left there comes first
+        raw.write(data)
+        return len(text)
 
     def flush(self) -> None:
-        sys.stdout.flush()
+        getattr(sys.stdout, "buffer", sys.stdout).flush()
 
 
 class _Exceptions:
@@ -78,20 +102,20 @@ class _Exceptions:
     def __init__(self, *, include_traceback: bool) -> None:
         self._include_traceback = include_traceback
 
-    def __call__(self, logger: Any, method: str, event: Event) -> Event:
+    def __call__(self, logger: Any, method: str, event: EventDict) -> EventDict:
         info = event.pop("exc_info", None)
-        if info is True:
+        if info and not isinstance(info, (BaseException, tuple)):
             info = sys.exc_info()
-        error = info if isinstance(info, BaseException) else info[1] if isinstance(info, tuple) else None
-        if error is None:
+        error = info[1] if isinstance(info, tuple) else info
+        if not isinstance(error, BaseException):
             return event
         event["exc_type"] = type(error).__name__
-        event["exc_message"] = str(error)
-        frames = traceback.extract_tb(error.__traceback__)
-        if frames:
-            event["exc_origin"] = {"file": frames[-1].filename, "line": frames[-1].lineno, "func": frames[-1].name}
+        event["exc_message"] = _text_of(error)
+        if error.__traceback__ is not None:
+            event["exc_origin"] = _origin(error.__traceback__)
         if self._include_traceback:
-            event["exc_traceback"] = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+            lines = traceback.format_exception(type(error), error, error.__traceback__)
+            event["exc_traceback"] = "".join(lines)
         return event
 
 
@@ -101,27 +125,81 @@ class _Names:
     def __init__(self, service: str) -> None:
         self._service = service
 
-    def __call__(self, logger: Any, method: str, event: Event) -> Event:
-        if "event" not in event:  # the second pass over one of our own lines
-            return event
+    def __call__(self, logger: Any, method: str, event: EventDict) -> EventDict:
         head = {
             "ts": event.pop("ts", None),
             "level": str(event.pop("level", "")).upper(),
-            "service": self._service,
             "logger": event.pop("logger", None),
-            "message": event.pop("event"),
+            "message": event.pop("message", ""),
+            "service": self._service,
             "pathname": event.pop("pathname", None),
             "lineno": event.pop("lineno", None),
             "func": event.pop("func_name", None),
         }
-        return {**head, **event}
+        return head | {name: value for name, value in event.items() if name not in head and name != _COLOUR}
 
 
-def _text(logger: Any, method: str, event: Event) -> str:
-    """Render a line for people."""
-    head = f"{event.pop('ts')} {event.pop('level'):<7} {event.pop('service')} {event.pop('message')}"
+def _json_renderers() -> list[Processor]:
+    return [structlog.processors.JSONRenderer(serializer=_dump, ensure_ascii=False)]
+
+
+def _dump(event: EventDict, **options: Any) -> str:
+    """Serialise; a value that makes the whole unserialisable is shown as its ``repr``."""
+    try:
+        return json.dumps(event, allow_nan=False, **options)
+    except Exception:  # noqa: BLE001 - a key that is no text, a loop, a NaN, a __repr__ that raises
+        return json.dumps({name: _plain(value) for name, value in event.items()}, **options)
+
+
+def _plain(value: Any) -> Any:
+    try:
+        json.dumps(value, allow_nan=False)
+    except Exception:  # noqa: BLE001 - as above
+        return _text_of(value, repr)
+    return value
+
+
+def _text_renderers() -> list[Processor]:
+    console = structlog.dev.ConsoleRenderer(
+        colors=False,
+        sort_keys=False,
+        pad_event_to=0,
+        event_key="message",
+        timestamp_key="ts",
+        exception_formatter=structlog.dev.plain_traceback,
+    )
+    return [_for_people, console]
+
+
+def _for_people(logger: Any, method: str, event: EventDict) -> EventDict:
+    """Keep what helps on a terminal, and each line a single one; only a traceback has more."""
     trace = event.pop("exc_traceback", None)
-    for field in ("pathname", "lineno", "func", "exc_origin"):
-        event.pop(field, None)
-    context = " ".join(f"{name}={value}" for name, value in event.items() if value is not None)
-    return f"{head}  {context}" + (f"\n{trace}" if trace else "")
+    kept = {
+        name: value if isinstance(value, (str, int, float)) else _text_of(value, repr)
+        for name, value in event.items()
+        if name not in _CALLSITE
+    }
+    kept["message"] = "\\n".join(str(event["message"]).splitlines())
+    kept["level"] = event["level"].lower()
+    return kept | ({"exception": trace.rstrip()} if trace else {})
+
+
+def _local_time(logger: Any, method: str, event: EventDict) -> EventDict:
+    """Stamp this machine's time with its offset, which structlog's own stamper leaves out."""
+    event["ts"] = datetime.datetime.now().astimezone().isoformat(timespec="microseconds")
+    return event
+
+
+def _origin(trace: TracebackType) -> dict[str, Any]:
+    while trace.tb_next is not None:
+        trace = trace.tb_next
+    code = trace.tb_frame.f_code
+    return {"file": code.co_filename, "line": trace.tb_lineno, "func": code.co_name}
+
+
+def _text_of(value: object, convert: Any = str) -> str:
+    """Give a value as text, also when its own code for that raises."""
+    try:
+        return str(convert(value))
+    except Exception as error:  # noqa: BLE001 - it is somebody else's __str__
+        return f"<{type(value).__name__}: cannot be shown: {type(error).__name__}>"

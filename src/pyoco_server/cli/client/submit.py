@@ -1,0 +1,112 @@
+"""``submit`` and ``submit-yaml``."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+import yaml
+
+from pyoco_server.cli.client.following import EXIT_CODES, wait_for_end
+from pyoco_server.cli.client.root import pass_client
+from pyoco_server.cli.output import print_json
+from pyoco_server.client.http import PyocoHttpClient
+from pyoco_server.errors import InvalidInput
+
+_PARAM_OPTIONS = (
+    click.option("--params-file", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+                 help="JSON or YAML file with a mapping."),
+    click.option("--params", help="""JSON object, such as '{"x": 1}'; over the file."""),
+    click.option("--param", multiple=True, metavar="KEY=VALUE", help="One param; over both. JSON if it reads as such."),
+    click.option("--timeout-sec", type=click.FloatRange(min=0, min_open=True), help="With --wait: give up after this."),
+    click.option("--wait", is_flag=True, help="Wait for the end, print it, and exit 0, 3 or 8 by it."),
+)  # fmt: skip
+
+
+def _param_options(function: Any) -> Any:
+    for option in reversed(_PARAM_OPTIONS):
+        function = option(function)
+    return function
+
+
+@click.command(epilog="Example: pyoco-client submit --flow-name main --param x=1 --tag cpu")
+@click.option("--flow-name", default="main", show_default=True)
+@click.option("--tag", help="Which workers may run it.")
+@click.option("--tags", help="Free labels, comma separated.")
+@_param_options
+@pass_client
+def submit(client: PyocoHttpClient, flow_name: str, tag: str | None, tags: str | None, **options: Any) -> int:
+    """Submit a run of a flow that the workers' resolver knows."""
+    labels = [part.strip() for part in (tags or "").split(",") if part.strip()] or None
+    answer = client.submit_run(flow_name, _params(options), tag=tag, tags=labels)
+    return _finish(client, answer, options)
+
+
+@click.command(epilog="Example: pyoco-client submit-yaml --workflow-file flow.yaml --flow-name main --tag cpu")
+@click.option("--workflow-file", required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--flow-name", required=True, help="A label for the run.")
+@click.option("--tag", help="Which workers may run it.")
+@_param_options
+@pass_client
+def submit_yaml(
+    client: PyocoHttpClient, workflow_file: Path, flow_name: str, tag: str | None, **options: Any
+) -> int:
+    """Submit a run of a flow.yaml."""
+    answer = client.submit_run_yaml(
+        workflow_file.read_bytes(), flow_name=flow_name, tag=tag, params=_params(options) or None
+    )
+    return _finish(client, answer, options)
+
+
+COMMANDS = [submit, submit_yaml]
+
+
+def _finish(client: PyocoHttpClient, answer: dict[str, Any], options: dict[str, Any]) -> int:
+    if not options["wait"]:
+        print_json(answer)
+        return 0
+    snapshot = wait_for_end(client, answer["run_id"], options["timeout_sec"])
+    print_json(snapshot)
+    return EXIT_CODES[snapshot["status"]]
+
+
+def _params(options: dict[str, Any]) -> dict[str, Any]:
+    """Merge the three sources; the later one wins."""
+    params: dict[str, Any] = {}
+    if options["params_file"]:
+        params.update(_read_file(options["params_file"]))
+    if options["params"] is not None:
+        params.update(_object(options["params"]))
+    for text in options["param"]:
+        key, equals, value = text.partition("=")
+        if not equals or not key.strip():
+            raise InvalidInput(f"--param {text!r} is not KEY=VALUE", hint="Such as: --param x=1 --param name=alice")
+        params[key.strip()] = _json_or_text(value.strip())
+    return params
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    try:
+        value = yaml.safe_load(path.read_text(encoding="utf-8"))  # JSON is YAML too
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InvalidInput(f"--params-file {path} cannot be read: {error}") from None
+    if not isinstance(value, dict):
+        raise InvalidInput(f"--params-file {path} holds no mapping", hint='Such as: {"x": 1} or x: 1')
+    return value
+
+
+def _object(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise InvalidInput(f"--params is not JSON: {error}", hint="""Such as: --params '{"x": 1}'""") from None
+    if not isinstance(value, dict):
+        raise InvalidInput("--params is not a JSON object", hint="""Such as: --params '{"x": 1}'""")
+    return value
+
+
+def _json_or_text(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text

@@ -1,0 +1,45 @@
+"""``workers``."""
+
+from typing import Any
+
+import click
+
+from pyoco_server.cli.client.root import pass_client
+from pyoco_server.cli.output import WORKER_COLUMNS, print_json, print_table
+from pyoco_server.client.http import PyocoHttpClient
+
+_STATES = ["RUNNING", "IDLE", "STOPPED_GRACEFUL", "DISCONNECTED"]
+
+
+@click.command(epilog="Example: pyoco-client workers --scope all --output table")
+@click.option("--scope", type=click.Choice(["active", "all"]), default="active", show_default=True)
+@click.option("--state", type=click.Choice(_STATES))
+@click.option("--include-hidden", is_flag=True)
+@click.option("--limit", type=click.IntRange(1, 500))
+@click.option("--output", type=click.Choice(["json", "table", "plugins"]), default="json", show_default=True)
+@pass_client
+def workers(client: PyocoHttpClient, output: str, include_hidden: bool, **query: Any) -> None:
+    """List workers, last seen first."""
+    items = client.get_workers(include_hidden=include_hidden or None, **query)
+    if output == "json":
+        print_json(items)
+    elif output == "table":
+        print_table(WORKER_COLUMNS, items)
+    else:
+        print_table(["worker_id", "state", "tags", "package", "version", "wheel_name"], _plugins(items))
+
+
+COMMANDS = [workers]
+
+
+def _plugins(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Give a row for each wheel that a worker has installed; one row for a worker without any."""
+    rows = []
+    for item in items:
+        installed = (item.get("wheel_sync") or {}).get("installed_wheels") or [{}]
+        rows += [
+            {**item, "package": wheel.get("package_name"), "version": wheel.get("package_version"),
+             "wheel_name": wheel.get("wheel_name")}
+            for wheel in installed
+        ]  # fmt: skip
+    return rows

@@ -1,0 +1,241 @@
+"""The synchronous client."""
+
+import contextlib
+import time
+from collections.abc import Iterator
+from typing import Any, cast
+
+import httpx2
+from typing_extensions import Self
+
+from pyoco_server.client import requests
+from pyoco_server.client.answers import ApiError, CannotConnect, check, event
+from pyoco_server.client.requests import Call
+
+TERMINAL = frozenset({"COMPLETED", "FAILED", "CANCELLED"})
+READ_TIMEOUT = 10.0
+"""Seconds without a byte after which a watch counts as broken; the server sends one at least every three."""
+
+
+class PyocoHttpClient:
+    """Speaks to a gateway.
+
+    Args:
+        base_url: Such as ``http://127.0.0.1:8000``.
+        api_key: Sent with every request, if given.
+        api_key_header: In this header.
+        timeout: Seconds that one request may take.
+    """
+
+    def __init__(
+        self, base_url: str, *, api_key: str | None = None, api_key_header: str = "X-API-Key", timeout: float = 10.0
+    ) -> None:
+        self._url = requests.check_base_url(base_url)
+        headers = {api_key_header: api_key} if api_key else {}
+        self._client = httpx2.Client(base_url=self._url, headers=headers, timeout=timeout)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def submit_run(
+        self,
+        flow_name: str,
+        params: dict[str, Any] | None = None,
+        *,
+        tag: str | None = None,
+        tags: list[str] | None = None,
+        timeout_sec: float | None = None,
+        max_attempts: int | None = None,
+    ) -> dict[str, Any]:
+        """Submit a run of a flow that the workers' resolver knows."""
+        call = requests.submit(
+            flow_name, params, tag=tag, tags=tags, timeout_sec=timeout_sec, max_attempts=max_attempts
+        )
+        return cast(dict[str, Any], self._json(call))
+
+    def submit_run_yaml(
+        self,
+        workflow_yaml: str | bytes,
+        *,
+        flow_name: str,
+        tag: str | None = None,
+        params: dict[str, Any] | None = None,
+        timeout_sec: float | None = None,
+        max_attempts: int | None = None,
+    ) -> dict[str, Any]:
+        """Submit a run of a flow.yaml; ``params`` go over its defaults."""
+        call = requests.submit_yaml(
+            workflow_yaml, flow_name, params, tag=tag, timeout_sec=timeout_sec, max_attempts=max_attempts
+        )
+        return cast(dict[str, Any], self._json(call))
+
+    def get_run(self, run_id: str) -> dict[str, Any]:
+        """Give a run's snapshot."""
+        return cast(dict[str, Any], self._json(requests.run(run_id)))
+
+    def get_run_with_records(self, run_id: str) -> dict[str, Any]:
+        """Give a run's snapshot with its task records."""
+        return cast(dict[str, Any], self._json(requests.run(run_id, include="records")))
+
+    def get_tasks(self, run_id: str) -> dict[str, Any]:
+        """Give a run's tasks."""
+        return cast(dict[str, Any], self._json(requests.run(run_id, "/tasks")))
+
+    def list_runs(
+        self,
+        *,
+        status: str | None = None,
+        flow: str | None = None,
+        tag: str | None = None,
+        full: bool = False,
+        limit: int | None = None,
+    ) -> list[dict[str, Any]]:
+        """List runs, last updated first."""
+        call = requests.list_runs(full=full, status=status, flow=flow, tag=tag, limit=limit)
+        return cast(list[dict[str, Any]], requests.as_page(self._json(call))["items"])
+
+    def list_runs_vnext(
+        self,
+        *,
+        status: str | None = None,
+        flow: str | None = None,
+        tag: str | None = None,
+        full: bool = False,
+        limit: int | None = None,
+        updated_after: float | None = None,
+        cursor: str | None = None,
+        workflow_yaml_sha256: str | None = None,
+    ) -> dict[str, Any]:
+        """Give a page of runs: ``items`` and ``next_cursor``. Pass ``cursor=""`` for the first one."""
+        call = requests.list_runs(
+            full=full, status=status, flow=flow, tag=tag, limit=limit, updated_after=updated_after, cursor=cursor,
+            workflow_yaml_sha256=workflow_yaml_sha256,
+        )  # fmt: skip
+        call.options["params"].setdefault("cursor", "")  # an empty cursor asks for the page form
+        return requests.as_page(self._json(call))
+
+    def watch_run(
+        self,
+        run_id: str,
+        *,
+        include_records: bool = False,
+        since: float | None = None,
+        timeout_sec: int | None = None,
+        last_event_id: str | None = None,
+    ) -> Iterator[dict[str, Any]]:
+        """Give a run's events, ``{"event", "data"}`` each, until it ends or the server's window does.
+
+        Args:
+            since: Leave out snapshots not newer than this, in unix seconds.
+            timeout_sec: Length of the window, 1 to 600 seconds.
+            last_event_id: ``id`` of the last event seen, to go on after it.
+
+        Raises:
+            ApiError: there is no such run.
+            CannotConnect: the connection broke.
+        """
+        call = requests.run(
+            run_id, "/watch", include="records" if include_records else None, since=since, timeout_sec=timeout_sec
+        )
+        headers = {"Last-Event-ID": last_event_id} if last_event_id else {}
+        timeout = httpx2.Timeout(READ_TIMEOUT)
+        with (
+            self._errors(),
+            self._client.stream(call.method, call.path, headers=headers, timeout=timeout, **call.options) as response,
+        ):
+            if not response.is_success:
+                response.read()
+                check(response)
+            for received in httpx2.EventSource(response, max_event_size=None):
+                yield event(received)
+
+    def cancel_run(
+        self, run_id: str, *, wait: bool = False, timeout_sec: int | None = None, reason: str | None = None
+    ) -> dict[str, Any]:
+        """Ask a run to stop.
+
+        Args:
+            wait: Wait until it has.
+            timeout_sec: For so many seconds (30 by default).
+
+        Raises:
+            TimeoutError: it did not stop in time.
+        """
+        snapshot = cast(dict[str, Any], self._json(requests.cancel(run_id, reason)))
+        if not wait:
+            return snapshot
+        deadline = time.monotonic() + (timeout_sec or 30)
+        while snapshot.get("status") not in TERMINAL:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise TimeoutError(f"run {run_id} is still {snapshot.get('status')}")
+            for received in self.watch_run(run_id, timeout_sec=max(1, min(600, round(left)))):
+                snapshot = received["data"].get("snapshot", snapshot)
+                if time.monotonic() > deadline:
+                    break
+        return snapshot
+
+    def get_workers(
+        self,
+        *,
+        scope: str | None = None,
+        state: str | None = None,
+        include_hidden: bool | None = None,
+        limit: int | None = None,
+    ) -> list[dict[str, Any]]:
+        """List workers."""
+        call = requests.workers(scope=scope, state=state, include_hidden=include_hidden, limit=limit)
+        return cast(list[dict[str, Any]], self._json(call))
+
+    def patch_worker_hidden(self, worker_id: str, *, hidden: bool) -> dict[str, Any]:
+        """Hide a worker from lists, or show it again."""
+        return cast(dict[str, Any], self._json(requests.patch_worker(worker_id, hidden)))
+
+    def list_wheels(self) -> list[dict[str, Any]]:
+        """List uploaded wheels."""
+        return cast(list[dict[str, Any]], self._json(Call("GET", "/wheels")))
+
+    def list_wheel_history(
+        self, *, limit: int | None = None, wheel_name: str | None = None, action: str | None = None
+    ) -> list[dict[str, Any]]:
+        """List uploads and deletions of wheels."""
+        call = requests.wheel_history(limit=limit, wheel_name=wheel_name, action=action)
+        return cast(list[dict[str, Any]], self._json(call))
+
+    def upload_wheel(
+        self, *, filename: str, data: bytes, replace: bool = True, tags: list[str] | None = None
+    ) -> dict[str, Any]:
+        """Upload a wheel."""
+        return cast(dict[str, Any], self._json(requests.upload_wheel(filename, data, replace, tags)))
+
+    def delete_wheel(self, wheel_name: str) -> dict[str, Any]:
+        """Delete a wheel."""
+        return cast(dict[str, Any], self._json(requests.delete_wheel(wheel_name)))
+
+    def get_metrics(self) -> str:
+        """Give the metrics' text."""
+        return self._send(Call("GET", "/metrics")).text
+
+    def _json(self, call: Call) -> Any:
+        return self._send(call).json()
+
+    def _send(self, call: Call) -> httpx2.Response:
+        with self._errors():
+            return check(self._client.request(call.method, call.path, **call.options))
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except httpx2.TransportError as error:
+            raise CannotConnect(self._url, str(error) or type(error).__name__) from None
+
+
+__all__ = ["TERMINAL", "ApiError", "CannotConnect", "PyocoHttpClient"]
