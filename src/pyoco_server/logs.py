@@ -37,12 +37,13 @@ _CHAIN: list[Processor] = [
 ]
 
 
-def configure_logging(*, service: str, settings: Settings | None = None) -> None:
+def configure_logging(*, service: str, settings: Settings | None = None, file: Path | None = None) -> None:
     """Set up logging for a process; calling it again replaces what was set up.
 
     Args:
         service: Who speaks: ``pyoco-server:http`` or ``pyoco-server:worker``.
         settings: Level and format; read from the environment when not given.
+        file: Write there instead of to stdout.
 
     Raises:
         InvalidSetting: the environment was read, and a variable has a value that cannot be used.

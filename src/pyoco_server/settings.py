@@ -9,10 +9,9 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from typing_extensions import Self
-
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+from typing_extensions import Self
 
 from pyoco_server.errors import InvalidSetting
 
@@ -20,6 +19,13 @@ _PREFIX = "PYOCO_"
 _FALSE = {"0", "false", "no", "off"}
 # Read by the pyoco library itself, or before the settings exist: known, though they are no fields here.
 _FOREIGN = {"PYOCO_LOAD_DOTENV", "PYOCO_ENV_FILE", "PYOCO_DISCOVERY_MODULES", "PYOCO_CUTE"}
+# Of the outside contract, but for parts that are still to be built; setting them does no harm.
+_LATER = {
+    "PYOCO_YAML_SCHEDULES_KV_BUCKET", "PYOCO_WHEEL_OBJECT_STORE_BUCKET", "PYOCO_WHEEL_MAX_BYTES",
+    "PYOCO_WHEEL_SYNC_ENABLED", "PYOCO_WHEEL_SYNC_DIR", "PYOCO_WHEEL_SYNC_INTERVAL_SEC",
+    "PYOCO_WHEEL_INSTALL_TIMEOUT_SEC", "PYOCO_WHEEL_HISTORY_KV_BUCKET", "PYOCO_WHEEL_HISTORY_TTL_SEC",
+    "PYOCO_HTTP_API_KEY_HEADER", "PYOCO_AUTH_KV_BUCKET", "PYOCO_AUTH_PEPPER", "PYOCO_RUN_RETENTION_SEC",
+}  # fmt: skip
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]+$")]
 Subject = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$")]
@@ -72,6 +78,8 @@ class Settings(BaseSettings):
     max_run_snapshot_bytes: Annotated[int, Field(ge=4096)] = 256 * 1024
     workflow_yaml_max_bytes: Annotated[int, Field(ge=256)] = 256 * 1024
 
+    http_auth_mode: Literal["none", "api_key"] = "none"
+
     dashboard_lang: Literal["auto", "ja", "en"] = "auto"
     state_dir: Path = Path(".pyoco")
     """Where this machine's own files live: the embedded NATS's data, the index, run directories."""
@@ -98,6 +106,9 @@ class Settings(BaseSettings):
                 f"PYOCO_CONSUMER_ACK_WAIT_SEC={self.consumer_ack_wait_sec:g}, "
                 "or NATS would give a running run to a second worker"
             )
+        if self.http_auth_mode == "api_key":
+            # Better no server than one that looks protected and is not.
+            raise ValueError("PYOCO_HTTP_AUTH_MODE='api_key' cannot be used: this version has no authentication yet")
         return self
 
     @classmethod
@@ -126,7 +137,7 @@ NatsBackendConfig = Settings
 
 def unknown_variables() -> list[str]:
     """Tell PYOCO_ variables that no setting reads, each with the closest known name, for a warning."""
-    known = {variable(name) for name in Settings.model_fields} | _FOREIGN | {"PYOCO_SERVER", "PYOCO_API_KEY"}
+    known = {variable(name) for name in Settings.model_fields} | _FOREIGN | _LATER | {"PYOCO_SERVER", "PYOCO_API_KEY"}
     lines = []
     for name in sorted(os.environ):
         if name.startswith(_PREFIX) and name not in known:

@@ -10,9 +10,10 @@ import structlog
 import uvloop
 
 from pyoco_server import __version__
+from pyoco_server.cli.output import run_command
 from pyoco_server.embedded.demo import run_demo
 from pyoco_server.embedded.system import System
-from pyoco_server.errors import CommandFailed, PyocoError
+from pyoco_server.errors import CommandFailed
 from pyoco_server.logs import configure_logging
 from pyoco_server.model.tags import check_worker_id, parse_tags
 from pyoco_server.settings import Settings, unknown_variables
@@ -90,17 +91,7 @@ def main(argv: list[str] | None = None) -> int:
     args = list(sys.argv[1:] if argv is None else argv)
     if not args or (args[0].startswith("-") and args[0] not in ("--help", "--version")):
         args.insert(0, "up")
-    try:
-        command.main(args=args, prog_name="pyoco-server", standalone_mode=False)
-    except click.ClickException as error:
-        error.show()
-        return 1
-    except PyocoError as error:
-        sys.stderr.write(f"error: {error.message}\n" + (f"hint: {error.hint}\n" if error.hint else ""))
-        return error.exit_code
-    except (KeyboardInterrupt, click.Abort):
-        return 130
-    return 0
+    return run_command(command, args, "pyoco-server")
 
 
 if __name__ == "__main__":

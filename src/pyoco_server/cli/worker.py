@@ -1,7 +1,6 @@
 """``pyoco-worker``: takes runs from the queue and runs them on this machine."""
 
 import asyncio
-import os
 import signal
 import sys
 from typing import Any
@@ -11,7 +10,7 @@ import structlog
 import uvloop
 
 from pyoco_server import __version__
-from pyoco_server.errors import PyocoError
+from pyoco_server.cli.output import run_command
 from pyoco_server.logs import configure_logging
 from pyoco_server.model.tags import parse_tags
 from pyoco_server.settings import Settings, unknown_variables
@@ -83,20 +82,8 @@ async def _serve(settings: Settings, worker_options: dict[str, Any], options: di
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; the exit code is the answer."""
-    try:
-        command.main(args=argv, prog_name="pyoco-worker", standalone_mode=False)
-    except click.ClickException as error:
-        error.show()
-        return 1
-    except PyocoError as error:
-        sys.stderr.write(f"error: {error.message}\n" + (f"hint: {error.hint}\n" if error.hint else ""))
-        return error.exit_code
-    except (KeyboardInterrupt, click.Abort):
-        return 130
-    return 0
+    return run_command(command, args, "pyoco-worker")
 
 
 if __name__ == "__main__":
-    # A command that was started with its output in a pipe shows its lines at once.
-    os.environ.setdefault("PYTHONUNBUFFERED", "1")
     sys.exit(main())

@@ -17,6 +17,7 @@ from typing import IO, Any
 from urllib.parse import urlsplit
 
 import httpx2
+import psutil
 import structlog
 from typing_extensions import Self
 
@@ -28,9 +29,8 @@ _PR_SET_PDEATHSIG = 1
 _READY_EVERY_SEC = 0.01
 _ORPHAN_SEC = 5.0
 """How long a start waits for the server of a process that was killed to let go of the directory."""
-_LOG_TAIL = 800
-_LOG_BYTES = 8 * 1024 * 1024
-_LOG_FILES = 3
+_LOG_TAIL = 5
+_LOG_LIMITS = {"logfile_size_limit": 8 * 1024 * 1024, "logfile_max_num": 3}
 
 
 class NatsServer:
@@ -131,25 +131,21 @@ class NatsServer:
             ) from None
 
     async def _take_lock(self) -> None:
-        """Take the directory, because NATS itself lets two servers write into one.
-
-        The server inherits the lock, so it is free only when both are gone. Where only the server is left, it
-        was told to stop and gets a moment for it.
-        """
+        # NATS itself lets two servers write into one directory. The server inherits the lock, so it is free only
+        # when both are gone; where only the server is left, it was told to stop and gets a moment for it.
         lock = (self._dir / "pyoco.lock").open("a+")
         deadline = time.monotonic() + _ORPHAN_SEC
         while True:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
-            except OSError:
+            except BlockingIOError:
                 lock.seek(0)
                 holder = lock.read().strip()
-                if _is_alive(holder) or time.monotonic() > deadline:
+                if (holder.isdigit() and psutil.pid_exists(int(holder))) or time.monotonic() > deadline:
                     lock.close()
                     raise CommandFailed(
-                        f"the data directory {self._dir} is in use by another pyoco-server "
-                        f"(process {holder or 'unknown'})",
+                        f"the data directory {self._dir} is in use by another pyoco-server (process {holder or '?'})",
                         hint="Stop that one, or choose another directory with --nats-store-dir.",
                     ) from None
             await asyncio.sleep(_READY_EVERY_SEC)
@@ -164,13 +160,12 @@ class NatsServer:
         config = self._dir / "nats-server.conf"
         # NATS reads JSON as its own format, but knows no \u escapes.
         config.write_text(json.dumps(self._config(), indent=1, ensure_ascii=False), encoding="utf-8")
-        lock = [self._lock.fileno()] if self._lock else []
-        with (self._dir / "nats-server.err").open("wb") as output:  # what it says before it has its log, or in a panic
+        with (self._dir / "nats-server.err").open("wb") as output:  # for what it says before it has its log
             # A session of its own: Ctrl-C must not stop NATS before those who still write to it.
             self._process = await asyncio.create_subprocess_exec(
-                binary, "-c", str(config),
-                stdin=asyncio.subprocess.DEVNULL, stdout=output, stderr=output, pass_fds=lock,
+                binary, "-c", str(config), stdin=asyncio.subprocess.DEVNULL, stdout=output, stderr=output,
                 start_new_session=True, preexec_fn=_die_with_parent(),
+                pass_fds=[self._lock.fileno()] if self._lock else [],
             )  # fmt: skip
 
     def _config(self) -> dict[str, Any]:
@@ -182,8 +177,7 @@ class NatsServer:
             "ports_file_dir": str(self._dir),
             "jetstream": {"store_dir": str(self._dir / "data")},
             "log_file": str(self._dir / "nats-server.log"),
-            "logfile_size_limit": _LOG_BYTES,
-            "logfile_max_num": _LOG_FILES,
+            **_LOG_LIMITS,
         }
 
     async def _wait_ready(self, timeout: float) -> None:
@@ -213,7 +207,7 @@ class NatsServer:
         for name in ("nats-server.log", "nats-server.err"):
             with contextlib.suppress(OSError):
                 said += (self._dir / name).read_text(errors="replace")
-        return said.strip()[-_LOG_TAIL:] or "it said nothing"
+        return "\n".join(said.splitlines()[-_LOG_TAIL:]) or "it said nothing"
 
 
 def _find_binary() -> str:
@@ -239,16 +233,6 @@ def _check_port(host: str, port: int, flag: str) -> None:
                 f"NATS cannot listen on {host}:{port}: {error.strerror}",
                 hint=f"Another program, perhaps another nats-server, has it. Choose another with {flag}.",
             ) from None
-
-
-def _is_alive(pid: str) -> bool:
-    try:
-        os.kill(int(pid), 0)
-    except (ValueError, ProcessLookupError):
-        return False
-    except PermissionError:
-        pass  # it lives, and is somebody else's
-    return True
 
 
 def _die_with_parent() -> Callable[[], None] | None:
