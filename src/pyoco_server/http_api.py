@@ -1,4 +1,7 @@
-"""The ASGI app factory under the name that existing deployments use: ``uvicorn --factory pyoco_server.http_api:create_app``."""
+"""The ASGI app factory under the name that existing deployments use.
+
+``uvicorn --factory pyoco_server.http_api:create_app``
+"""
 
 from fastapi import FastAPI
 

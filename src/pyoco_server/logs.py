@@ -10,6 +10,7 @@ import json
 import logging
 import sys
 import traceback
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -55,7 +56,7 @@ def configure_logging(*, service: str, settings: Settings | None = None, file: P
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(_Utf8Stdout())
+    handler = logging.FileHandler(file, encoding="utf-8") if file else logging.StreamHandler(_Utf8Stdout())
     handler.setFormatter(
         ProcessorFormatter(
             foreign_pre_chain=_CHAIN,

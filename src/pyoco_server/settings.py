@@ -173,5 +173,3 @@ def _describe(item: Any, given: dict[str, Any]) -> str:
 def _raw(field: str, parsed: Any) -> Any:
     secret = any(word in field for word in ("pepper", "password", "key", "url"))
     return "…" if secret and "@" in str(parsed) else parsed
-
-

@@ -57,7 +57,7 @@ def run_command(command: click.Command, argv: list[str] | None, name: str) -> in
         return 124
     except BrokenPipeError:
         # The reader (head, less) has seen enough; keep Python from complaining at its own exit.
-        sys.stdout = None  # type: ignore[assignment]
+        sys.stdout = None
         return 0
     except (KeyboardInterrupt, click.Abort):
         return 130

@@ -29,14 +29,29 @@ log = structlog.get_logger(__name__)
 @click.option("--wheel-sync-dir", hidden=True)
 @click.option("--wheel-sync-interval-sec", type=float, hidden=True)
 @click.option("--wheel-install-timeout-sec", type=float, hidden=True)
-@click.option("--poll-timeout", type=click.FloatRange(0.1, 60), default=DEFAULT_POLL_SEC, show_default=True,
-              help="Seconds that one request for a job stays open.")
+@click.option(
+    "--poll-timeout",
+    type=click.FloatRange(0.1, 60),
+    default=DEFAULT_POLL_SEC,
+    show_default=True,
+    help="Seconds that one request for a job stays open.",
+)
 @click.option("--run-once", is_flag=True, help="Run at most one job, then stop.")
 @click.option("--concurrency", type=click.IntRange(1, 256), default=1, show_default=True, help="Runs at a time.")
-@click.option("--max-runs-per-child", type=click.IntRange(1), default=DEFAULT_RUNS_PER_CHILD, show_default=True,
-              help="Runs after which a child process is replaced.")
-@click.option("--drain-timeout-sec", type=click.FloatRange(0), default=DEFAULT_DRAIN_SEC, show_default=True,
-              help="Seconds that running runs get to finish after Ctrl-C or SIGTERM.")
+@click.option(
+    "--max-runs-per-child",
+    type=click.IntRange(1),
+    default=DEFAULT_RUNS_PER_CHILD,
+    show_default=True,
+    help="Runs after which a child process is replaced.",
+)
+@click.option(
+    "--drain-timeout-sec",
+    type=click.FloatRange(0),
+    default=DEFAULT_DRAIN_SEC,
+    show_default=True,
+    help="Seconds that running runs get to finish after Ctrl-C or SIGTERM.",
+)
 def command(**options: Any) -> None:
     """Take runs from the queue and run them on this machine."""
     settings = Settings.from_env(nats_url=options["nats_url"])
@@ -82,7 +97,7 @@ async def _serve(settings: Settings, worker_options: dict[str, Any], options: di
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; the exit code is the answer."""
-    return run_command(command, args, "pyoco-worker")
+    return run_command(command, argv, "pyoco-worker")
 
 
 if __name__ == "__main__":

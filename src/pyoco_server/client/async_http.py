@@ -33,9 +33,7 @@ class AsyncPyocoHttpClient:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    async def submit_run(
-        self, flow_name: str, params: dict[str, Any] | None = None, **options: Any
-    ) -> dict[str, Any]:
+    async def submit_run(self, flow_name: str, params: dict[str, Any] | None = None, **options: Any) -> dict[str, Any]:
         """Submit a run of a flow that the workers' resolver knows; options: tag, tags, timeout_sec, max_attempts."""
         return cast(dict[str, Any], await self._json(requests.submit(flow_name, params, **options)))
 

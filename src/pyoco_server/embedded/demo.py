@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from pyoco_server.client.async_http import AsyncPyocoHttpClient
 from pyoco_server.embedded.system import System
@@ -33,7 +33,7 @@ tasks:
     callable: pyoco_server._workflow_test_tasks:to_text
 """
 _RUN_SEC = 60
-_TEXTS = {
+_TEXTS: dict[str, dict[str, Any]] = {
     "en": {
         "starting": "Starting NATS, the gateway, a cpu worker and a gpu worker …",
         "up": "Up at {url}",
@@ -90,7 +90,7 @@ async def run_demo(*, exit_after: bool, lang: str | None) -> bool:
 
 def _make_system(folder: Path) -> System:
     """Make the system, with all logs in files: the terminal is for the story."""
-    settings = Settings(_env_file=None, state_dir=folder / "state")  # type: ignore[call-arg]
+    settings = Settings(_env_file=None, state_dir=folder / "state")
     configure_logging(service="pyoco-server:http", settings=settings, file=folder / "gateway.log")
     return System(
         settings,
@@ -109,7 +109,8 @@ async def _show_runs(console: Console, texts: dict[str, Any], url: str) -> bool:
         for tag, run_id in submitted:
             console.print(texts["submitted"].format(tag=tag, run_id=run_id))
         ended = await asyncio.gather(*(_follow(console, client, tag, run_id) for tag, run_id in submitted))
-    table = Table(*texts["columns"])
+    first, *others = texts["columns"]
+    table = Table(Column(first, no_wrap=True, min_width=36), *others)
     for snapshot in ended:
         table.add_row(
             snapshot["run_id"],
@@ -126,7 +127,8 @@ async def _show_runs(console: Console, texts: dict[str, Any], url: str) -> bool:
 
 async def _follow(console: Console, client: AsyncPyocoHttpClient, tag: str, run_id: str) -> dict[str, Any]:
     """Print each change of a run; its last snapshot is the answer."""
-    shown, snapshot = "", {}
+    shown = ""
+    snapshot: dict[str, Any] = {}
     async for event in client.watch_run(run_id, include_records=True, timeout_sec=_RUN_SEC):
         snapshot = event["data"].get("snapshot") or snapshot
         tasks = " ".join(f"{name}={state}" for name, state in (snapshot.get("tasks") or {}).items())

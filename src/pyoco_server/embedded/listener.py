@@ -12,6 +12,7 @@ from pyoco_server.gateway.app import create_app
 from pyoco_server.settings import Settings
 
 _DRAIN_SEC = 5
+_LOOK_EVERY = 0.01
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -39,9 +40,10 @@ class Listener:
 
     def __init__(self, settings: Settings, sock: socket.socket) -> None:
         self._socket = sock
+        self._app = create_app(settings)
         self._server = _Server(
             uvicorn.Config(
-                create_app(settings),
+                self._app,
                 log_config=None,
                 access_log=settings.log_level == "DEBUG",
                 timeout_graceful_shutdown=_DRAIN_SEC,
@@ -53,19 +55,24 @@ class Listener:
     def url(self) -> str:
         """Where the gateway answers."""
         host, port = self._socket.getsockname()[:2]
-        shown = "127.0.0.1" if host in ("0.0.0.0", "::") else host  # noqa: S104 - shown, not bound
+        shown = "127.0.0.1" if host in ("0.0.0.0", "::") else host
         return f"http://[{shown}]:{port}" if ":" in shown else f"http://{shown}:{port}"
 
     async def serve(self) -> None:
         """Serve until ``stop``."""
         await self._server.serve(sockets=[self._socket])
 
-    async def wait_started(self, timeout: float) -> bool:
-        """Wait until requests are answered, ``timeout`` seconds at most."""
+    async def wait_ready(self, timeout: float) -> bool:
+        """Wait until runs can be submitted and listed, ``timeout`` seconds at most."""
         deadline = asyncio.get_running_loop().time() + timeout
-        while not self._server.started and asyncio.get_running_loop().time() < deadline:
-            await asyncio.sleep(0.01)
-        return bool(self._server.started)
+        while asyncio.get_running_loop().time() < deadline:
+            gateway = getattr(self._app.state, "gateway", None)
+            if self._server.started and gateway is not None and gateway.run_feed.caught_up.is_set():
+                return True
+            if self._server.should_exit:
+                return False
+            await asyncio.sleep(_LOOK_EVERY)  # uvicorn offers no event for its start
+        return False
 
     def stop(self) -> None:
         """End ``serve`` soon: open streams are ended, requests get a few seconds."""

@@ -158,7 +158,9 @@ def _row(change: Change) -> tuple[Any, ...] | None:
     except (ValueError, TypeError, AttributeError) as error:
         log.warning("a run's record cannot be indexed", run_id=change.key, reason=str(error))
         return None
-    texts = [shown[name] if isinstance(shown[name], str) else None for name in ("status", "flow_name", "tag", "tenant_id")]
+    texts = [
+        shown[name] if isinstance(shown[name], str) else None for name in ("status", "flow_name", "tag", "tenant_id")
+    ]
     return (
         change.key, change.revision, updated_at, *texts, _text(snapshot.get("workflow_yaml_sha256")), json.dumps(shown),
     )  # fmt: skip

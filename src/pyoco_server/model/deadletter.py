@@ -43,5 +43,3 @@ class DeadLetter(BaseModel):
 def payload_preview(raw: bytes) -> str:
     """Give the first bytes of an unreadable job as text."""
     return raw[:PAYLOAD_BYTES].decode("utf-8", "replace")
-
-

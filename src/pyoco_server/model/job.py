@@ -1,9 +1,9 @@
 """A job: the message on the queue that gives the right to run."""
 
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
-from typing_extensions import Annotated, Self
+from typing_extensions import Self
 
 from pyoco_server.errors import InvalidInput
 

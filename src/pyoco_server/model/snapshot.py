@@ -8,9 +8,28 @@ from pyoco_server.model.run import RunRecord
 from pyoco_server.model.text import clean_text, clean_value
 
 SUMMARY_FIELDS = (
-    "run_id flow_name status tag tags tenant_id api_key_id updated_at heartbeat_at worker_id error schedule_id "
-    "submitted_at start_time end_time attempt end_reason queue_wait_ms run_ms workflow_yaml_sha256 rerun_of"
-).split()
+    "run_id",
+    "flow_name",
+    "status",
+    "tag",
+    "tags",
+    "tenant_id",
+    "api_key_id",
+    "updated_at",
+    "heartbeat_at",
+    "worker_id",
+    "error",
+    "schedule_id",
+    "submitted_at",
+    "start_time",
+    "end_time",
+    "attempt",
+    "end_reason",
+    "queue_wait_ms",
+    "run_ms",
+    "workflow_yaml_sha256",
+    "rerun_of",
+)
 """Fields of an item in a list of runs."""
 
 _RECORD_FIELDS = ("task_records", "task_records_truncated")

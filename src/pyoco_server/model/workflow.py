@@ -108,7 +108,9 @@ def parse_workflow(raw: bytes, *, max_bytes: int) -> Workflow:
     try:
         node_names = _check_graph(source, file)
     except RecursionError:
-        raise InvalidFlow("the graph nests too deeply", key="flow.graph", line=source.line_of(("flow", "graph"))) from None
+        raise InvalidFlow(
+            "the graph nests too deeply", key="flow.graph", line=source.line_of(("flow", "graph"))
+        ) from None
     return Workflow(file, hashlib.sha256(raw).hexdigest(), len(raw), node_names)
 
 
@@ -176,7 +178,7 @@ def _check_graph(source: YamlSource, file: FlowFile) -> tuple[str, ...]:
     for name, text in file.pipes.items():
         _parse(source, ("pipes", name), text)
     pipeline = _parse(source, ("flow", "graph"), file.flow.graph)
-    where = {"key": "flow.graph", "line": source.line_of(("flow", "graph"))}
+    line = source.line_of(("flow", "graph"))
     try:
         pipeline = pyoco_graph.resolve_pipe_refs(pipeline, dict(file.pipes))
         for term in _task_terms(pipeline):
@@ -184,12 +186,12 @@ def _check_graph(source: YamlSource, file: FlowFile) -> tuple[str, ...]:
                 raise _unknown_task(source, file, term.name)
         report = pyoco_graph.validate_graph_terms(pipeline)
         if report.errors:
-            raise InvalidFlow("; ".join(report.errors), key="flow.graph", line=source.line_of(("flow", "graph")))
+            raise InvalidFlow("; ".join(report.errors), key="flow.graph", line=line)
         flow = build_flow(file, {name: Task(func=_placeholder, name=name) for name in file.tasks}, "main")
     except InvalidFlow:
         raise
     except (ValueError, TypeError, SyntaxError, MemoryError, OverflowError) as error:
-        raise InvalidFlow(str(error), key="flow.graph", line=source.line_of(("flow", "graph"))) from None
+        raise InvalidFlow(str(error), key="flow.graph", line=line) from None
     names = [term.node_name or term.name for term in _task_terms(pipeline)]
     twice = next((name for name in names if names.count(name) > 1), None) if len(set(names)) < len(names) else None
     if twice is not None and not flow.has_control_flow():
@@ -197,7 +199,7 @@ def _check_graph(source: YamlSource, file: FlowFile) -> tuple[str, ...]:
             f"the task {twice!r} stands in the graph twice",
             hint=f"Give the second one a node name of its own: again: {twice}",
             key="flow.graph",
-            line=where["line"] if isinstance(where["line"], int) else None,
+            line=line,
         )
     return tuple(dict.fromkeys(names))
 
@@ -222,7 +224,8 @@ def _parse(source: YamlSource, path: tuple[str, ...], text: str) -> Pipeline:
 
 def _unknown_task(source: YamlSource, file: FlowFile, name: str) -> InvalidFlow:
     path: tuple[str, ...] = ("flow", "graph")
-    texts = {path: file.flow.graph, **{("pipes", pipe): text for pipe, text in file.pipes.items()}}
+    texts: dict[tuple[str, ...], str] = {path: file.flow.graph}
+    texts.update({("pipes", pipe): text for pipe, text in file.pipes.items()})
     line = source.line_of(path)
     for place, text in texts.items():
         token = next((token for token in pyoco_graph.tokenize_graph(text) if token.value == name), None)
@@ -232,7 +235,9 @@ def _unknown_task(source: YamlSource, file: FlowFile, name: str) -> InvalidFlow:
     close = difflib.get_close_matches(name, file.tasks, n=1)
     guess = f"Did you mean {close[0]!r}? " if close else ""
     hint = f"{guess}Defined under tasks: {', '.join(file.tasks) or 'none'}"
-    return InvalidFlow(f"the graph names the task {name!r}, which is not defined", hint=hint, key=".".join(path), line=line)
+    return InvalidFlow(
+        f"the graph names the task {name!r}, which is not defined", hint=hint, key=".".join(path), line=line
+    )
 
 
 def _line_in(source: YamlSource, path: tuple[str, ...], text: str, position: int) -> int | None:

@@ -100,13 +100,13 @@ def _check_shape(text: str) -> None:
         if isinstance(event, yaml.events.CollectionStartEvent):
             depth += 1
             if depth > _MAX_DEPTH:
-                raise InvalidFlow(f"nested deeper than {_MAX_DEPTH} levels", line=event.start_mark.line + 1)
+                raise InvalidFlow(f"nested deeper than {_MAX_DEPTH} levels", line=_line(event))
         elif isinstance(event, yaml.events.CollectionEndEvent):
             depth -= 1
         elif isinstance(event, yaml.events.DocumentStartEvent):
             documents += 1
             if documents > 1:
-                raise InvalidFlow("a second document begins", line=event.start_mark.line + 1, hint="One flow a file.")
+                raise InvalidFlow("a second document begins", line=_line(event), hint="One flow a file.")
 
 
 def _check_nodes(root: yaml.Node) -> None:
@@ -117,7 +117,7 @@ def _check_nodes(root: yaml.Node) -> None:
     def size(node: yaml.Node) -> int:
         if id(node) in sizes:
             return sizes[id(node)]
-        line = node.start_mark.line + 1
+        line = _line(node)
         if id(node) in open_nodes:
             raise InvalidFlow("an alias contains itself", line=line)
         if node.tag not in _JSON_TAGS:
@@ -157,7 +157,7 @@ def _check_keys(node: yaml.Node) -> None:
         seen[key.value] = line
 
 
-def _check_scalar(node: yaml.ScalarNode, line: int) -> None:
+def _check_scalar(node: yaml.ScalarNode, line: int | None) -> None:
     if any("\ud800" <= char <= "\udfff" for char in node.value):
         raise InvalidFlow("half of a surrogate pair is not a character", line=line)
     if node.tag.endswith(":float"):
@@ -167,6 +167,10 @@ def _check_scalar(node: yaml.ScalarNode, line: int) -> None:
             number = math.nan
         if not math.isfinite(number):
             raise InvalidFlow(f"{node.value} is not a number that JSON knows", line=line, hint="Put it in quotes.")
+
+
+def _line(marked: yaml.Event | yaml.Node) -> int | None:
+    return marked.start_mark.line + 1 if marked.start_mark else None
 
 
 def _items(node: yaml.Node | None) -> Iterator[tuple[Any, yaml.Node]]:

@@ -154,7 +154,7 @@ class Connection:
             self.settings.nats_url,
             name=self.name,
             max_reconnect_attempts=-1,
-            reconnect_time_wait=_RECONNECT_WAIT,
+            reconnect_time_wait=_RECONNECT_WAIT,  # type: ignore[arg-type]
             connect_timeout=2,
             # Two missed answers in six seconds mean a dead peer that never closed its socket.
             ping_interval=3,

@@ -74,7 +74,7 @@ class PullLine:
         if subscription is not None:
             # Drain sends UNSUB, which ends the request on the server, then waits for what was sent before it.
             with contextlib.suppress(nats.errors.Error, asyncio.TimeoutError, OSError):
-                await asyncio.wait_for(subscription.drain(), 3)
+                await asyncio.wait_for(subscription.drain(), 3)  # type: ignore[no-untyped-call]
 
     async def _receive(self, message: Msg) -> None:
         if message.headers and "Status" in message.headers and not message.data:

@@ -206,7 +206,13 @@ class TagPuller:
         self._open.discard(tag)
         meta = message.metadata
         delivery = Delivery(
-            tag, message.data, message.subject, meta.sequence.stream, meta.num_delivered, message, self._queue.connection
+            tag,
+            message.data,
+            message.subject,
+            meta.sequence.stream,
+            meta.num_delivered,
+            message,
+            self._queue.connection,
         )
         if self._wanted and not self._arrived:
             self._arrived.append(delivery)
@@ -232,4 +238,3 @@ async def _return(delivery: Delivery) -> None:
         await delivery.give_back()
     except StoreUnavailable:
         log.warning("a job could not be given back; it is delivered again after AckWait", tag=delivery.tag)
-

@@ -92,13 +92,13 @@ async def _ensure_stream(js: JetStreamContext, wanted: api.StreamConfig) -> None
     }
     if different:
         shown = {field: f"is {have}, expected {want}" for field, (have, want) in different.items()}
-        log.warning("an existing stream differs from what is expected; it is left as it is", stream=wanted.name, **shown)
+        log.warning(
+            "an existing stream differs from what is expected; it is left as it is", stream=wanted.name, **shown
+        )
 
 
 def _value(setting: Any) -> Any:
     return getattr(setting, "value", setting)
-
-
 
 
 async def health(connection: Connection) -> dict[str, dict[str, Any] | None]:

@@ -181,5 +181,3 @@ def main() -> None:
     except Exception:
         traceback.print_exc()
         raise
-
-

@@ -105,7 +105,9 @@ class Execution:
             workflow = await self._read_flow(sha256)
             if workflow is None:
                 self.reusable = True
-                return _failure(EndReason.INVALID_FLOW, f"the text of the flow.yaml ({sha256[:12]}…) is not in the store")
+                return _failure(
+                    EndReason.INVALID_FLOW, f"the text of the flow.yaml ({sha256[:12]}…) is not in the store"
+                )
         await self._child.send(
             {
                 "type": "run",

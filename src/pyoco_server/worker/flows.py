@@ -183,7 +183,7 @@ def _from_plugins(plugged: dict[str, TaskSpec]) -> dict[str, Task]:
     )
     loader = TaskLoader(config)
     try:
-        loader.load()
+        loader.load()  # type: ignore[no-untyped-call]
     except ValueError as error:
         broken = [f"{report['name']}: {report['error']}" for report in loader.plugin_reports if report.get("error")]
         detail = f"; plug-ins that failed to load: {', '.join(broken)}" if broken else ""

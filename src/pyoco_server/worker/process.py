@@ -32,9 +32,7 @@ class ChildProcess:
         on_output: Called with the stream's name and one line that the child printed.
     """
 
-    def __init__(
-        self, resolver: str | None, max_value_bytes: int, on_output: Callable[[str, str], None]
-    ) -> None:
+    def __init__(self, resolver: str | None, max_value_bytes: int, on_output: Callable[[str, str], None]) -> None:
         self._setup: Message = {"type": "setup", "resolver": resolver, "max_value_bytes": max_value_bytes}
         self._on_output = on_output
         self._process: asyncio.subprocess.Process | None = None
@@ -131,8 +129,7 @@ class ChildProcess:
             await asyncio.wait_for(self._process.wait(), 1)
         except asyncio.TimeoutError:
             self.kill()
-        code = await self._process.wait()
-        return code
+        return await self._process.wait()
 
     def describe_end(self) -> str:
         """Say how the process ended."""

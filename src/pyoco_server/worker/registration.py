@@ -151,4 +151,3 @@ class Registration:
             f"the worker id {holder.worker_id!r} {how} by process {holder.pid} on host {holder.host}",
             hint="Give each worker its own name: pyoco-worker --worker-id cpu-2 …",
         )
-

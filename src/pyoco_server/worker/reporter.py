@@ -35,7 +35,7 @@ def describe_exception(error: BaseException) -> dict[str, Any]:
     }
 
 
-class TaskReporter(TraceBackend):  # type: ignore[misc]
+class TaskReporter(TraceBackend):
     """Turns the engine's trace calls into messages. Called from the engine's threads.
 
     The engine stores a task's output only after it has announced the task's end, so a finished task is sent twice:

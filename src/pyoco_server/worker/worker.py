@@ -80,9 +80,7 @@ class Worker:
             Slot(
                 settings,
                 puller=TagPuller(self._queue, self.tags),
-                claims=Claims(
-                    settings, runs, letters, worker_id=worker_id, instance_id=self._registration.instance_id
-                ),
+                claims=Claims(settings, runs, letters, worker_id=worker_id, instance_id=self._registration.instance_id),
                 runs=runs,
                 flows=flows,
                 registration=self._registration,

@@ -10,7 +10,7 @@ pass_client = click.make_pass_decorator(PyocoHttpClient)
 
 @click.group(
     epilog="Exit codes: 0 ok, 1 refused, 3 run FAILED, 4 key, 5 not found, 6 conflict, 7 no server, 8 run CANCELLED, "
-    "124 time-out. Completion for bash: eval \"$(_PYOCO_CLIENT_COMPLETE=bash_source pyoco-client)\""
+    '124 time-out. Completion for bash: eval "$(_PYOCO_CLIENT_COMPLETE=bash_source pyoco-client)"'
 )
 @click.version_option(__version__)
 @click.option("--server", envvar="PYOCO_SERVER", default="http://127.0.0.1:8000", show_default=True, show_envvar=True)

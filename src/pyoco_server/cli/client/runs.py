@@ -28,7 +28,7 @@ def _list_options(function: Callable[..., Any]) -> Callable[..., Any]:
 @click.argument("run_id")
 @click.option("--records", is_flag=True, help="With inputs, outputs and errors of its tasks.")
 @pass_client
-def get(client: PyocoHttpClient, run_id: str, records: bool) -> None:
+def get(client: PyocoHttpClient, /, run_id: str, records: bool) -> None:
     """Show a run."""
     print_json(client.get_run_with_records(run_id) if records else client.get_run(run_id))
 
@@ -36,7 +36,7 @@ def get(client: PyocoHttpClient, run_id: str, records: bool) -> None:
 @click.command()
 @click.argument("run_id")
 @pass_client
-def tasks(client: PyocoHttpClient, run_id: str) -> None:
+def tasks(client: PyocoHttpClient, /, run_id: str) -> None:
     """Show a run's tasks."""
     print_json(client.get_tasks(run_id))
 
@@ -44,7 +44,7 @@ def tasks(client: PyocoHttpClient, run_id: str) -> None:
 @click.command(name="list", epilog="Example: pyoco-client list --tag cpu --limit 20 --output table")
 @_list_options
 @pass_client
-def list_runs(client: PyocoHttpClient, output: str, **query: Any) -> None:
+def list_runs(client: PyocoHttpClient, /, output: str, **query: Any) -> None:
     """List runs, last updated first."""
     items = client.list_runs(**query)
     if output == "table":
@@ -59,7 +59,7 @@ def list_runs(client: PyocoHttpClient, output: str, **query: Any) -> None:
 @click.option("--cursor", help="next_cursor of the page before.")
 @click.option("--workflow-yaml-sha256")
 @pass_client
-def list_vnext(client: PyocoHttpClient, output: str, **query: Any) -> None:
+def list_vnext(client: PyocoHttpClient, /, output: str, **query: Any) -> None:
     """List runs page by page."""
     page = client.list_runs_vnext(**query)
     if output == "json":
@@ -81,6 +81,7 @@ def list_vnext(client: PyocoHttpClient, output: str, **query: Any) -> None:
 @pass_client
 def watch(
     client: PyocoHttpClient,
+    /,
     run_id: str,
     records: bool,
     since: float | None,
@@ -110,7 +111,7 @@ def watch(
 @click.option("--timeout-sec", type=click.IntRange(1), default=30, show_default=True, help="With --wait.")
 @click.option("--reason", help="Kept with the run.")
 @pass_client
-def cancel(client: PyocoHttpClient, run_id: str, wait: bool, timeout_sec: int, reason: str | None) -> None:
+def cancel(client: PyocoHttpClient, /, run_id: str, wait: bool, timeout_sec: int, reason: str | None) -> None:
     """Ask a run to stop."""
     print_json(client.cancel_run(run_id, wait=wait, timeout_sec=timeout_sec, reason=reason))
 

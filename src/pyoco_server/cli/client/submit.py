@@ -35,7 +35,7 @@ def _param_options(function: Any) -> Any:
 @click.option("--tags", help="Free labels, comma separated.")
 @_param_options
 @pass_client
-def submit(client: PyocoHttpClient, flow_name: str, tag: str | None, tags: str | None, **options: Any) -> int:
+def submit(client: PyocoHttpClient, /, flow_name: str, tag: str | None, tags: str | None, **options: Any) -> int:
     """Submit a run of a flow that the workers' resolver knows."""
     labels = [part.strip() for part in (tags or "").split(",") if part.strip()] or None
     answer = client.submit_run(flow_name, _params(options), tag=tag, tags=labels)
@@ -49,7 +49,7 @@ def submit(client: PyocoHttpClient, flow_name: str, tag: str | None, tags: str |
 @_param_options
 @pass_client
 def submit_yaml(
-    client: PyocoHttpClient, workflow_file: Path, flow_name: str, tag: str | None, **options: Any
+    client: PyocoHttpClient, /, workflow_file: Path, flow_name: str, tag: str | None, **options: Any
 ) -> int:
     """Submit a run of a flow.yaml."""
     answer = client.submit_run_yaml(
@@ -61,7 +61,7 @@ def submit_yaml(
 COMMANDS = [submit, submit_yaml]
 
 
-def _finish(client: PyocoHttpClient, answer: dict[str, Any], options: dict[str, Any]) -> int:
+def _finish(client: PyocoHttpClient, /, answer: dict[str, Any], options: dict[str, Any]) -> int:
     if not options["wait"]:
         print_json(answer)
         return 0

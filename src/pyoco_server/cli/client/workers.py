@@ -18,7 +18,7 @@ _STATES = ["RUNNING", "IDLE", "STOPPED_GRACEFUL", "DISCONNECTED"]
 @click.option("--limit", type=click.IntRange(1, 500))
 @click.option("--output", type=click.Choice(["json", "table", "plugins"]), default="json", show_default=True)
 @pass_client
-def workers(client: PyocoHttpClient, output: str, include_hidden: bool, **query: Any) -> None:
+def workers(client: PyocoHttpClient, /, output: str, include_hidden: bool, **query: Any) -> None:
     """List workers, last seen first."""
     items = client.get_workers(include_hidden=include_hidden or None, **query)
     if output == "json":

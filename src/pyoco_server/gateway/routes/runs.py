@@ -82,9 +82,7 @@ async def get_tasks(here: Here, run_id: str) -> dict[str, Any]:
 async def cancel(here: Here, run_id: str, request: CancelRequest | None = None) -> dict[str, Any]:
     """Ask a run to stop: a waiting one is CANCELLED at once, a running one CANCELLING until its worker stopped it."""
     reason = request.reason if request else None
-    stored = await here.runs.change(
-        _checked(run_id), lambda record: request_cancel(record, by=None, reason=reason)
-    )
+    stored = await here.runs.change(_checked(run_id), lambda record: request_cancel(record, by=None, reason=reason))
     if stored is None:
         raise RunNotFound
     if stored.record.status is RunStatus.CANCELLING:
