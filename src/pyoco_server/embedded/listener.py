@@ -62,12 +62,17 @@ class Listener:
         """Serve until ``stop``."""
         await self._server.serve(sockets=[self._socket])
 
-    async def wait_ready(self, timeout: float) -> bool:
-        """Wait until runs can be submitted and listed, ``timeout`` seconds at most."""
+    async def wait_ready(self, timeout: float, *, store: bool) -> bool:
+        """Wait until requests are answered, ``timeout`` seconds at most.
+
+        Args:
+            timeout: Seconds.
+            store: Wait for NATS and the index too, so that runs can be submitted and listed.
+        """
         deadline = asyncio.get_running_loop().time() + timeout
         while asyncio.get_running_loop().time() < deadline:
             gateway = getattr(self._app.state, "gateway", None)
-            if self._server.started and gateway is not None and gateway.run_feed.caught_up.is_set():
+            if self._server.started and (not store or (gateway and gateway.run_feed.caught_up.is_set())):
                 return True
             if self._server.should_exit:
                 return False

@@ -77,7 +77,7 @@ class System:
                 self._settings = self._settings.model_copy(update={"nats_url": self._nats.url})
             self._listener = Listener(self._settings, sock)
             self._serving = asyncio.create_task(self._listener.serve(), name="gateway")
-            if self._nats is not None and not await self._listener.wait_ready(_START_SEC):
+            if not await self._listener.wait_ready(_START_SEC, store=self._nats is not None):
                 raise CommandFailed("the gateway did not start; its log says why")
             for arguments in self._worker_arguments:
                 self._workers.append(await self._start_worker(arguments))
