@@ -4,6 +4,7 @@ A lock file would carry download addresses; constraints carry names and versions
 Run it with: uv run just pins
 """
 
+import os
 import re
 import subprocess
 import sys
@@ -34,7 +35,7 @@ def resolve(pyproject: str) -> list[str]:
         (project / "LICENSE").touch()
         (project / "src/pyoco_server").mkdir(parents=True)
         (project / "src/pyoco_server/__init__.py").touch()
-        uv = ["uv", "--quiet", "--project", folder]
+        uv = [os.environ.get("UV", "uv"), "--quiet", "--project", folder]
         subprocess.run([*uv, "lock", "--upgrade"], check=True, cwd=folder)
         exported = subprocess.run(
             [*uv, "export", "--frozen", "--all-extras", "--all-groups", "--no-hashes", "--no-emit-project",

@@ -11,7 +11,7 @@ from nats.js import api
 
 from pyoco_server.errors import StoreUnavailable
 from pyoco_server.store.connection import Connection
-from pyoco_server.store.pull import PullLine
+from pyoco_server.store.pull import NO_MESSAGES, TIMED_OUT, PullLine
 from pyoco_server.waiting import first_event
 
 log = structlog.get_logger(__name__)
@@ -65,6 +65,7 @@ class BucketFeed:
         self._buffer: list[Msg] = []
         self._wake = asyncio.Event()
         self._ended = False
+        self._broken = ""
         self._stop = asyncio.Event()
         connection.reconnected.append(self._interrupt)
 
@@ -84,7 +85,8 @@ class BucketFeed:
         self._wake.set()
 
     async def _interrupt(self) -> None:
-        self._ended = True
+        """After a return of NATS: the consumer may be gone without a word."""
+        self._broken = "NATS was away"
         self._wake.set()
 
     async def _follow(self) -> None:
@@ -93,6 +95,7 @@ class BucketFeed:
         consumer = await self._make_consumer()
         line = PullLine(self._connection, self._stream, consumer, self._on_message, self._on_end)
         self._buffer.clear()
+        self._broken = ""
         expected = 1
         try:
             while not self._stop.is_set():
@@ -103,6 +106,8 @@ class BucketFeed:
                 while left and not (self._ended and not self._buffer) and not self._stop.is_set():
                     if not self._buffer and not await self._wait(deadline):
                         raise StoreUnavailable("the feed's consumer is silent")
+                    if self._broken and not self._buffer:
+                        raise StoreUnavailable(f"the feed's consumer is lost: {self._broken}")
                     batch, self._buffer = self._buffer, []
                     if batch:
                         deadline = time.monotonic() + _EXPIRES + _GRACE
@@ -114,7 +119,7 @@ class BucketFeed:
 
     async def _wait(self, deadline: float) -> bool:
         self._wake.clear()
-        if self._buffer or self._ended or self._stop.is_set():
+        if self._buffer or self._ended or self._broken or self._stop.is_set():
             return True
         await first_event(max(0.0, deadline - time.monotonic()), self._wake)
         return self._wake.is_set()
@@ -166,5 +171,8 @@ class BucketFeed:
         self._wake.set()
 
     def _on_end(self, status: int, text: str) -> None:
-        self._ended = True
+        if status in (NO_MESSAGES, TIMED_OUT):
+            self._ended = True
+        else:
+            self._broken = f"status {status} {text}"
         self._wake.set()
