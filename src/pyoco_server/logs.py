@@ -56,9 +56,9 @@ def configure_logging(*, service: str, settings: Settings | None = None, file: P
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(_Utf8Stdout())
+    handler: logging.Handler = logging.StreamHandler(_Utf8Stdout())
     if file is not None:
-        handler = logging.FileHandler(file, encoding="utf-8", errors="replace")
+        handler: logging.Handler = logging.FileHandler(file, encoding="utf-8", errors="replace")
     handler.setFormatter(
         ProcessorFormatter(
             foreign_pre_chain=_CHAIN,

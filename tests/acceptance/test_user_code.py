@@ -24,7 +24,7 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
 @pytest.mark.parametrize(
     ("code", "reason", "said"),
     [
-        ("def t():\n    raise ValueError('bad \\ud800 text')", "task_failed", "task 't' failed: ValueError: bad ? text"),
+        ("def t():\n    raise ValueError('bad \\ud800 text')", "task_failed", "'t' failed: ValueError: bad ? text"),
         ("import sys\ndef t():\n    sys.exit(4)", "task_failed", "SystemExit: 4"),
         ("import os\ndef t():\n    os._exit(3)", "child_exited", "exit code 3 while task 't' was running"),
         ("import ctypes\ndef t():\n    ctypes.string_at(0)", "child_killed_by_signal", "SIGSEGV"),
@@ -73,9 +73,9 @@ def test_cancel_stops_an_endless_loop_and_its_children(system: System) -> None:
         "    while True: pass\n"
     )
     place = system.folder / "grandchild.pid"
-    run_id = system.client.submit_run_yaml(
-        system.flow(f"PLACE = {str(place)!r}\n{code}"), flow_name="main", tag="cpu"
-    )["run_id"]
+    run_id = system.client.submit_run_yaml(system.flow(f"PLACE = {str(place)!r}\n{code}"), flow_name="main", tag="cpu")[
+        "run_id"
+    ]
     system.until(run_id, lambda run: run["tasks"].get("t") == "RUNNING")
     deadline = time.monotonic() + 10
     while not (place.exists() and place.read_text()) and time.monotonic() < deadline:
@@ -118,9 +118,9 @@ def test_a_killed_worker_gives_its_run_to_the_next_after_ack_wait(system: System
     first = system.worker(worker_id="mortal", tags="risky", **FAST)
     code = "import os, time\ndef t():\n    time.sleep(60 if not os.path.exists(MARK) else 0)\n"
     mark = system.folder / "second"
-    run_id = system.client.submit_run_yaml(
-        system.flow(f"MARK = {str(mark)!r}\n{code}"), flow_name="main", tag="risky"
-    )["run_id"]
+    run_id = system.client.submit_run_yaml(system.flow(f"MARK = {str(mark)!r}\n{code}"), flow_name="main", tag="risky")[
+        "run_id"
+    ]
     system.until(run_id, lambda run: run["tasks"].get("t") == "RUNNING")
     children = psutil.Process(first.popen.pid).children()
     first.stop(signal.SIGKILL)
@@ -136,9 +136,9 @@ def test_a_worker_that_is_stopped_hands_its_run_back_without_costing_an_attempt(
     leaving = system.worker("--drain-timeout-sec", "0.5", worker_id="leaving", tags="drain", **FAST)
     code = "import os, time\ndef t():\n    time.sleep(60 if not os.path.exists(MARK) else 0)\n"
     mark = system.folder / "drained"
-    run_id = system.client.submit_run_yaml(
-        system.flow(f"MARK = {str(mark)!r}\n{code}"), flow_name="main", tag="drain"
-    )["run_id"]
+    run_id = system.client.submit_run_yaml(system.flow(f"MARK = {str(mark)!r}\n{code}"), flow_name="main", tag="drain")[
+        "run_id"
+    ]
     system.until(run_id, lambda run: run["tasks"].get("t") == "RUNNING")
     assert leaving.stop(signal.SIGTERM) == 0
     waiting = system.client.get_run(run_id)

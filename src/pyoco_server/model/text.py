@@ -3,6 +3,7 @@
 A lone surrogate in one error text, or a NaN in one output, must never make a list of runs unreadable.
 """
 
+import json
 from typing import Any
 
 import pydantic_core
@@ -44,8 +45,8 @@ def _to_json(value: Any) -> bytes:
     try:
         return pydantic_core.to_json(value, fallback=repr, inf_nan_mode="strings")
     except pydantic_core.PydanticSerializationError:
-        # Lone surrogates: clean every text inside, then try once more.
-        plain = pydantic_core.to_jsonable_python(value, fallback=repr, inf_nan_mode="strings")
+        # Lone surrogates, which the standard library's JSON carries: clean every text inside, then try once more.
+        plain = json.loads(json.dumps(value, default=repr))
         return pydantic_core.to_json(_clean_strings(plain), fallback=repr, inf_nan_mode="strings")
 
 
