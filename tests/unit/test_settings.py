@@ -152,12 +152,12 @@ def test_existing_programs_find_the_old_name() -> None:
 
 def test_unknown_variables_are_told_with_the_closest_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYOCO_NATS_ULR", "x")
-    monkeypatch.setenv("PYOCO_QQQQ", "x")
+    monkeypatch.setenv("PYOCO_OF_ANOTHER_PROGRAM", "x")
     monkeypatch.setenv("PYOCO_WHEEL_SYNC_DIR", "x")
     monkeypatch.setenv("PYOCO_SERVER", "x")
     assert unknown_variables() == [
         "PYOCO_NATS_ULR is not a setting; did you mean PYOCO_NATS_URL?",
-        "PYOCO_QQQQ is not a setting",
+        "PYOCO_OF_ANOTHER_PROGRAM is not a setting",
     ]
 
 

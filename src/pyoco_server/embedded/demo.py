@@ -19,7 +19,7 @@ from pyoco_server.logs import configure_logging
 from pyoco_server.settings import Settings
 
 _TAGS = {"cpu": "cpu-1", "gpu": "gpu-1"}
-_FLOW = """\
+FLOW = """\
 version: 1
 flow:
   graph: |
@@ -105,7 +105,7 @@ def _make_system(folder: Path) -> System:
 
 async def _show_runs(console: Console, texts: dict[str, Any], url: str) -> bool:
     async with AsyncPyocoHttpClient(url) as client:
-        submitted = [(tag, (await client.submit_run_yaml(_FLOW, flow_name="main", tag=tag))["run_id"]) for tag in _TAGS]
+        submitted = [(tag, (await client.submit_run_yaml(FLOW, flow_name="main", tag=tag))["run_id"]) for tag in _TAGS]
         for tag, run_id in submitted:
             console.print(texts["submitted"].format(tag=tag, run_id=run_id))
         ended = await asyncio.gather(*(_follow(console, client, tag, run_id) for tag, run_id in submitted))
