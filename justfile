@@ -16,7 +16,7 @@ lint:
 types:
     {{ uv }} run mypy
 
-# Run the tests that every change needs
+# Run the tests that every change needs (under four minutes)
 test *arguments:
     {{ uv }} run pytest {{ arguments }}
 
@@ -36,6 +36,6 @@ pins:
 demo *arguments:
     {{ uv }} run pyoco-server demo {{ arguments }}
 
-# Measure what we publish
+# Measure what benchmarks/README.md publishes
 bench *arguments:
-    {{ uv }} run python -m benchmarks.run {{ arguments }}
+    {{ uv }} run python benchmarks/end_to_end.py {{ arguments }}

@@ -58,7 +58,7 @@ def configure_logging(*, service: str, settings: Settings | None = None, file: P
     )
     handler: logging.Handler = logging.StreamHandler(_Utf8Stdout())
     if file is not None:
-        handler: logging.Handler = logging.FileHandler(file, encoding="utf-8", errors="replace")
+        handler = logging.FileHandler(file, encoding="utf-8", errors="replace")
     handler.setFormatter(
         ProcessorFormatter(
             foreign_pre_chain=_CHAIN,
