@@ -103,6 +103,13 @@ def test_a_run_over_its_time_limit_is_ended(system: System) -> None:
     assert (run["status"], run["end_reason"]) == ("FAILED", "run_timeout")
 
 
+def test_a_task_over_its_time_limit_ends_the_run(system: System) -> None:
+    flow = system.flow("def t():\n    while True: pass") + "    timeout_sec: 0.5\n"
+    run = system.run(flow)
+    assert (run["status"], run["end_reason"]) == ("FAILED", "task_timeout")
+    assert "'t' took longer than its timeout_sec of 0.5 s" in run["error"]
+
+
 def test_a_large_output_is_cut_and_small_ones_stay(system: System) -> None:
     code = "def big():\n    return 'x' * 400_000\ndef small():\n    return 7\n"
     flow = system.flow(code, graph="a >> b", name="big")

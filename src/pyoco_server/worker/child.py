@@ -99,7 +99,8 @@ class Child:
         context = RunContext(run_id=run_id, flow_name=flow.name)
         self._context = context
         reporter = TaskReporter(self.send, context, max_value_bytes)
-        self.send({"type": "planned", "tasks": sorted(task.name for task in flow.tasks)})
+        limits = {task.name: task.timeout_sec for task in flow.tasks if task.timeout_sec}
+        self.send({"type": "planned", "tasks": sorted(task.name for task in flow.tasks), "timeouts": limits})
         if self._cancelled == run_id:  # told while the flow was still being made
             context.status = RunStatus.CANCELLING
         try:

@@ -63,6 +63,8 @@ class Execution:
         self._returned = False
         self._over = False  # the child is no longer ours to kill
         self._timers: list[asyncio.TimerHandle] = []
+        self._task_limits: dict[str, float] = {}
+        self._task_timers: dict[str, asyncio.TimerHandle] = {}
         self._cancels: set[asyncio.Task[None]] = set()
         self.reusable = False
         """Whether the child may run another run afterwards."""
@@ -85,7 +87,7 @@ class Execution:
             outcome = await self._run_in_child()
         finally:
             self._over = True
-            for timer in self._timers:
+            for timer in (*self._timers, *self._task_timers.values()):
                 timer.cancel()
         if self._returned:
             return await self.recorder.hand_back()
@@ -119,18 +121,23 @@ class Execution:
             }
         )
         if record.timeout_sec:
-            self._later(record.timeout_sec, self._time_out, record.timeout_sec)
+            text = f"the run took longer than its timeout_sec of {record.timeout_sec:g} s"
+            self._later(record.timeout_sec, self._time_out, _failure(EndReason.RUN_TIMEOUT, text))
         while (message := await self._child.receive()) is not None:
             if message["type"] == "finished":
                 self.reusable = bool(message.get("reusable"))
                 return self._finish(message)
             if message["type"] == "planned":
                 self.recorder.plan(message["tasks"])
+                self._task_limits = message["timeouts"]
             elif message["type"] == "task":
                 self.recorder.note_task(message)
+                self._watch_task(message["name"], message["fields"]["state"])
         return await self._explain_death()
 
     def _finish(self, message: Message) -> Outcome:
+        if self._ending is not None and self._ending.status is RunStatus.FAILED:
+            return self._ending  # a time limit was over before the last word came
         if message["outcome"] == "completed":
             return Outcome(RunStatus.COMPLETED, EndReason.COMPLETED)
         if message["outcome"] == "cancelled":
@@ -162,9 +169,19 @@ class Execution:
         task.add_done_callback(self._cancels.discard)
         self._stop_child(max(0.0, grace - _TERM_BEFORE_KILL), grace)
 
-    def _time_out(self, limit: float) -> None:
+    def _watch_task(self, name: str, state: str) -> None:
+        """Keep a task's own time limit; pyoco's cannot end a thread that does not end by itself."""
+        if name in self._task_timers:
+            self._task_timers.pop(name).cancel()
+        limit = self._task_limits.get(name)
+        if state == "RUNNING" and limit:
+            text = f"task {name!r} took longer than its timeout_sec of {limit:g} s"
+            outcome = _failure(EndReason.TASK_TIMEOUT, text)
+            self._task_timers[name] = asyncio.get_running_loop().call_later(limit, self._time_out, outcome)
+
+    def _time_out(self, outcome: Outcome) -> None:
         if self._ending is None:
-            self._ending = _failure(EndReason.RUN_TIMEOUT, f"the run took longer than its timeout_sec of {limit:g} s")
+            self._ending = outcome
             self._stop_child(0.0, min(_TERM_BEFORE_KILL, self._settings.cancel_grace_period_sec))
 
     def _stop_child(self, term_after: float, kill_after: float) -> None:

@@ -136,6 +136,7 @@ def _load_tasks(file: FlowFile) -> dict[str, Task]:
         spec = wanted[name]
         task.retries = spec.retries or task.retries
         task.fail_policy = spec.fail_policy
+        task.timeout_sec = spec.timeout_sec or task.timeout_sec
     return tasks
 
 

@@ -1,0 +1,45 @@
+"""What users can set, call or meet is documented."""
+
+from pathlib import Path
+
+import pytest
+
+from pyoco_server.gateway.app import create_app
+from pyoco_server.model.run import EndReason, RunRecord, RunStatus
+from pyoco_server.settings import Settings, variable
+
+DOCS = Path(__file__).parents[2] / "docs"
+CONFIG = (DOCS / "config.md").read_text()
+SPEC = (DOCS / "spec.md").read_text()
+
+
+@pytest.mark.parametrize("name", [variable(field) for field in Settings.model_fields])
+def test_every_setting(name: str) -> None:
+    assert f"`{name}`" in CONFIG
+
+
+@pytest.mark.parametrize("word", [*(status.value for status in RunStatus), *(reason.value for reason in EndReason)])
+def test_every_status_and_end_reason(word: str) -> None:
+    assert word in SPEC
+
+
+def test_every_path(settings: Settings) -> None:
+    paths = create_app(settings).openapi()["paths"]
+    assert len(paths) >= 9
+    for path in paths:
+        assert path.replace("{run_id}", "{id}").replace("{worker_id}", "{id}") in SPEC
+
+
+def test_the_snapshots_fields() -> None:
+    internal = {"instance_id", "job_seq", "tenant_id", "api_key_id", "schedule_id", "rerun_of"}
+    missing = [name for name in RunRecord.model_fields if name not in internal and name not in SPEC]
+    assert missing == []
+
+
+def test_both_languages_have_the_tutorial() -> None:
+    english, japanese = (DOCS / "tutorial.md").read_text(), (DOCS / "tutorial_ja.md").read_text()
+
+    def commands(text: str) -> list[str]:
+        return [line for line in text.splitlines() if line.startswith(("uv run", "curl"))]
+
+    assert set(commands(japanese)) <= set(commands(english))
