@@ -47,12 +47,17 @@ def owner_of(folder: Path, loop: str = "asyncio") -> Iterator[tuple[subprocess.P
     command = [sys.executable, "-c", OWNER, str(folder), loop]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as owner:
         assert owner.stdout is not None
+        server = None
         try:
             # The owner's own log line comes before.
             line = next(line for line in owner.stdout if line.startswith("up "))
-            yield owner, psutil.Process(int(line.split()[1]))
+            server = psutil.Process(int(line.split()[1]))
+            yield owner, server
         finally:
             owner.kill()
+            if server is not None:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    server.kill()  # when it did not die with its owner
 
 
 @pytest.fixture

@@ -81,6 +81,9 @@ class Listener:
 
     def stop(self) -> None:
         """End ``serve`` soon: open streams are ended, requests get a few seconds."""
+        gateway = getattr(self._app.state, "gateway", None)
+        if gateway is not None:
+            gateway.stopping.set()  # open watches end now, by themselves, and not by being cut off later
         self._server.handle_exit(0, None)
 
 

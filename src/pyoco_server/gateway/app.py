@@ -7,6 +7,7 @@ from fastapi import FastAPI
 
 from pyoco_server import __version__
 from pyoco_server.gateway import problems
+from pyoco_server.gateway.limits import BodyLimit
 from pyoco_server.gateway.routes import dashboard, runs, submissions, system, watch, workers
 from pyoco_server.gateway.state import Gateway
 from pyoco_server.settings import Settings
@@ -31,6 +32,7 @@ def create_app(settings: Settings) -> FastAPI:
 
     app = FastAPI(title="pyoco-server", version=__version__, lifespan=lifespan)
     problems.install(app)
+    app.add_middleware(BodyLimit, largest=max(settings.max_run_snapshot_bytes, settings.workflow_yaml_max_bytes))
     for module in (system, submissions, watch, runs, workers, dashboard):
         app.include_router(module.router)
     dashboard.mount_static(app)

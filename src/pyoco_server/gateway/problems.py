@@ -15,6 +15,7 @@ from pyoco_server.errors import PyocoError
 log = structlog.get_logger(__name__)
 
 _SERVER_FAULT = 500
+_UNREADABLE = 400
 
 
 def install(app: FastAPI) -> None:
@@ -50,6 +51,8 @@ async def _invalid(_: Request, error: Exception) -> JSONResponse:
 
 async def _http(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)  # noqa: S101 - registered for this class
+    if error.status_code == _UNREADABLE:  # FastAPI's word for a body that is no UTF-8, or no form
+        return problem(422, "the request's body cannot be read", "invalid_input", "Send JSON in UTF-8, or a form.")
     code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, f"http_{error.status_code}")
     return problem(error.status_code, error.detail, code, headers=error.headers)
 
