@@ -141,8 +141,10 @@ def unknown_variables() -> list[str]:
     lines = []
     for name in sorted(os.environ):
         if name.startswith(_PREFIX) and name not in known:
-            close = difflib.get_close_matches(name, known - _FOREIGN, n=1)
-            lines.append(f"{name} is not a setting" + (f"; did you mean {close[0]}?" if close else ""))
+            # Without the prefix that all of them share, or everything would look alike.
+            words = [word.removeprefix(_PREFIX) for word in known]
+            close = difflib.get_close_matches(name.removeprefix(_PREFIX), words, n=1)
+            lines.append(f"{name} is not a setting" + (f"; did you mean {_PREFIX}{close[0]}?" if close else ""))
     return lines
 
 

@@ -166,3 +166,20 @@ def test_several_tags_and_slots(system: System) -> None:
         for n in range(3)
     ]  # each of them ends only when all three run at once
     assert [system.end(run_id)["status"] for run_id in ids] == ["COMPLETED"] * 3
+
+
+def test_nothing_outlives_a_killed_server(tmp_path_factory: pytest.TempPathFactory) -> None:
+    import signal
+
+    import psutil
+
+    from .conftest import Process
+
+    arguments = "up --port 0 --with-nats --nats-client-port -1 --nats-http-port -1 --with-worker".split()
+    server = Process(["pyoco-server", *arguments], tmp_path_factory.mktemp("killed"))
+    server.wait_for("worker ready")
+    family = psutil.Process(server.popen.pid).children(recursive=True)
+    assert len(family) == 3  # nats-server, the worker, its child
+    server.stop(signal.SIGKILL)
+    _, alive = psutil.wait_procs(family, timeout=40)
+    assert alive == []

@@ -33,6 +33,7 @@ tasks:
     callable: pyoco_server._workflow_test_tasks:to_text
 """
 _RUN_SEC = 60
+_TABLE_WIDTH = 110
 _TEXTS: dict[str, dict[str, Any]] = {
     "en": {
         "starting": "Starting NATS, the gateway, a cpu worker and a gpu worker …",
@@ -67,6 +68,7 @@ async def run_demo(*, exit_after: bool, lang: str | None) -> bool:
     """
     texts = _TEXTS[lang or _language()]
     console = Console(highlight=False, soft_wrap=True)
+    console.width = max(console.width, _TABLE_WIDTH)  # a table cut to "COM…" tells nothing
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for sig in (signal.SIGINT, signal.SIGTERM):

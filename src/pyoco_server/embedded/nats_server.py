@@ -2,16 +2,13 @@
 
 import asyncio
 import contextlib
-import ctypes
 import fcntl
 import json
 import os
 import shutil
-import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlsplit
@@ -21,11 +18,11 @@ import psutil
 import structlog
 from typing_extensions import Self
 
+from pyoco_server.embedded.orphans import die_with_parent
 from pyoco_server.errors import CommandFailed
 
 log = structlog.get_logger(__name__)
 
-_PR_SET_PDEATHSIG = 1
 _READY_EVERY_SEC = 0.01
 _ORPHAN_SEC = 5.0
 """How long a start waits for the server of a process that was killed to let go of the directory."""
@@ -164,7 +161,7 @@ class NatsServer:
             # A session of its own: Ctrl-C must not stop NATS before those who still write to it.
             self._process = await asyncio.create_subprocess_exec(
                 binary, "-c", str(config), stdin=asyncio.subprocess.DEVNULL, stdout=output, stderr=output,
-                start_new_session=True, preexec_fn=_die_with_parent(),
+                start_new_session=True, preexec_fn=die_with_parent(),
                 pass_fds=[self._lock.fileno()] if self._lock else [],
             )  # fmt: skip
 
@@ -233,18 +230,3 @@ def _check_port(host: str, port: int, flag: str) -> None:
                 f"NATS cannot listen on {host}:{port}: {error.strerror}",
                 hint=f"Another program, perhaps another nats-server, has it. Choose another with {flag}.",
             ) from None
-
-
-def _die_with_parent() -> Callable[[], None] | None:
-    """Have Linux stop the server when this process dies, even by SIGKILL."""
-    if sys.platform != "linux":
-        return None
-    libc = ctypes.CDLL(None)  # loaded before the fork: afterwards it might wait for a lock nobody holds
-    parent = os.getpid()
-
-    def ask() -> None:
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != parent:  # it died before we asked
-            os._exit(1)
-
-    return ask

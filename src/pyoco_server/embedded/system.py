@@ -12,6 +12,7 @@ import structlog
 
 from pyoco_server.embedded.listener import Listener, bind
 from pyoco_server.embedded.nats_server import NatsServer
+from pyoco_server.embedded.orphans import die_with_parent
 from pyoco_server.errors import CommandFailed
 from pyoco_server.settings import Settings
 
@@ -149,7 +150,7 @@ class System:
         with output as stream:
             return await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "pyoco_server.cli.worker", *arguments,
-                env=environment, start_new_session=True, stdin=asyncio.subprocess.DEVNULL,
+                env=environment, start_new_session=True, preexec_fn=die_with_parent(), stdin=asyncio.subprocess.DEVNULL,
                 stdout=stream, stderr=stream,
             )  # fmt: skip
 
