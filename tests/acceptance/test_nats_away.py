@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -113,6 +114,23 @@ def test_a_run_goes_on_while_nats_is_away(system: System, nats: Nats) -> None:
     run = system.end(run_id)
     assert (run["status"], run["attempt"]) == ("COMPLETED", 1)
     assert run["task_records"]["t"]["output"] == 5
+
+
+def test_nats_comes_back_with_an_empty_store(system: System, nats: Nats) -> None:
+    system.worker()
+    lost = system.run(TUTORIAL)["run_id"]
+    nats.kill()
+    shutil.rmtree(nats.folder / "js")
+    wait_for(system, 503)
+    nats.start()
+    wait_for(system, 200)
+    deadline = time.monotonic() + 15
+    while httpx2.get(f"{system.url}/runs").json() != [] and time.monotonic() < deadline:
+        os.sched_yield()
+    assert httpx2.get(f"{system.url}/runs").json() == []
+    assert httpx2.get(f"{system.url}/runs/{lost}").status_code == 404
+    assert system.run(TUTORIAL)["status"] == "COMPLETED"
+    assert len(httpx2.get(f"{system.url}/runs").json()) == 1
 
 
 def test_up_says_so_when_its_own_nats_dies(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ log = structlog.get_logger(__name__)
 
 _CATCH_UP_SEC = 5.0
 _RETRY_SEC = 0.5
+_RESTART_SEC = 2.0
 
 
 class Gateway:
@@ -102,7 +103,17 @@ class Gateway:
                 break
             except StoreUnavailable:
                 await first_event(_RETRY_SEC if self.connection.is_up else 0.05, self.stopping)
-        await asyncio.gather(self.run_feed.run(), self._worker_feed.run())
+        await asyncio.gather(self._keep(self.run_feed), self._keep(self._worker_feed))
+
+    async def _keep(self, feed: BucketFeed) -> None:
+        """Run a feed, and run it again should it fail for a reason that nobody thought of."""
+        while not self.stopping.is_set():
+            try:
+                await feed.run()
+            except Exception as error:
+                log.error("the index failed; following the bucket anew", exc_info=error)
+                feed.caught_up.clear()  # lists answer 503 meanwhile
+                await first_event(_RESTART_SEC, self.stopping)
 
     async def _ensure_again(self) -> None:
         """NATS may have come back with an empty store."""

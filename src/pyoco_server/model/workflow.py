@@ -3,7 +3,7 @@
 The graph's language is pyoco's own: its parser and compiler are used, never Python's.
 """
 
-import difflib
+import copy
 import hashlib
 import re
 from collections.abc import Iterator
@@ -12,21 +12,41 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
 from pyoco.core.models import Flow, Task
+from pyoco.dsl import expressions
 from pyoco.dsl import graph as pyoco_graph
-from pyoco.dsl.graph_terms import Pipeline, SwitchTerm, TaskTerm, Term
+from pyoco.dsl.graph_terms import Pipeline, PipeRefTerm, SwitchTerm, TaskTerm, Term
 
 from pyoco_server.errors import InvalidFlow
-from pyoco_server.model.yaml_source import YamlSource, read_yaml
+from pyoco_server.model.yaml_source import Path, YamlSource, read_yaml, short, suggest
 
-_POSITION = re.compile(r"position (\d+)")
+_GRAPH: Path = ("flow", "graph")
+_MAX_EXPANDED = 300_000
+_POSITION = re.compile(r" at position (\d+)")
+_DOTTED = r"[^\W\d]\w*(\.[^\W\d]\w*)*"
 _REFUSED = {
     "flows": "one workflow a file: write it under 'flow:'",
     "discovery": "name what you need with tasks.<name>.callable or tasks.<name>.use",
 }
+_QUOTED_BRANCH = re.compile(r":\s*[\"']")
+_EXPRESSION_HINT = "Write a path such as params.x, or {{ $ctx.results.task > 3 }}"
+_GRAPH_HINT = "A graph reads like: a >> b >> switch(on=x) { 1: c; default: d }"
+_KINDS = dict.fromkeys(("dict_type", "model_type", "model_attributes_type"), "this must be a mapping (key: value)")
+_KINDS |= {"missing": "this key is missing", "string_type": "this must be text", "list_type": "this must be a list"}
+_WRITE = {
+    "callable": "Write it as package.module:function",
+    "graph": "Write the graph as text under flow: graph: a >> b",
+    "tasks": "Give each task of the graph a callable: package.module:function",
+    "version": "Write version: 1",
+    "[key]": "A name has letters, digits and _, and does not begin with a digit.",
+}
+# What compiling a graph or an expression may raise: pyoco's errors are ValueErrors, Python's compiler adds the others.
+_COMPILING = (ValueError, TypeError, SyntaxError, MemoryError, OverflowError)
 
+_EmptyMap = BeforeValidator(lambda value: {} if value is None else value)
+_EmptyList = BeforeValidator(lambda value: [] if value is None else value)
 Identifier = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_]\w*$")]
-Mapping = Annotated[dict[str, Any], BeforeValidator(lambda value: {} if value is None else value)]
-Texts = Annotated[list[str], BeforeValidator(lambda value: [] if value is None else value)]
+Mapping = Annotated[dict[str, Any], _EmptyMap]
+Texts = Annotated[list[str], _EmptyList]
 
 
 class _Part(BaseModel):
@@ -43,12 +63,12 @@ class FlowSpec(_Part):
 class TaskSpec(_Part):
     """One entry of ``tasks:``."""
 
-    callable: Annotated[str, StringConstraints(pattern=r"^\w+(\.\w+)*:\w+(\.\w+)*$")] | None = None
+    callable: Annotated[str, StringConstraints(pattern=rf"^{_DOTTED}:{_DOTTED}$")] | None = None
     use: Annotated[str, StringConstraints(min_length=1)] | None = None
     inputs: Mapping = Field(default_factory=dict)
     outputs: Texts = Field(default_factory=list)
     retries: Annotated[int, Field(ge=0, le=1000, strict=True)] = 0
-    timeout_sec: Annotated[float, Field(gt=0)] | None = None
+    timeout_sec: Annotated[float, Field(gt=0, lt=1e9, strict=True)] | None = None
     fail_policy: Literal["stop", "isolate"] = "stop"
 
 
@@ -61,13 +81,11 @@ class RuntimeSpec(_Part):
 class FlowFile(_Part):
     """The whole file."""
 
-    version: Literal[1] = 1
-    flow: FlowSpec
-    tasks: dict[Identifier, TaskSpec]
-    pipes: Annotated[dict[Identifier, str], BeforeValidator(lambda value: {} if value is None else value)] = Field(
-        default_factory=dict
-    )
-    runtime: Annotated[RuntimeSpec, BeforeValidator(lambda value: {} if value is None else value)] = RuntimeSpec()
+    version: Annotated[int, Field(ge=1, le=1, strict=True)] = 1
+    flow: Annotated[FlowSpec, _EmptyMap]
+    tasks: Annotated[dict[Identifier, Annotated[TaskSpec, _EmptyMap]], _EmptyMap]
+    pipes: Annotated[dict[Identifier, str], _EmptyMap] = Field(default_factory=dict)
+    runtime: Annotated[RuntimeSpec, _EmptyMap] = RuntimeSpec()
 
 
 @dataclass(frozen=True)
@@ -88,8 +106,8 @@ class Workflow:
 
     @property
     def defaults(self) -> dict[str, Any]:
-        """The params that a run has unless it is given others."""
-        return dict(self.file.flow.defaults)
+        """The params that a run has unless it is given others; a copy, since workflows are remembered."""
+        return copy.deepcopy(self.file.flow.defaults)
 
 
 def parse_workflow(raw: bytes, *, max_bytes: int) -> Workflow:
@@ -104,20 +122,18 @@ def parse_workflow(raw: bytes, *, max_bytes: int) -> Workflow:
         TooLarge: it is larger than ``max_bytes``.
     """
     source = read_yaml(raw, max_bytes=max_bytes)
-    file = _read_file(source)
     try:
+        file = _read_file(source)
         node_names = _check_graph(source, file)
     except RecursionError:
-        raise InvalidFlow(
-            "the graph nests too deeply", key="flow.graph", line=source.line_of(("flow", "graph"))
-        ) from None
+        raise source.refuse(_GRAPH, "the graph nests too deeply", hint="Split it into several flows.") from None
     return Workflow(file, hashlib.sha256(raw).hexdigest(), len(raw), node_names)
 
 
 def graph_task_names(file: FlowFile) -> list[str]:
     """Give the entries of ``tasks`` that the graph uses, pipes included."""
-    terms = _task_terms(pyoco_graph.resolve_pipe_refs(pyoco_graph.parse_graph(file.flow.graph), dict(file.pipes)))
-    return list(dict.fromkeys(term.name for term in terms))
+    resolved = pyoco_graph.resolve_pipe_refs(pyoco_graph.parse_graph(file.flow.graph), dict(file.pipes))
+    return list(dict.fromkeys(term.name for term in _terms(resolved) if isinstance(term, TaskTerm)))
 
 
 def build_flow(file: FlowFile, tasks: dict[str, Task], flow_name: str) -> Flow:
@@ -130,137 +146,153 @@ def build_flow(file: FlowFile, tasks: dict[str, Task], flow_name: str) -> Flow:
 def _read_file(source: YamlSource) -> FlowFile:
     for key, advice in _REFUSED.items():
         if key in source.data:
-            raise InvalidFlow("this key is not supported", hint=advice, key=key, line=source.line_of((key,)))
+            raise source.refuse((key,), "this key is not supported", hint=advice)
     try:
         file = FlowFile.model_validate(source.data)
     except ValidationError as error:
         raise _first_problem(source, error) from None
-    if not file.flow.graph.strip():
-        raise InvalidFlow("the graph is empty", key="flow.graph", line=source.line_of(("flow", "graph")))
     for name, task in file.tasks.items():
         if (task.callable is None) == (task.use is None):
             both = "both 'callable' and 'use'" if task.use else "neither 'callable' nor 'use'"
-            raise InvalidFlow(
-                f"the task has {both}",
-                hint="Give one: callable: package.module:function, or use: plugin/task",
-                key=f"tasks.{name}",
-                line=source.line_of(("tasks", name)),
-            )
+            hint = "Give one: callable: package.module:function, or use: plugin/task"
+            raise source.refuse(("tasks", name), f"the task has {both}", hint=hint)
     return file
 
 
 def _first_problem(source: YamlSource, error: ValidationError) -> InvalidFlow:
-    problems = sorted(error.errors(), key=lambda item: source.line_of(item["loc"]) or 0)
-    first = problems[0]
+    problems = error.errors(include_url=False, include_input=False, include_context=False)
+    # Only so many are placed: a file of unknown keys alone must not cost their number squared.
+    first = min(problems[:100], key=lambda item: source.line_of(item["loc"]) or 0)
     path = tuple(part for part in first["loc"] if part != "[key]")
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    message, hint = first["msg"][0].lower() + first["msg"][1:], ""
+    message = _KINDS.get(first["type"], first["msg"][0].lower() + first["msg"][1:])
+    hint = _WRITE.get(str(first["loc"][-1]), "")
     if first["type"] == "extra_forbidden":
-        known = _known_keys(path[:-1])
-        message, hint = f"unknown key {path[-1]!r}", f"Known here: {', '.join(known)}"
-        close = difflib.get_close_matches(str(path[-1]), known, n=1)
-        hint = f"Did you mean {close[0]!r}? {hint}" if close else hint
-    elif first["type"] == "missing":
-        message = "this key is missing"
-    elif path[-1:] == ("callable",):
-        hint = "Write it as package.module:function"
-    return InvalidFlow(message + more, hint=hint, key=".".join(map(str, path)), line=source.line_of(path))
-
-
-def _known_keys(parent: tuple[str | int, ...]) -> list[str]:
-    parts: dict[str, type[_Part]] = {"flow": FlowSpec, "tasks": TaskSpec, "runtime": RuntimeSpec}
-    part = parts.get(str(parent[0]), FlowFile) if parent else FlowFile
-    return list(part.model_fields)
+        parts: dict[str, type[_Part]] = {"flow": FlowSpec, "tasks": TaskSpec, "runtime": RuntimeSpec}
+        fields = (parts[str(path[0])] if len(path) > 1 else FlowFile).model_fields
+        message, hint = f"unknown key {short(str(path[-1]))!r}", suggest(str(path[-1]), fields, "Known here")
+    return source.refuse(path, message + more, hint=hint)
 
 
 def _check_graph(source: YamlSource, file: FlowFile) -> tuple[str, ...]:
     """Compile the graph over placeholders; what pyoco refuses now cannot surprise a worker later."""
-    for name, text in file.pipes.items():
-        _parse(source, ("pipes", name), text)
-    pipeline = _parse(source, ("flow", "graph"), file.flow.graph)
-    line = source.line_of(("flow", "graph"))
+    texts: dict[Path, str] = {_GRAPH: file.flow.graph} | {("pipes", name): text for name, text in file.pipes.items()}
+    _check_pipes(source, texts, {path: _parse(source, path, text) for path, text in texts.items()})
     try:
-        pipeline = pyoco_graph.resolve_pipe_refs(pipeline, dict(file.pipes))
-        for term in _task_terms(pipeline):
-            if term.name not in file.tasks:
-                raise _unknown_task(source, file, term.name)
-        report = pyoco_graph.validate_graph_terms(pipeline)
+        resolved = pyoco_graph.resolve_pipe_refs(pyoco_graph.parse_graph(file.flow.graph), dict(file.pipes))
+        names = _check_names(source, texts, file, resolved)
+        report = pyoco_graph.validate_graph_terms(resolved)
         if report.errors:
-            raise InvalidFlow("; ".join(report.errors), key="flow.graph", line=line)
-        flow = build_flow(file, {name: Task(func=_placeholder, name=name) for name in file.tasks}, "main")
-    except InvalidFlow:
-        raise
-    except (ValueError, TypeError, SyntaxError, MemoryError, OverflowError) as error:
-        raise InvalidFlow(str(error), key="flow.graph", line=line) from None
-    names = [term.node_name or term.name for term in _task_terms(pipeline)]
-    twice = next((name for name in names if names.count(name) > 1), None) if len(set(names)) < len(names) else None
-    if twice is not None and not flow.has_control_flow():
-        raise InvalidFlow(
-            f"the task {twice!r} stands in the graph twice",
-            hint=f"Give the second one a node name of its own: again: {twice}",
-            key="flow.graph",
-            line=line,
-        )
-    return tuple(dict.fromkeys(names))
+            raise source.refuse(_GRAPH, "; ".join(report.errors), hint=_GRAPH_HINT)
+        build_flow(file, {name: Task(func=_placeholder, name=name) for name in file.tasks}, "main")
+    except _COMPILING as error:
+        raise _blame(source, texts, error) from None
+    return names
 
 
 def _placeholder() -> None:
     """Stand in for a task's function while a graph is only checked."""
 
 
-def _parse(source: YamlSource, path: tuple[str, ...], text: str) -> Pipeline:
+def _parse(source: YamlSource, path: Path, text: str) -> Pipeline:
     try:
         return pyoco_graph.parse_graph(text)
     except pyoco_graph.GraphSyntaxError as error:
-        found = _POSITION.search(str(error))
-        line = _line_in(source, path, text, int(found[1])) if found else source.line_of(path)
-        raise InvalidFlow(
-            str(error),
-            hint="A graph reads like: a >> b >> switch(on=x) { 1: c; default: d }",
-            key=".".join(path),
-            line=line,
-        ) from None
+        message, found = str(error), _POSITION.search(str(error))
+        if found is None or _QUOTED_BRANCH.search(text):  # there, the position may count from the inner quote
+            raise source.refuse(path, message, hint=_GRAPH_HINT) from None
+        at = int(found[1])
+        near = short(text[at:].partition("\n")[0], 40) or "the end"
+        message = f"{_POSITION.sub('', message)} (near {near!r})"
+        raise source.refuse(path, message, hint=_GRAPH_HINT, at=(text, at)) from None
 
 
-def _unknown_task(source: YamlSource, file: FlowFile, name: str) -> InvalidFlow:
-    path: tuple[str, ...] = ("flow", "graph")
-    texts: dict[tuple[str, ...], str] = {path: file.flow.graph}
-    texts.update({("pipes", pipe): text for pipe, text in file.pipes.items()})
-    line = source.line_of(path)
-    for place, text in texts.items():
-        token = next((token for token in pyoco_graph.tokenize_graph(text) if token.value == name), None)
-        if token is not None:
-            path, line = place, _line_in(source, place, text, token.pos)
-            break
-    close = difflib.get_close_matches(name, file.tasks, n=1)
-    guess = f"Did you mean {close[0]!r}? " if close else ""
-    hint = f"{guess}Defined under tasks: {', '.join(file.tasks) or 'none'}"
-    return InvalidFlow(
-        f"the graph names the task {name!r}, which is not defined", hint=hint, key=".".join(path), line=line
-    )
+def _check_pipes(source: YamlSource, texts: dict[Path, str], parsed: dict[Path, Pipeline]) -> None:
+    """Bound what pyoco would expand: it reads a pipe's text again at each use, for minutes if it is let."""
+    sizes: dict[Path, int] = {}
+
+    def size(path: Path, inside: tuple[Path, ...]) -> int:
+        if path in sizes:
+            return sizes[path]
+        total = len(texts[path]) if inside else 0
+        for term in _terms(parsed[path]):
+            if not isinstance(term, PipeRefTerm):
+                continue
+            pipe: Path = ("pipes", term.name)
+            if pipe not in texts:
+                hint = suggest(term.name, [str(name) for top, name in texts if top == "pipes"], "Defined under pipes")
+                raise source.refuse(
+                    path, f"Unknown pipe {short(term.name)!r}", hint=hint, at=_find(texts, term.name, path)[1]
+                )
+            if pipe in (*inside, path):
+                message = f"Cyclic pipes: {short(term.name)!r} leads back to itself"
+                raise source.refuse(path, message, at=_find(texts, term.name, path)[1])
+            total += size(pipe, (*inside, path))
+        if total > _MAX_EXPANDED:
+            raise source.refuse(path, f"its pipes expand to more than {_MAX_EXPANDED} characters")
+        sizes[path] = total
+        return total
+
+    size(_GRAPH, ())
 
 
-def _line_in(source: YamlSource, path: tuple[str, ...], text: str, position: int) -> int | None:
-    """Turn a position in a text value into a line of the file."""
-    node = source.scalar(path)
-    if node is None:
-        return source.line_of(path)
-    start: int = node.start_mark.line + 1
-    if node.style == "|":
-        return start + 1 + text.count("\n", 0, position)
-    return start
+def _check_names(source: YamlSource, texts: dict[Path, str], file: FlowFile, resolved: Pipeline) -> tuple[str, ...]:
+    """Check every task term, and give the names of the nodes."""
+    straight = all(isinstance(term, TaskTerm) for term in resolved.terms)
+    named: dict[str, bool] = {}
+    for term in _terms(resolved):
+        if not isinstance(term, TaskTerm):
+            continue
+        if term.name not in file.tasks:
+            path, at = _find(texts, term.name)
+            hint = suggest(term.name, file.tasks, "Defined under tasks")
+            message = f"the graph names the task {short(term.name)!r}, which is not defined"
+            raise source.refuse(path, message, hint=hint, at=at)
+        node, has_name = term.node_name or term.name, term.node_name is not None
+        if node in named and (straight or has_name or named[node]):  # pyoco would deadlock, or run it once
+            path, at = _find(texts, node, nth=1)
+            hint = f"Give each use a node name of its own, such as again: {short(term.name)}"
+            raise source.refuse(path, f"{short(node)!r} stands in the graph twice", hint=hint, at=at)
+        named[node] = has_name
+    return tuple(named)
 
 
-def _task_terms(pipeline: Pipeline) -> Iterator[TaskTerm]:
+def _blame(source: YamlSource, texts: dict[Path, str], error: BaseException) -> InvalidFlow:
+    """Find the expression that pyoco could not compile; its errors do not always name it."""
+    said = str(error) or "it cannot be compiled"
+    for path, text in texts.items():
+        for token in pyoco_graph.tokenize_graph(text):
+            if token.kind not in ("TEMPLATE", "STRING"):
+                continue
+            try:
+                expressions.Expression(token.value.removeprefix("{{").removesuffix("}}").strip())
+            except _COMPILING as problem:
+                if repr(token.value)[1:-1] in said or str(problem) == str(error):
+                    message = f"the expression {short(token.value)!r} cannot be used: {said}"
+                    return source.refuse(path, message, hint=_EXPRESSION_HINT, at=(text, token.pos))
+    return source.refuse(_GRAPH, said, hint=_GRAPH_HINT)
+
+
+def _find(
+    texts: dict[Path, str], name: str, inside: Path | None = None, *, nth: int = 0
+) -> tuple[Path, tuple[str, int] | None]:
+    """Find a name in the graph or a pipe: the path of the text, and the text with the position."""
+    for path, text in texts.items():
+        tokens = pyoco_graph.tokenize_graph(text) if inside in (None, path) else []
+        places = [
+            token.pos
+            for before, token, after in zip([None, *tokens], tokens, tokens[1:], strict=False)
+            if token.value == name and after.kind not in ("EQUAL", "LPAREN") and (not before or before.kind != "EQUAL")
+        ]
+        if places:
+            return path, (text, places[min(nth, len(places) - 1)])
+    return inside or _GRAPH, None
+
+
+def _terms(pipeline: Pipeline) -> Iterator[Term]:
     for term in pipeline.terms:
-        if isinstance(term, TaskTerm):
-            yield term
-        for branch in _branches(term):
-            yield from _task_terms(branch)
-
-
-def _branches(term: Term) -> list[Pipeline]:
-    if isinstance(term, SwitchTerm):
-        return [case.branch for case in term.cases] + ([term.default] if term.default else [])
-    body = getattr(term, "body", None)
-    return [body] if body is not None else []
+        yield term
+        branches = [case.branch for case in term.cases] if isinstance(term, SwitchTerm) else []
+        for branch in (*branches, getattr(term, "default", None), getattr(term, "body", None)):
+            if branch is not None:
+                yield from _terms(branch)

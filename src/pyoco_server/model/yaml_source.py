@@ -1,7 +1,8 @@
 """A YAML text as plain data, with the line of every key: bounded, strict, and never surprised by its writer."""
 
+import difflib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +12,21 @@ from pyoco_server.errors import InvalidFlow, TooLarge
 
 _MAX_DEPTH = 64
 _MAX_NODES = 20_000
+_MAX_NUMBER = 100
+_MAX_MESSAGE = 500
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-_JSON_TAGS = {f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "map", "seq", "merge")}
+_YAML = "tag:yaml.org,2002:"
+_TAGS = {
+    yaml.ScalarNode: ["str", "int", "float", "bool", "null"],
+    yaml.SequenceNode: ["seq"],
+    yaml.MappingNode: ["map"],
+}
+_PLAIN = yaml.constructor.SafeConstructor()
+_READERS = {
+    "int": _PLAIN.construct_yaml_int,
+    "float": _PLAIN.construct_yaml_float,
+    "bool": _PLAIN.construct_yaml_bool,
+}
 
 Path = tuple[str | int, ...]
 
@@ -34,22 +48,52 @@ class YamlSource:
         node: yaml.Node = self.root
         line = None
         for part in path:
-            found = next(((key, value) for key, value in _items(node) if key.value == str(part)), None)
+            if isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+                node = node.value[part]
+                line = _line(node)
+                continue
+            found = _entry(node, part)
             if found is None:
-                if isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
-                    node = node.value[part]
-                    line = node.start_mark.line + 1
-                    continue
                 return line
-            line, node = found[0].start_mark.line + 1, found[1]
+            line, node = _line(found[0]), found[1]
         return line
 
-    def scalar(self, path: Path) -> yaml.ScalarNode | None:
-        """Give the node of a text value."""
+    def refuse(self, path: Path, message: str, *, hint: str = "", at: tuple[str, int] | None = None) -> InvalidFlow:
+        """Make the error that names a place of this file.
+
+        Args:
+            path: The key at fault.
+            message: What is wrong with it.
+            hint: What to write instead.
+            at: The key's text value and a position in it, when the line inside the text is known.
+        """
+        line = self._line_in(path, *at) if at else self.line_of(path)
+        parts = [str(part) if str(part).isprintable() else ascii(part) for part in path]
+        key = ".".join(map(short, parts)) or None
+        return InvalidFlow(short(message, _MAX_MESSAGE), hint=short(hint, _MAX_MESSAGE), line=line, key=key)
+
+    def _line_in(self, path: Path, text: str, position: int) -> int | None:
         node: yaml.Node | None = self.root
         for part in path:
-            node = next((value for key, value in _items(node) if key.value == str(part)), None)
-        return node if isinstance(node, yaml.ScalarNode) else None
+            node = (_entry(node, part) or (None, None))[1]
+        if not isinstance(node, yaml.ScalarNode):
+            return self.line_of(path)
+        start: int = node.start_mark.line + 1
+        return start + 1 + text.count("\n", 0, position) if node.style == "|" else start
+
+
+def short(text: str, limit: int = 80) -> str:
+    """Cut what a writer may have made endless before it enters a message."""
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"
+
+
+def suggest(name: str, known: Iterable[str], heading: str) -> str:
+    """Make the hint for a name that is not known: the nearest one, then all."""
+    names = list(known)
+    close = difflib.get_close_matches(short(name), names, n=1)
+    guess = f"Did you mean {close[0]!r}? " if close else ""
+    rest = f" and {len(names) - 20} more" if len(names) > 20 else ""
+    return f"{guess}{heading}: {', '.join(map(short, names[:20])) or 'none'}{rest}"
 
 
 def read_yaml(raw: bytes, *, max_bytes: int) -> YamlSource:
@@ -68,29 +112,37 @@ def read_yaml(raw: bytes, *, max_bytes: int) -> YamlSource:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
         raise InvalidFlow(
-            f"the file is not UTF-8: byte {error.start} is 0x{raw[error.start]:02x}", hint="Save it as UTF-8."
+            f"the file is not UTF-8: byte {error.start} is 0x{raw[error.start]:02x}",
+            hint="Save it as UTF-8.",
+            line=raw.count(b"\n", 0, error.start) + 1,
         ) from None
     try:
         _check_shape(text)
         root = yaml.compose(text, Loader=_Loader)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        where = f" (column {mark.column + 1})" if mark else ""
-        problem = error.problem or error.context or "it cannot be read"
-        raise InvalidFlow(f"not valid YAML: {problem}{where}", line=mark.line + 1 if mark else None) from None
+        if not isinstance(root, yaml.MappingNode):
+            raise InvalidFlow("the file must be a mapping with the keys version, flow and tasks", line=1)
+        _check_nodes(root)
+        loader = _Loader("")
+        try:
+            return YamlSource(loader.construct_document(root), root)
+        finally:
+            loader.dispose()
     except yaml.YAMLError as error:
-        raise InvalidFlow(f"not valid YAML: {error}") from None
-    if not isinstance(root, yaml.MappingNode):
-        raise InvalidFlow("the file must be a mapping with the keys version, flow and tasks", line=1)
-    _check_nodes(root)
-    loader = _Loader("")
-    try:
-        data = loader.construct_document(root)
-    except (yaml.YAMLError, ValueError) as error:
-        raise InvalidFlow(f"not valid YAML: {error}") from None
-    finally:
-        loader.dispose()
-    return YamlSource(data, root)
+        raise _not_yaml(error, raw) from None
+
+
+def _not_yaml(error: yaml.YAMLError, raw: bytes) -> InvalidFlow:
+    hint = ""
+    if isinstance(error, yaml.MarkedYAMLError):
+        mark = error.problem_mark or error.context_mark
+        problem = error.problem or error.context or "it cannot be read"
+        if "cannot start any token" in problem:
+            hint = "Indent with spaces, never tabs; a value that begins with @, ` or % needs quotes."
+        where = f" (column {mark.column + 1})" if mark else ""
+        return InvalidFlow(f"not valid YAML: {problem}{where}", line=mark.line + 1 if mark else None, hint=hint)
+    position = getattr(error, "position", None)
+    line = raw.count(b"\n", 0, position) + 1 if isinstance(position, int) else None
+    return InvalidFlow(f"not valid YAML: {str(error).splitlines()[0]}", line=line)
 
 
 def _check_shape(text: str) -> None:
@@ -110,69 +162,88 @@ def _check_shape(text: str) -> None:
 
 
 def _check_nodes(root: yaml.Node) -> None:
-    """Check every node once, and what all aliases together would grow to."""
-    sizes: dict[int, int] = {}
+    """Check every node once, and how large and deep all aliases together would grow."""
+    measured: dict[int, tuple[int, int]] = {}
     open_nodes: set[int] = set()
 
-    def size(node: yaml.Node) -> int:
-        if id(node) in sizes:
-            return sizes[id(node)]
+    def measure(node: yaml.Node) -> tuple[int, int]:
+        if id(node) in measured:
+            return measured[id(node)]
         line = _line(node)
         if id(node) in open_nodes:
             raise InvalidFlow("an alias contains itself", line=line)
-        if node.tag not in _JSON_TAGS:
-            kind = node.tag.rpartition(":")[2]
-            raise InvalidFlow(f"a value of the type {kind!r} cannot be used", line=line, hint="Put it in quotes.")
+        _check_tag(node, line)
         open_nodes.add(id(node))
-        total = 1
+        children: list[yaml.Node] = []
         if isinstance(node, yaml.ScalarNode):
             _check_scalar(node, line)
         elif isinstance(node, yaml.SequenceNode):
-            total += sum(size(item) for item in node.value)
+            children = node.value
         else:
             _check_keys(node)
-            total += sum(1 + size(value) for _, value in _items(node))
+            children = [child for pair in _items(node) for child in pair]
+        sizes = [measure(child) for child in children if not child.tag.endswith(":merge")]
         open_nodes.discard(id(node))
+        total, depth = 1 + sum(size for size, _ in sizes), 1 + max((deep for _, deep in sizes), default=0)
         if total > _MAX_NODES:
             raise InvalidFlow(f"more than {_MAX_NODES} values, aliases counted as often as they are used", line=line)
-        sizes[id(node)] = total
-        return total
+        if depth > _MAX_DEPTH + 1:
+            raise InvalidFlow(f"nested deeper than {_MAX_DEPTH} levels, aliases followed", line=line)
+        measured[id(node)] = total, depth
+        return total, depth
 
-    size(root)
+    measure(root)
+
+
+def _check_tag(node: yaml.Node, line: int | None) -> None:
+    if node.tag in [_YAML + name for name in _TAGS[type(node)]]:
+        return
+    kind = short(node.tag.removeprefix(_YAML))
+    written = isinstance(node, yaml.ScalarNode) and kind in ("timestamp", "value", "merge")
+    hint = "Put it in quotes." if written else "Remove the tag; only JSON's kinds of values can be used."
+    raise InvalidFlow(f"a value of the type {kind!r} cannot be used here", line=line, hint=hint)
 
 
 def _check_keys(node: yaml.Node) -> None:
-    seen: dict[str, int] = {}
-    for key, _ in _items(node):
-        line = key.start_mark.line + 1
-        if not isinstance(key, yaml.ScalarNode) or key.tag not in (
-            "tag:yaml.org,2002:str",
-            "tag:yaml.org,2002:merge",
-        ):
-            shown = key.value if isinstance(key, yaml.ScalarNode) else "a list or mapping"
+    seen: dict[str, int | None] = {}
+    for key, value in _items(node):
+        line = _line(key)
+        if key.tag == _YAML + "merge":
+            merged = value.value if isinstance(value, yaml.SequenceNode) else [value]
+            if not all(isinstance(item, yaml.MappingNode) for item in merged):
+                raise InvalidFlow("'<<' takes a mapping, or a list of mappings", line=line)
+            continue
+        if not isinstance(key, yaml.ScalarNode) or key.tag != _YAML + "str":
+            shown = short(key.value) if isinstance(key, yaml.ScalarNode) else "a list or mapping"
             raise InvalidFlow(f"the key {shown!r} is not text", line=line, hint="Put it in quotes.")
-        _check_scalar(key, line)
-        if key.value in seen and key.tag.endswith("str"):
-            raise InvalidFlow(f"the key {key.value!r} stands twice (first in line {seen[key.value]})", line=line)
+        if key.value in seen:
+            first = seen[key.value]
+            raise InvalidFlow(f"the key {short(key.value)!r} stands twice (first in line {first})", line=line)
         seen[key.value] = line
 
 
 def _check_scalar(node: yaml.ScalarNode, line: int | None) -> None:
     if any("\ud800" <= char <= "\udfff" for char in node.value):
         raise InvalidFlow("half of a surrogate pair is not a character", line=line)
-    if node.tag.endswith(":float"):
-        try:
-            number = float(node.value.replace("_", ""))
-        except ValueError:  # .inf, .nan, and sexagesimal numbers
-            number = math.nan
-        if not math.isfinite(number):
-            raise InvalidFlow(f"{node.value} is not a number that JSON knows", line=line, hint="Put it in quotes.")
+    kind = node.tag.removeprefix(_YAML)
+    try:
+        good = kind not in _READERS or (len(node.value) <= _MAX_NUMBER and math.isfinite(_READERS[kind](node)))
+    except (ValueError, KeyError, IndexError, OverflowError):
+        good = False
+    if not good:
+        message = f"{short(node.value)!r} is not a value of the type {kind} that JSON can carry"
+        raise InvalidFlow(message, line=line, hint="Put it in quotes if it is text.")
 
 
 def _line(marked: yaml.Event | yaml.Node) -> int | None:
     return marked.start_mark.line + 1 if marked.start_mark else None
 
 
-def _items(node: yaml.Node | None) -> Iterator[tuple[Any, yaml.Node]]:
+def _entry(node: yaml.Node | None, part: str | int) -> tuple[yaml.Node, yaml.Node] | None:
+    """Find a key; after a merge (``<<``) the last one of its name is the one that counts."""
+    return next((item for item in reversed(list(_items(node))) if item[0].value == str(part)), None)
+
+
+def _items(node: yaml.Node | None) -> Iterator[tuple[yaml.Node, yaml.Node]]:
     if isinstance(node, yaml.MappingNode):
         yield from node.value

@@ -37,7 +37,7 @@ class Bucket:
         """Read the last value of a key; ``None`` if there is none."""
         js = self._connection.js
         try:
-            with self._connection.errors(f"reading {key} from {self.name}"):
+            with self._connection.errors(f"reading {key} from {self.name}", missing=True):
                 message = await js.get_msg(self.stream, subject=self.subject(key), direct=self._direct)
         except NotFoundError:
             return None

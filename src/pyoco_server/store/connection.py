@@ -122,11 +122,12 @@ class Connection:
             await asyncio.wait_for(self._client.close(), 3)
 
     @contextlib.contextmanager
-    def errors(self, what: str) -> Iterator[None]:
+    def errors(self, what: str, *, missing: bool = False) -> Iterator[None]:
         """Turn the client's errors into ours.
 
         Args:
             what: What was being done, for the message: "reading run …".
+            missing: Let NATS's own "not found" through, for a caller that knows what it means.
 
         Raises:
             StoreUnavailable: NATS did not answer.
@@ -137,7 +138,7 @@ class Connection:
         except APIError as error:
             if error.err_code == WRONG_LAST_SEQUENCE:
                 raise RevisionConflict(f"{what}: somebody else wrote first") from None
-            if isinstance(error, NotFoundError):
+            if missing and isinstance(error, NotFoundError):
                 raise
             raise StoreUnavailable(f"{what}: NATS answered {error.description or error}") from error
         except _AWAY as error:

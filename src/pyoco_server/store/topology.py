@@ -110,7 +110,7 @@ async def health(connection: Connection) -> dict[str, dict[str, Any] | None]:
     states: dict[str, dict[str, Any] | None] = {}
     for wanted in definitions(connection.settings):
         name = str(wanted.name)
-        with connection.errors(f"looking at the stream {name}"):
+        with connection.errors(f"looking at the stream {name}", missing=True):
             try:
                 info = await connection.js.stream_info(name)
             except NotFoundError:

@@ -9,6 +9,7 @@ from typing import Any
 
 import structlog
 
+from pyoco_server.errors import StoreUnavailable
 from pyoco_server.model.run import EndReason, RunRecord, RunStatus
 from pyoco_server.settings import Settings
 from pyoco_server.store.runs import RunStore
@@ -19,6 +20,7 @@ from pyoco_server.worker.recorder import Recorder
 
 log = structlog.get_logger(__name__)
 
+_FETCH_AGAIN = 0.5
 _TERM_BEFORE_KILL = 5.0
 """Seconds between SIGTERM and SIGKILL at the end of the grace period."""
 
@@ -104,7 +106,7 @@ class Execution:
         workflow = self._job.workflow_yaml
         sha256 = record.workflow_yaml_sha256 or self._job.workflow_yaml_sha256
         if workflow is None and sha256 is not None:
-            workflow = await self._read_flow(sha256)
+            workflow = await self._fetch_flow(sha256)
             if workflow is None:
                 self.reusable = True
                 return _failure(
@@ -134,6 +136,15 @@ class Execution:
                 self.recorder.note_task(message)
                 self._watch_task(message["name"], message["fields"]["state"])
         return await self._explain_death()
+
+    async def _fetch_flow(self, sha256: str) -> str | None:
+        """Read the flow's text, over any absence of NATS: the run is claimed, so it waits here."""
+        while True:
+            try:
+                return await self._read_flow(sha256)
+            except StoreUnavailable as error:
+                log.info("a run waits for the text of its flow", run_id=self.run_id, reason=error.message)
+                await asyncio.sleep(_FETCH_AGAIN)
 
     def _finish(self, message: Message) -> Outcome:
         if self._ending is not None and self._ending.status is RunStatus.FAILED:

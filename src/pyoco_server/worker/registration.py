@@ -87,8 +87,8 @@ class Registration:
         while not stop.is_set():
             try:
                 await self._write(self.record.seen(list(self._runs), self.last_pull_at))
-            except StoreUnavailable as error:
-                log.info("the heartbeat waits for NATS", reason=error.message)
+            except (StoreUnavailable, RevisionConflict) as error:
+                log.info("a heartbeat could not be written; the next one follows", reason=error.message)
             self._news.clear()
             await first_event(self._settings.worker_heartbeat_interval_sec, stop, self._news)
             if self._news.is_set():

@@ -203,6 +203,10 @@ class Worker:
         self._look(run_id)
 
     async def _after_reconnect(self) -> None:
+        try:
+            await topology.ensure(self._connection)  # NATS may have come back with an empty store
+        except StoreUnavailable as error:
+            log.warning("the streams could not be checked after NATS's return", reason=error.message)
         for slot in self.slots:
             if slot.execution is not None:
                 self._look(slot.execution.run_id)
