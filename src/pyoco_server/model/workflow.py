@@ -32,9 +32,11 @@ _EXPRESSION_HINT = "Write a path such as params.x, or {{ $ctx.results.task > 3 }
 _GRAPH_HINT = "A graph reads like: a >> b >> switch(on=x) { 1: c; default: d }"
 _KINDS = dict.fromkeys(("dict_type", "model_type", "model_attributes_type"), "this must be a mapping (key: value)")
 _KINDS |= {"missing": "this key is missing", "string_type": "this must be text", "list_type": "this must be a list"}
+_KINDS |= {"string_pattern_mismatch": "this is not in the form that is needed"}
 _WRITE = {
     "callable": "Write it as package.module:function",
     "graph": "Write the graph as text under flow: graph: a >> b",
+    "flow": "Write flow: and under it graph: a >> b",
     "tasks": "Give each task of the graph a callable: package.module:function",
     "version": "Write version: 1",
     "[key]": "A name has letters, digits and _, and does not begin with a digit.",
@@ -198,13 +200,12 @@ def _parse(source: YamlSource, path: Path, text: str) -> Pipeline:
     try:
         return pyoco_graph.parse_graph(text)
     except pyoco_graph.GraphSyntaxError as error:
-        message, found = str(error), _POSITION.search(str(error))
+        message, found = _POSITION.sub("", str(error)), _POSITION.search(str(error))
         if found is None or _QUOTED_BRANCH.search(text):  # there, the position may count from the inner quote
             raise source.refuse(path, message, hint=_GRAPH_HINT) from None
         at = int(found[1])
         near = short(text[at:].partition("\n")[0], 40) or "the end"
-        message = f"{_POSITION.sub('', message)} (near {near!r})"
-        raise source.refuse(path, message, hint=_GRAPH_HINT, at=(text, at)) from None
+        raise source.refuse(path, f"{message} (near {near!r})", hint=_GRAPH_HINT, at=(text, at)) from None
 
 
 def _check_pipes(source: YamlSource, texts: dict[Path, str], parsed: dict[Path, Pipeline]) -> None:

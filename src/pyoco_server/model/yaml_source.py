@@ -16,6 +16,7 @@ _MAX_NUMBER = 100
 _MAX_MESSAGE = 500
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _YAML = "tag:yaml.org,2002:"
+_MERGE = _YAML + "merge"
 _TAGS = {
     yaml.ScalarNode: ["str", "int", "float", "bool", "null"],
     yaml.SequenceNode: ["seq"],
@@ -51,11 +52,10 @@ class YamlSource:
             if isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
                 node = node.value[part]
                 line = _line(node)
-                continue
-            found = _entry(node, part)
-            if found is None:
+            elif found := _entry(node, part):
+                line, node = _line(found[0]), found[1]
+            else:
                 return line
-            line, node = _line(found[0]), found[1]
         return line
 
     def refuse(self, path: Path, message: str, *, hint: str = "", at: tuple[str, int] | None = None) -> InvalidFlow:
@@ -181,8 +181,8 @@ def _check_nodes(root: yaml.Node) -> None:
             children = node.value
         else:
             _check_keys(node)
-            children = [child for pair in _items(node) for child in pair]
-        sizes = [measure(child) for child in children if not child.tag.endswith(":merge")]
+            children = [child for pair in _items(node) for child in pair if child.tag != _MERGE or child is pair[1]]
+        sizes = [measure(child) for child in children]
         open_nodes.discard(id(node))
         total, depth = 1 + sum(size for size, _ in sizes), 1 + max((deep for _, deep in sizes), default=0)
         if total > _MAX_NODES:
@@ -208,7 +208,7 @@ def _check_keys(node: yaml.Node) -> None:
     seen: dict[str, int | None] = {}
     for key, value in _items(node):
         line = _line(key)
-        if key.tag == _YAML + "merge":
+        if key.tag == _MERGE:
             merged = value.value if isinstance(value, yaml.SequenceNode) else [value]
             if not all(isinstance(item, yaml.MappingNode) for item in merged):
                 raise InvalidFlow("'<<' takes a mapping, or a list of mappings", line=line)
@@ -217,8 +217,8 @@ def _check_keys(node: yaml.Node) -> None:
             shown = short(key.value) if isinstance(key, yaml.ScalarNode) else "a list or mapping"
             raise InvalidFlow(f"the key {shown!r} is not text", line=line, hint="Put it in quotes.")
         if key.value in seen:
-            first = seen[key.value]
-            raise InvalidFlow(f"the key {short(key.value)!r} stands twice (first in line {first})", line=line)
+            message = f"the key {short(key.value)!r} stands twice (first in line {seen[key.value]})"
+            raise InvalidFlow(message, line=line, hint="Remove one, or give it another name.")
         seen[key.value] = line
 
 
