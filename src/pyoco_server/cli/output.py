@@ -30,9 +30,7 @@ def print_table(columns: list[str], items: list[dict[str, Any]]) -> None:
 
 def print_error(error: PyocoError) -> None:
     """Print an error and its hint on stderr."""
-    sys.stderr.write(f"error: {error.message}\n")
-    if error.hint:
-        sys.stderr.write(f"hint: {error.hint}\n")
+    _complain(error.message, error.hint)
 
 
 def run_command(command: click.Command, argv: list[str] | None, name: str) -> int:
@@ -46,25 +44,48 @@ def run_command(command: click.Command, argv: list[str] | None, name: str) -> in
     try:
         result = command.main(args=argv, prog_name=name, standalone_mode=False)
     except click.ClickException as error:
-        error.show()
-        sys.stderr.write(f"hint: {name} --help\n")
-        return 1
-    except PyocoError as error:
-        print_error(error)
-        return error.exit_code
-    except TimeoutError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 124
-    except BrokenPipeError:
-        # The reader (head, less) has seen enough; keep Python from complaining at its own exit.
-        sys.stdout = None
-        return 0
+        return _refuse(error, name)
+    except (PyocoError, TimeoutError, UnicodeEncodeError) as error:
+        return _report(error)
     except (KeyboardInterrupt, click.Abort):
         return 130
+    except SystemExit:
+        return 1  # click's quiet way out when the reader of our output (head, less) has seen enough
     return result if isinstance(result, int) else 0
+
+
+def _refuse(error: click.ClickException, name: str) -> int:
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        error.show()  # its message is the help
+        return 1
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    _complain(error.format_message(), f"{context.command_path if context else name} --help")
+    return 1
+
+
+def _report(error: PyocoError | TimeoutError | UnicodeEncodeError) -> int:
+    if isinstance(error, PyocoError):
+        print_error(error)
+        return error.exit_code
+    if isinstance(error, UnicodeEncodeError):  # an argument that is no text, or a terminal of another alphabet
+        _complain(f"{error.object[error.start : error.end]!a} cannot be written as {error.encoding}")
+        return 1
+    _complain(str(error))
+    return 124
+
+
+def _complain(message: str, hint: str = "") -> None:
+    sys.stderr.write("error: " + _plain(message, keep="\n") + "\n")
+    if hint:
+        sys.stderr.write("hint: " + _plain(hint, keep="\n") + "\n")
 
 
 def _cell(value: Any) -> str:
     if value is None:
         return "-"
-    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+    return _plain(",".join(map(str, value)) if isinstance(value, list) else str(value))
+
+
+def _plain(text: str, keep: str = "") -> str:
+    """Replace what would steer a terminal; names and messages come from other people."""
+    return "".join(char if char.isprintable() or char in keep else "?" for char in text)

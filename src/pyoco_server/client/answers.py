@@ -1,43 +1,15 @@
-"""What comes back: answers, refusals and broken connections."""
+"""What comes back: answers, refusals, events and broken connections."""
 
+import contextlib
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import httpx2
 
-from pyoco_server.errors import PyocoError
+from pyoco_server.client.errors import ApiError, CannotConnect
 
-_EXIT_CODES = {401: 4, 403: 4, 404: 5, 409: 6, 503: 7}
-
-
-class ApiError(PyocoError):
-    """The server refused.
-
-    Args:
-        status: HTTP status.
-        detail: The server's reason.
-        code: Its stable id, such as ``run_not_found``.
-        hint: What to do.
-    """
-
-    def __init__(self, status: int, detail: str, code: str, hint: str) -> None:
-        super().__init__(detail, hint=hint)
-        self.status = status
-        self.detail = detail
-        self.code = code
-        self.exit_code = _EXIT_CODES.get(status, 1)
-
-
-class CannotConnect(PyocoError):
-    """The server cannot be reached, or the connection broke."""
-
-    code = "cannot_connect"
-    exit_code = 7
-
-    def __init__(self, url: str, reason: object) -> None:
-        super().__init__(
-            f"cannot reach the server at {url}: {reason}", hint="Is it running? Start it with: pyoco-server up"
-        )
+TERMINAL = frozenset({"COMPLETED", "FAILED", "CANCELLED"})
 
 
 def check(response: httpx2.Response) -> httpx2.Response:
@@ -51,21 +23,58 @@ def check(response: httpx2.Response) -> httpx2.Response:
     try:
         body = response.json()
     except ValueError:
-        body = {}
-    body = body if isinstance(body, dict) else {}
-    detail = body.get("detail") or response.text[:500] or response.reason_phrase
+        body = None
+    if not isinstance(body, dict) or not body.get("detail"):
+        # Not from a pyoco-server: a proxy's page, or another program on that port.
+        text = " ".join(response.text.split())[:200]
+        where = f"HTTP {response.status_code} {response.reason_phrase}".rstrip()
+        raise ApiError(response, f"the server answered {where}" + (f": {text}" if text else ""))
+    detail = body["detail"]
     if isinstance(detail, list):
         detail = "; ".join(_describe(item) for item in detail)
-    raise ApiError(response.status_code, str(detail), str(body.get("code", "")), str(body.get("hint", "")))
+    raise ApiError(response, str(detail), code=str(body.get("code") or ""), hint=str(body.get("hint") or ""))
+
+
+def body_of(response: httpx2.Response) -> Any:
+    """Give a good answer's JSON.
+
+    Raises:
+        ApiError: it is not JSON.
+    """
+    try:
+        return response.json()
+    except ValueError:
+        hint = "Is this the address of a pyoco-server?"
+        raise ApiError(response, "the server's answer is not JSON", code="not_json", hint=hint) from None
 
 
 def event(received: httpx2.ServerSentEvent) -> dict[str, Any]:
-    """Give a server-sent event as existing programs expect it."""
+    """Give a server-sent event as existing programs expect it, with its ``id`` where there is one."""
     try:
         data = json.loads(received.data)
     except ValueError:
         data = {"raw": received.data}
     return {"event": received.event or "message", "data": data, **({"id": received.id} if received.id else {})}
+
+
+def snapshot_of(event: dict[str, Any]) -> dict[str, Any]:
+    """Give an event's snapshot; empty when it carries none."""
+    data = event["data"]
+    snapshot = data.get("snapshot") if isinstance(data, dict) else None
+    return snapshot if isinstance(snapshot, dict) else {}
+
+
+@contextlib.contextmanager
+def connection_errors(url: str) -> Iterator[None]:
+    """Turn what a broken connection raises into ``CannotConnect``.
+
+    Args:
+        url: The server's address, for the message.
+    """
+    try:
+        yield
+    except httpx2.RequestError as error:
+        raise CannotConnect(url, error) from error
 
 
 def _describe(item: Any) -> str:

@@ -1,27 +1,29 @@
 """The asynchronous client: the same calls as ``PyocoHttpClient``, awaited."""
 
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+import time
+from collections.abc import AsyncGenerator
 from typing import Any, cast
 
+import anyio
 import httpx2
 from typing_extensions import Self
 
 from pyoco_server.client import requests
-from pyoco_server.client.answers import CannotConnect, check, event
-from pyoco_server.client.http import READ_TIMEOUT
+from pyoco_server.client.answers import TERMINAL, body_of, check, connection_errors, event, snapshot_of
+from pyoco_server.client.http import EARLY_END_PAUSE
 from pyoco_server.client.requests import Call
 
 
 class AsyncPyocoHttpClient:
-    """Speaks to a gateway; the arguments are those of ``PyocoHttpClient``."""
+    """Speaks to a gateway; arguments, answers and errors are those of ``PyocoHttpClient``."""
 
     def __init__(
         self, base_url: str, *, api_key: str | None = None, api_key_header: str = "X-API-Key", timeout: float = 10.0
     ) -> None:
-        self._url = requests.check_base_url(base_url)
-        headers = {api_key_header: api_key} if api_key else {}
-        self._client = httpx2.AsyncClient(base_url=self._url, headers=headers, timeout=timeout)
+        options = requests.client_options(base_url, api_key, api_key_header, timeout)
+        self._url: str = options["base_url"]
+        self._client = httpx2.AsyncClient(**options)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -33,20 +35,39 @@ class AsyncPyocoHttpClient:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    async def submit_run(self, flow_name: str, params: dict[str, Any] | None = None, **options: Any) -> dict[str, Any]:
-        """Submit a run of a flow that the workers' resolver knows; options: tag, tags, timeout_sec, max_attempts."""
-        return cast(dict[str, Any], await self._json(requests.submit(flow_name, params, **options)))
+    async def submit_run(
+        self,
+        flow_name: str,
+        params: dict[str, Any] | None = None,
+        *,
+        tag: str | None = None,
+        tags: list[str] | None = None,
+        idempotency_key: str | None = None,
+        timeout_sec: float | None = None,
+        max_attempts: int | None = None,
+    ) -> dict[str, Any]:
+        """Submit a run of a flow that the workers' resolver knows."""
+        call = requests.submit(
+            flow_name, params, tag=tag, tags=tags, idempotency_key=idempotency_key, timeout_sec=timeout_sec,
+            max_attempts=max_attempts,
+        )  # fmt: skip
+        return cast(dict[str, Any], await self._json(call))
 
     async def submit_run_yaml(
         self,
         workflow_yaml: str | bytes,
         *,
         flow_name: str,
+        tag: str | None = None,
         params: dict[str, Any] | None = None,
-        **options: Any,
+        timeout_sec: float | None = None,
+        max_attempts: int | None = None,
     ) -> dict[str, Any]:
-        """Submit a run of a flow.yaml; options: tag, timeout_sec, max_attempts."""
-        return cast(dict[str, Any], await self._json(requests.submit_yaml(workflow_yaml, flow_name, params, **options)))
+        """Submit a run of a flow.yaml; ``params`` go over its defaults."""
+        call = requests.submit_yaml(
+            workflow_yaml, flow_name, params, tag=tag, timeout_sec=timeout_sec, max_attempts=max_attempts
+        )
+        return cast(dict[str, Any], await self._json(call))
 
     async def get_run(self, run_id: str) -> dict[str, Any]:
         """Give a run's snapshot."""
@@ -60,15 +81,36 @@ class AsyncPyocoHttpClient:
         """Give a run's tasks."""
         return cast(dict[str, Any], await self._json(requests.run(run_id, "/tasks")))
 
-    async def list_runs(self, *, full: bool = False, **query: Any) -> list[dict[str, Any]]:
-        """List runs, last updated first; query: status, flow, tag, limit."""
-        body = await self._json(requests.list_runs(full=full, **query))
-        return cast(list[dict[str, Any]], requests.as_page(body)["items"])
+    async def list_runs(
+        self,
+        *,
+        status: str | None = None,
+        flow: str | None = None,
+        tag: str | None = None,
+        full: bool = False,
+        limit: int | None = None,
+    ) -> list[dict[str, Any]]:
+        """List runs, last updated first."""
+        call = requests.list_runs(full=full, status=status, flow=flow, tag=tag, limit=limit)
+        return cast(list[dict[str, Any]], requests.as_page(await self._json(call))["items"])
 
-    async def list_runs_vnext(self, *, full: bool = False, **query: Any) -> dict[str, Any]:
-        """Give a page of runs; query also: updated_after, cursor, workflow_yaml_sha256."""
-        call = requests.list_runs(full=full, **query)
-        call.options["params"].setdefault("cursor", "")
+    async def list_runs_vnext(
+        self,
+        *,
+        status: str | None = None,
+        flow: str | None = None,
+        tag: str | None = None,
+        full: bool = False,
+        limit: int | None = None,
+        updated_after: float | None = None,
+        cursor: str | None = None,
+        workflow_yaml_sha256: str | None = None,
+    ) -> dict[str, Any]:
+        """Give a page of runs: ``items`` and ``next_cursor``."""
+        call = requests.list_page(
+            full=full, status=status, flow=flow, tag=tag, limit=limit, updated_after=updated_after, cursor=cursor,
+            workflow_yaml_sha256=workflow_yaml_sha256,
+        )  # fmt: skip
         return requests.as_page(await self._json(call))
 
     async def watch_run(
@@ -79,42 +121,95 @@ class AsyncPyocoHttpClient:
         since: float | None = None,
         timeout_sec: int | None = None,
         last_event_id: str | None = None,
-    ) -> AsyncIterator[dict[str, Any]]:
-        """Give a run's events until it ends or the server's window does."""
-        call = requests.run(
-            run_id, "/watch", include="records" if include_records else None, since=since, timeout_sec=timeout_sec
+    ) -> AsyncGenerator[dict[str, Any], None]:
+        """Give a run's events, ``{"event", "data"}`` and where known ``"id"``, until it or the server's window ends.
+
+        Args:
+            since: Leave out snapshots not newer than this, in unix seconds.
+            timeout_sec: Length of the window, 1 to 600 seconds.
+            last_event_id: ``id`` of the last event seen, to go on after it.
+
+        Raises:
+            ApiError: there is no such run.
+            CannotConnect: the connection broke.
+        """
+        call = requests.watch(
+            run_id, include_records=include_records, since=since, timeout_sec=timeout_sec, last_event_id=last_event_id
         )
-        headers = {"Last-Event-ID": last_event_id} if last_event_id else {}
-        timeout = httpx2.Timeout(READ_TIMEOUT)
-        with self._errors():
-            async with self._client.stream(
-                call.method, call.path, headers=headers, timeout=timeout, **call.options
-            ) as response:
+        with connection_errors(self._url):
+            async with self._client.stream(call.method, call.path, **call.options) as response:
                 if not response.is_success:
                     await response.aread()
                     check(response)
                 async for received in httpx2.EventSource(response, max_event_size=None):
                     yield event(received)
 
-    async def cancel_run(self, run_id: str, *, reason: str | None = None) -> dict[str, Any]:
+    async def cancel_run(
+        self, run_id: str, *, wait: bool = False, timeout_sec: int | None = None, reason: str | None = None
+    ) -> dict[str, Any]:
         """Ask a run to stop."""
-        return cast(dict[str, Any], await self._json(requests.cancel(run_id, reason)))
+        snapshot = cast(dict[str, Any], await self._json(requests.cancel(run_id, reason)))
+        if not wait:
+            return snapshot
+        deadline = time.monotonic() + (30 if timeout_sec is None else max(1, timeout_sec))
+        while snapshot.get("status") not in TERMINAL:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise TimeoutError(f"run {run_id} is still {snapshot.get('status')}")
+            # Closed at once when left early: an asynchronous generator would keep its connection until later.
+            async with contextlib.aclosing(self.watch_run(run_id, timeout_sec=max(1, min(600, round(left))))) as events:
+                async for received in events:
+                    snapshot = snapshot_of(received) or snapshot
+                    if time.monotonic() > deadline or snapshot.get("status") in TERMINAL:
+                        break
+                else:
+                    await anyio.sleep(min(EARLY_END_PAUSE, left))
+        return snapshot
 
-    async def get_workers(self, **query: Any) -> list[dict[str, Any]]:
-        """List workers; query: scope, state, include_hidden, limit."""
-        return cast(list[dict[str, Any]], await self._json(requests.workers(**query)))
+    async def get_workers(
+        self,
+        *,
+        scope: str | None = None,
+        state: str | None = None,
+        include_hidden: bool | None = None,
+        limit: int | None = None,
+    ) -> list[dict[str, Any]]:
+        """List workers."""
+        call = requests.workers(scope=scope, state=state, include_hidden=include_hidden, limit=limit)
+        return cast(list[dict[str, Any]], await self._json(call))
 
     async def patch_worker_hidden(self, worker_id: str, *, hidden: bool) -> dict[str, Any]:
         """Hide a worker from lists, or show it again."""
         return cast(dict[str, Any], await self._json(requests.patch_worker(worker_id, hidden)))
 
-    async def _json(self, call: Call) -> Any:
-        with self._errors():
-            return check(await self._client.request(call.method, call.path, **call.options)).json()
+    async def list_wheels(self) -> list[dict[str, Any]]:
+        """List uploaded wheels."""
+        return cast(list[dict[str, Any]], await self._json(requests.wheels()))
 
-    @contextlib.contextmanager
-    def _errors(self) -> Iterator[None]:
-        try:
-            yield
-        except httpx2.TransportError as error:
-            raise CannotConnect(self._url, str(error) or type(error).__name__) from None
+    async def list_wheel_history(
+        self, *, limit: int | None = None, wheel_name: str | None = None, action: str | None = None
+    ) -> list[dict[str, Any]]:
+        """List uploads and deletions of wheels."""
+        call = requests.wheel_history(limit=limit, wheel_name=wheel_name, action=action)
+        return cast(list[dict[str, Any]], await self._json(call))
+
+    async def upload_wheel(
+        self, *, filename: str, data: bytes, replace: bool = True, tags: list[str] | None = None
+    ) -> dict[str, Any]:
+        """Upload a wheel."""
+        return cast(dict[str, Any], await self._json(requests.upload_wheel(filename, data, replace, tags)))
+
+    async def delete_wheel(self, wheel_name: str) -> dict[str, Any]:
+        """Delete a wheel."""
+        return cast(dict[str, Any], await self._json(requests.delete_wheel(wheel_name)))
+
+    async def get_metrics(self) -> str:
+        """Give the metrics' text."""
+        return (await self._send(requests.metrics())).text
+
+    async def _json(self, call: Call) -> Any:
+        return body_of(await self._send(call))
+
+    async def _send(self, call: Call) -> httpx2.Response:
+        with connection_errors(self._url):
+            return check(await self._client.request(call.method, call.path, **call.options))

@@ -1,6 +1,5 @@
 """The synchronous client."""
 
-import contextlib
 import time
 from collections.abc import Iterator
 from typing import Any, cast
@@ -9,30 +8,33 @@ import httpx2
 from typing_extensions import Self
 
 from pyoco_server.client import requests
-from pyoco_server.client.answers import ApiError, CannotConnect, check, event
+from pyoco_server.client.answers import TERMINAL, body_of, check, connection_errors, event, snapshot_of
+from pyoco_server.client.errors import ApiError, CannotConnect
 from pyoco_server.client.requests import Call
 
-TERMINAL = frozenset({"COMPLETED", "FAILED", "CANCELLED"})
-READ_TIMEOUT = 10.0
-"""Seconds without a byte after which a watch counts as broken; the server sends one at least every three."""
+EARLY_END_PAUSE = 0.2
+"""Seconds before a stream that the server ended is opened anew."""
 
 
 class PyocoHttpClient:
     """Speaks to a gateway.
 
+    Every call may raise ``ApiError`` (the server refused), ``CannotConnect`` (it cannot be reached, or the connection
+    broke) and ``InvalidInput`` (an argument that cannot be sent).
+
     Args:
-        base_url: Such as ``http://127.0.0.1:8000``.
+        base_url: Such as ``http://127.0.0.1:8000``; http or https, without a password.
         api_key: Sent with every request, if given.
         api_key_header: In this header.
-        timeout: Seconds that one request may take.
+        timeout: Seconds to wait for a connection, and for each part of an answer.
     """
 
     def __init__(
         self, base_url: str, *, api_key: str | None = None, api_key_header: str = "X-API-Key", timeout: float = 10.0
     ) -> None:
-        self._url = requests.check_base_url(base_url)
-        headers = {api_key_header: api_key} if api_key else {}
-        self._client = httpx2.Client(base_url=self._url, headers=headers, timeout=timeout)
+        options = requests.client_options(base_url, api_key, api_key_header, timeout)
+        self._url: str = options["base_url"]
+        self._client = httpx2.Client(**options)
 
     def close(self) -> None:
         """Close the connections."""
@@ -51,13 +53,23 @@ class PyocoHttpClient:
         *,
         tag: str | None = None,
         tags: list[str] | None = None,
+        idempotency_key: str | None = None,
         timeout_sec: float | None = None,
         max_attempts: int | None = None,
     ) -> dict[str, Any]:
-        """Submit a run of a flow that the workers' resolver knows."""
+        """Submit a run of a flow that the workers' resolver knows.
+
+        Args:
+            tag: Which workers may take it; the server's default when not given.
+            tags: Free labels.
+            idempotency_key: A repeat with the same key answers with the first run, where the server supports it.
+            timeout_sec: Seconds that the run may take.
+            max_attempts: How many workers may start it, one after the other.
+        """
         call = requests.submit(
-            flow_name, params, tag=tag, tags=tags, timeout_sec=timeout_sec, max_attempts=max_attempts
-        )
+            flow_name, params, tag=tag, tags=tags, idempotency_key=idempotency_key, timeout_sec=timeout_sec,
+            max_attempts=max_attempts,
+        )  # fmt: skip
         return cast(dict[str, Any], self._json(call))
 
     def submit_run_yaml(
@@ -113,12 +125,11 @@ class PyocoHttpClient:
         cursor: str | None = None,
         workflow_yaml_sha256: str | None = None,
     ) -> dict[str, Any]:
-        """Give a page of runs: ``items`` and ``next_cursor``. Pass ``cursor=""`` for the first one."""
-        call = requests.list_runs(
+        """Give a page of runs: ``items`` and ``next_cursor``."""
+        call = requests.list_page(
             full=full, status=status, flow=flow, tag=tag, limit=limit, updated_after=updated_after, cursor=cursor,
             workflow_yaml_sha256=workflow_yaml_sha256,
         )  # fmt: skip
-        call.options["params"].setdefault("cursor", "")  # an empty cursor asks for the page form
         return requests.as_page(self._json(call))
 
     def watch_run(
@@ -130,7 +141,7 @@ class PyocoHttpClient:
         timeout_sec: int | None = None,
         last_event_id: str | None = None,
     ) -> Iterator[dict[str, Any]]:
-        """Give a run's events, ``{"event", "data"}`` each, until it ends or the server's window does.
+        """Give a run's events, ``{"event", "data"}`` and where known ``"id"``, until it or the server's window ends.
 
         Args:
             since: Leave out snapshots not newer than this, in unix seconds.
@@ -141,15 +152,10 @@ class PyocoHttpClient:
             ApiError: there is no such run.
             CannotConnect: the connection broke.
         """
-        call = requests.run(
-            run_id, "/watch", include="records" if include_records else None, since=since, timeout_sec=timeout_sec
+        call = requests.watch(
+            run_id, include_records=include_records, since=since, timeout_sec=timeout_sec, last_event_id=last_event_id
         )
-        headers = {"Last-Event-ID": last_event_id} if last_event_id else {}
-        timeout = httpx2.Timeout(READ_TIMEOUT)
-        with (
-            self._errors(),
-            self._client.stream(call.method, call.path, headers=headers, timeout=timeout, **call.options) as response,
-        ):
+        with connection_errors(self._url), self._client.stream(call.method, call.path, **call.options) as response:
             if not response.is_success:
                 response.read()
                 check(response)
@@ -171,15 +177,17 @@ class PyocoHttpClient:
         snapshot = cast(dict[str, Any], self._json(requests.cancel(run_id, reason)))
         if not wait:
             return snapshot
-        deadline = time.monotonic() + (timeout_sec or 30)
+        deadline = time.monotonic() + (30 if timeout_sec is None else max(1, timeout_sec))
         while snapshot.get("status") not in TERMINAL:
             left = deadline - time.monotonic()
             if left <= 0:
                 raise TimeoutError(f"run {run_id} is still {snapshot.get('status')}")
             for received in self.watch_run(run_id, timeout_sec=max(1, min(600, round(left)))):
-                snapshot = received["data"].get("snapshot", snapshot)
-                if time.monotonic() > deadline:
+                snapshot = snapshot_of(received) or snapshot
+                if time.monotonic() > deadline or snapshot.get("status") in TERMINAL:
                     break
+            else:
+                time.sleep(min(EARLY_END_PAUSE, left))
         return snapshot
 
     def get_workers(
@@ -200,7 +208,7 @@ class PyocoHttpClient:
 
     def list_wheels(self) -> list[dict[str, Any]]:
         """List uploaded wheels."""
-        return cast(list[dict[str, Any]], self._json(Call("GET", "/wheels")))
+        return cast(list[dict[str, Any]], self._json(requests.wheels()))
 
     def list_wheel_history(
         self, *, limit: int | None = None, wheel_name: str | None = None, action: str | None = None
@@ -221,21 +229,14 @@ class PyocoHttpClient:
 
     def get_metrics(self) -> str:
         """Give the metrics' text."""
-        return self._send(Call("GET", "/metrics")).text
+        return self._send(requests.metrics()).text
 
     def _json(self, call: Call) -> Any:
-        return self._send(call).json()
+        return body_of(self._send(call))
 
     def _send(self, call: Call) -> httpx2.Response:
-        with self._errors():
+        with connection_errors(self._url):
             return check(self._client.request(call.method, call.path, **call.options))
-
-    @contextlib.contextmanager
-    def _errors(self) -> Iterator[None]:
-        try:
-            yield
-        except httpx2.TransportError as error:
-            raise CannotConnect(self._url, str(error) or type(error).__name__) from None
 
 
 __all__ = ["TERMINAL", "ApiError", "CannotConnect", "PyocoHttpClient"]

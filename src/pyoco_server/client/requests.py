@@ -1,11 +1,21 @@
 """What each call sends: pure functions that the two clients share."""
 
 import json
+import re
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote, urlsplit
 
+import httpx2
+
 from pyoco_server.errors import InvalidInput
+
+READ_TIMEOUT = 10.0
+"""Seconds without a byte after which a watch counts as broken; the server sends one at least every three."""
+
+_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_HEADER_VALUE = re.compile(r"[!-~]+([ \t]+[!-~]+)*")
+_DEEPEST = 20
 
 
 @dataclass(frozen=True)
@@ -17,23 +27,47 @@ class Call:
     options: dict[str, Any] = field(default_factory=dict)
 
 
+def client_options(base_url: str, api_key: str | None, api_key_header: str, timeout: float) -> dict[str, Any]:
+    """Give the arguments of ``httpx2.Client``; no message about them ever shows the key.
+
+    Raises:
+        InvalidInput: an address that is none or holds a password, or a key that no header can carry.
+    """
+    headers = {}
+    if api_key:
+        if not _HEADER_NAME.fullmatch(api_key_header):
+            raise InvalidInput(f"{api_key_header!r} is not the name of an HTTP header")
+        if not _HEADER_VALUE.fullmatch(api_key):
+            raise InvalidInput(
+                "the API key has characters that an HTTP header cannot carry",
+                hint="Copy the key alone, without line ends around it.",
+            )
+        headers[api_key_header] = api_key
+    return {"base_url": check_base_url(base_url), "headers": headers, "timeout": timeout}
+
+
 def check_base_url(url: str) -> str:
     """Return the server's URL in a form to build on.
 
     Raises:
-        InvalidInput: not http or https, or with a password in it.
+        InvalidInput: not http or https, or with a user or password in it.
     """
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    if "@" in url:  # before anything else, so that no message repeats a password
+        raise InvalidInput("the server's address holds a user name or password", hint="Pass a key instead: --api-key")
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and not (parts.query or parts.fragment)
+        usable = usable and parts.port != 0 and bool(httpx2.URL(url).host)
+    except (ValueError, httpx2.InvalidURL):
+        usable = False
+    if not usable:
         raise InvalidInput(f"the server's address {url!r} is not a URL", hint="Write it as http://127.0.0.1:8000")
-    if parts.username or parts.password:
-        raise InvalidInput("the server's address holds a password", hint="Pass a key with --api-key instead.")
     return url.rstrip("/")
 
 
 def submit(flow_name: str, params: dict[str, Any] | None, **options: Any) -> Call:
     """``POST /runs``."""
-    return Call("POST", "/runs", {"json": {"flow_name": flow_name, "params": params or {}, **_given(options)}})
+    return Call("POST", "/runs", _json({"flow_name": flow_name, "params": params or {}, **_given(options)}))
 
 
 def submit_yaml(workflow_yaml: str | bytes, flow_name: str, params: dict[str, Any] | None, **options: Any) -> Call:
@@ -41,49 +75,73 @@ def submit_yaml(workflow_yaml: str | bytes, flow_name: str, params: dict[str, An
     body = workflow_yaml.encode() if isinstance(workflow_yaml, str) else workflow_yaml
     form = {"flow_name": flow_name, **{name: str(value) for name, value in _given(options).items()}}
     if params:
-        form["params"] = json.dumps(params)
+        form["params"] = encode(params, "params")
     return Call("POST", "/runs/yaml", {"files": {"workflow": ("flow.yaml", body, "application/x-yaml")}, "data": form})
 
 
 def run(run_id: str, suffix: str = "", **query: Any) -> Call:
     """``GET /runs/{id}…``."""
-    return Call("GET", f"/runs/{quote(run_id, safe='')}{suffix}", {"params": _given(query)})
+    return Call("GET", f"/runs/{_part(run_id)}{suffix}", {"params": _given(query)})
+
+
+def watch(run_id: str, *, include_records: bool, last_event_id: str | None, **query: Any) -> Call:
+    """``GET /runs/{id}/watch``, with time-outs fit for a stream."""
+    call = run(run_id, "/watch", include="records" if include_records else None, **query)
+    headers = {"Last-Event-ID": last_event_id} if last_event_id else {}
+    return Call(call.method, call.path, {**call.options, "headers": headers, "timeout": httpx2.Timeout(READ_TIMEOUT)})
 
 
 def cancel(run_id: str, reason: str | None) -> Call:
     """``POST /runs/{id}/cancel``."""
-    return Call("POST", f"/runs/{quote(run_id, safe='')}/cancel", {"json": {"reason": reason}} if reason else {})
+    return Call("POST", f"/runs/{_part(run_id)}/cancel", _json({"reason": reason}) if reason else {})
 
 
 def list_runs(*, full: bool, **query: Any) -> Call:
-    """``GET /runs``."""
-    return Call("GET", "/runs", {"params": {**_given(query), **({"include": "full"} if full else {})}})
+    """``GET /runs``; an empty filter is none."""
+    return Call("GET", "/runs", {"params": {**_filled(query), **({"include": "full"} if full else {})}})
+
+
+def list_page(*, full: bool, **query: Any) -> Call:
+    """``GET /runs`` as a page: an empty cursor asks for that form."""
+    call = list_runs(full=full, **query)
+    return Call(call.method, call.path, {"params": {"cursor": "", **call.options["params"]}})
 
 
 def workers(**query: Any) -> Call:
     """``GET /workers``."""
-    return Call("GET", "/workers", {"params": _given(query)})
+    return Call("GET", "/workers", {"params": _filled(query)})
 
 
 def patch_worker(worker_id: str, hidden: bool) -> Call:
     """``PATCH /workers/{id}``."""
-    return Call("PATCH", f"/workers/{quote(worker_id, safe='')}", {"json": {"hidden": bool(hidden)}})
+    return Call("PATCH", f"/workers/{_part(worker_id)}", _json({"hidden": bool(hidden)}))
+
+
+def wheels() -> Call:
+    """``GET /wheels``."""
+    return Call("GET", "/wheels")
 
 
 def upload_wheel(filename: str, data: bytes, replace: bool, tags: list[str] | None) -> Call:
     """``POST /wheels``."""
-    form = {"replace": "true" if replace else "false", **({"tags": ",".join(tags)} if tags else {})}
+    labels = ",".join(tag.strip() for tag in tags or () if tag.strip())
+    form = {"replace": "true" if replace else "false", **({"tags": labels} if labels else {})}
     return Call("POST", "/wheels", {"files": {"wheel": (filename, data, "application/octet-stream")}, "data": form})
 
 
 def wheel_history(**query: Any) -> Call:
     """``GET /wheels/history``."""
-    return Call("GET", "/wheels/history", {"params": _given(query)})
+    return Call("GET", "/wheels/history", {"params": _filled(query)})
 
 
 def delete_wheel(name: str) -> Call:
     """``DELETE /wheels/{name}``."""
-    return Call("DELETE", f"/wheels/{quote(name, safe='')}")
+    return Call("DELETE", f"/wheels/{_part(name)}")
+
+
+def metrics() -> Call:
+    """``GET /metrics``."""
+    return Call("GET", "/metrics")
 
 
 def as_page(body: Any) -> dict[str, Any]:
@@ -91,5 +149,51 @@ def as_page(body: Any) -> dict[str, Any]:
     return body if isinstance(body, dict) else {"items": body, "next_cursor": None}
 
 
+def encode(value: Any, name: str) -> str:
+    """Write a value as JSON.
+
+    Args:
+        value: The value.
+        name: What to call it in an error.
+
+    Raises:
+        InvalidInput: JSON cannot carry it; the message names the piece.
+    """
+    try:
+        return json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidInput(
+            f"{_bad_piece(value, name)} cannot be sent as JSON: {error}",
+            hint="JSON knows text, finite numbers, true, false, null, lists and objects; in YAML, quote dates.",
+        ) from None
+
+
+def _bad_piece(value: Any, path: str) -> str:
+    """Give the path of the first piece that JSON cannot carry."""
+    pieces = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list | tuple) else ()
+    for key, piece in pieces:
+        try:
+            json.dumps(piece, allow_nan=False)
+        except (TypeError, ValueError, RecursionError):
+            deeper = f"{path}.{key}".removeprefix(".")
+            # A list that holds itself has no end.
+            return _bad_piece(piece, deeper) if deeper.count(".") < _DEEPEST else deeper
+    return path or "the request"
+
+
+def _json(body: dict[str, Any]) -> dict[str, Any]:
+    return {"content": encode(body, ""), "headers": {"Content-Type": "application/json"}}
+
+
+def _part(name: str) -> str:
+    if name in ("", ".", ".."):  # would make another path of it
+        raise InvalidInput(f"{name!r} is not a name or id")
+    return quote(name, safe="")
+
+
 def _given(options: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if value is not None and value != ""}
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _filled(query: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in query.items() if value is not None and value != ""}

@@ -13,27 +13,32 @@ from pyoco_server.gateway.state import Gateway
 from pyoco_server.settings import Settings
 
 
-def create_app(settings: Settings) -> FastAPI:
+def create_app(settings: Settings | None = None) -> FastAPI:
     """Make the gateway. It starts whether or not NATS is there, and is well as soon as NATS is.
 
     Args:
-        settings: The settings.
+        settings: The settings; read from the environment when not given.
+
+    Raises:
+        InvalidSetting: the environment cannot be read.
     """
-
-    @contextlib.asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        gateway = Gateway(settings)
-        app.state.gateway = gateway
-        await gateway.start()
-        try:
-            yield
-        finally:
-            await gateway.stop()
-
-    app = FastAPI(title="pyoco-server", version=__version__, lifespan=lifespan)
+    settings = settings or Settings.from_env()
+    app = FastAPI(title="pyoco-server", version=__version__, lifespan=_lifespan)
+    app.state.settings = settings
     problems.install(app)
     app.add_middleware(BodyLimit, largest=max(settings.max_run_snapshot_bytes, settings.workflow_yaml_max_bytes))
     for module in (system, submissions, watch, runs, workers, dashboard):
         app.include_router(module.router)
     dashboard.mount_static(app)
     return app
+
+
+@contextlib.asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    gateway = Gateway(app.state.settings)
+    app.state.gateway = gateway
+    await gateway.start()
+    try:
+        yield
+    finally:
+        await gateway.stop()

@@ -44,15 +44,23 @@ class IndexFile:
             self.connection = _open(str(path))
         except sqlite3.DatabaseError as error:
             log.warning("the index file is broken; building it anew", path=str(path), reason=str(error))
-            for suffix in ("", "-wal", "-shm"):
-                Path(f"{path}{suffix}").unlink(missing_ok=True)
-            self.connection = _open(str(path))
+            self.connection = self._anew(path)
 
     def close(self) -> None:
         """Close the database and let go of the file."""
         with contextlib.suppress(sqlite3.Error):
             self.connection.close()
         self._release()
+
+    def _anew(self, path: Path) -> sqlite3.Connection:
+        try:
+            for suffix in ("", "-wal", "-shm"):
+                Path(f"{path}{suffix}").unlink(missing_ok=True)
+            return _open(str(path))
+        except (OSError, sqlite3.DatabaseError) as error:
+            log.warning("the index file cannot be made; using a temporary one", path=str(path), reason=str(error))
+            self._release()
+            return _open("")
 
     def _release(self) -> None:
         if self._lock is not None:

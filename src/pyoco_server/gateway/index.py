@@ -17,6 +17,7 @@ import structlog
 
 from pyoco_server.errors import InvalidInput
 from pyoco_server.gateway.database import IndexFile
+from pyoco_server.gateway.records import number, parse
 from pyoco_server.model.snapshot import summary
 from pyoco_server.store.feed import Change
 
@@ -48,6 +49,12 @@ class Mailbox:
     arrived: Event = field(default_factory=Event)
     latest: tuple[bytes | None, int] | None = None
 
+    def put(self, value: bytes | None, revision: int) -> None:
+        """Leave a record; an older one than is there already is dropped."""
+        if self.latest is None or revision >= self.latest[1]:
+            self.latest = (value, revision)
+            self.arrived.set()
+
     def take(self) -> tuple[bytes | None, int] | None:
         """Fetch what arrived: the record (``None``: removed) and its revision."""
         latest, self.latest = self.latest, None
@@ -77,12 +84,25 @@ class RunIndex:
 
     def clear(self) -> None:
         """Forget everything: the bucket was made anew."""
-        self._db.execute("DELETE FROM runs")
-        self._db.execute("DELETE FROM meta")
-        self.revision = 0
+        with self._transaction():
+            self._db.execute("DELETE FROM runs")
+            self._db.execute("DELETE FROM meta")
+        self.revision, self.identity = 0, None
+        for mailboxes in self._mailboxes.values():
+            for mailbox in mailboxes:
+                mailbox.latest = None  # its revision belongs to the old bucket
+                mailbox.put(None, 0)
 
     def apply(self, changes: list[Change], identity: str | None = None) -> None:
-        """Take in changes, together with how far they reach."""
+        """Take in changes.
+
+        Args:
+            changes: In order.
+            identity: The bucket's, when they come from its feed: how far they reach is then kept with them.
+
+        Raises:
+            sqlite3.Error: the file cannot be written; nothing of the changes was taken in.
+        """
         rows = []
         removed = []
         for change in changes:
@@ -92,18 +112,27 @@ class RunIndex:
             row = _row(change)
             if row is not None:
                 rows.append(row)
-        self._db.execute("BEGIN")
-        self._db.executemany(_UPSERT, rows)
-        self._db.executemany("DELETE FROM runs WHERE run_id=? AND revision<?", removed)
-        if identity is not None:
+        with self._transaction():
+            self._db.executemany(_UPSERT, rows)
+            self._db.executemany("DELETE FROM runs WHERE run_id=? AND revision<?", removed)
+            if identity is not None and changes:
+                meta = [("revision", str(changes[-1].revision)), ("identity", identity)]
+                self._db.executemany("INSERT OR REPLACE INTO meta VALUES (?,?)", meta)
+        if identity is not None and changes:
             self.revision, self.identity = changes[-1].revision, identity
-            meta = [("revision", str(self.revision)), ("identity", identity)]
-            self._db.executemany("INSERT OR REPLACE INTO meta VALUES (?,?)", meta)
-        self._db.execute("COMMIT")
         for change in changes:
             for mailbox in self._mailboxes.get(change.key, ()):
-                mailbox.latest = (change.value, change.revision)
-                mailbox.arrived.set()
+                mailbox.put(change.value, change.revision)
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._db.execute("BEGIN")
+        try:
+            yield
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
+        self._db.execute("COMMIT")
 
     def list(
         self, where: RunFilter, *, updated_after: float | None, cursor: str | None, limit: int
@@ -151,19 +180,14 @@ class RunIndex:
 
 def _row(change: Change) -> tuple[Any, ...] | None:
     """Give a record's row. Other programs write records too: what is missing or odd is left empty."""
-    try:
-        snapshot = pydantic_core.from_json(change.value or b"")
-        shown = {**summary(snapshot), "run_id": change.key}
-        updated_at = float(snapshot.get("updated_at") or 0.0)
-    except (ValueError, TypeError, AttributeError) as error:
-        log.warning("a run's record cannot be indexed", run_id=change.key, reason=str(error))
+    snapshot = parse(change.value or b"")
+    if snapshot is None:
+        log.warning("a run's record cannot be indexed", run_id=change.key)
         return None
-    texts = [
-        shown[name] if isinstance(shown[name], str) else None for name in ("status", "flow_name", "tag", "tenant_id")
-    ]
-    return (
-        change.key, change.revision, updated_at, *texts, _text(snapshot.get("workflow_yaml_sha256")), json.dumps(shown),
-    )  # fmt: skip
+    updated_at = number(snapshot.get("updated_at"))
+    shown = {**summary(snapshot), "run_id": change.key, "updated_at": updated_at}
+    texts = [_text(shown[name]) for name in ("status", "flow_name", "tag", "tenant_id", "workflow_yaml_sha256")]
+    return (change.key, change.revision, updated_at, *texts, pydantic_core.to_json(shown).decode())
 
 
 def _text(value: Any) -> str | None:
@@ -181,7 +205,8 @@ def _read_cursor(cursor: str) -> tuple[float, str]:
         updated_at, run_id = float(raw["u"]), raw["r"]
         if not math.isfinite(updated_at) or not isinstance(run_id, str):
             raise ValueError
-    except (ValueError, TypeError, KeyError, binascii.Error):
+        run_id.encode()  # half of a surrogate pair cannot be asked for
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError, binascii.Error):
         raise InvalidInput(
             "cursor: not a cursor of this server", hint="Pass on next_cursor of the page before, unchanged."
         ) from None

@@ -29,19 +29,38 @@ class BodyLimit:
         if length.isdigit() and int(length) > self._limit:
             await self._refuse(scope, receive, send)
             return
-        left = self._limit
-
-        async def counted() -> Message:
-            nonlocal left
-            message = await receive()
-            left -= len(message.get("body", b""))
-            # A body without a length that does not end is cut off like a client that went away.
-            return message if left >= 0 else {"type": "http.disconnect"}
-
-        await self._app(scope, counted, send)
+        exchange = _Exchange(self._limit, receive, send)
+        await self._app(scope, exchange.receive, exchange.send)
+        if exchange.exceeded and not exchange.answered:
+            await self._refuse(scope, receive, send)
 
     async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
         error = TooLarge(f"the request's body is larger than {self._limit} bytes")
         await problem(error.http_status, error.message, error.code, "Pass large data by its address.")(
             scope, receive, send
         )
+
+
+class _Exchange:
+    """Counts a body that did not tell its length; beyond the limit the app reads no more, and its answer is dropped."""
+
+    def __init__(self, limit: int, receive: Receive, send: Send) -> None:
+        self._left = limit
+        self._receive = receive
+        self._send = send
+        self.exceeded = False
+        self.answered = False
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        self._left -= len(message.get("body", b""))
+        if self._left >= 0:
+            return message
+        self.exceeded = True
+        return {"type": "http.disconnect"}
+
+    async def send(self, message: Message) -> None:
+        if self.exceeded and not self.answered:
+            return  # the app took the cut for a client that went away
+        self.answered = True
+        await self._send(message)

@@ -3,7 +3,6 @@
 import uuid
 from typing import Any
 
-import pydantic_core
 import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -11,11 +10,18 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from pyoco_server.errors import PyocoError
+from pyoco_server.model.text import clean_value
 
 log = structlog.get_logger(__name__)
 
 _SERVER_FAULT = 500
 _UNREADABLE = 400
+_NOT_FOUND = 404
+_NOT_ALLOWED = 405
+_SHOWN_ITEMS = 20
+_SHOWN_CHARACTERS = 200
+_SHOWN_DEPTH = 8
+_SHOWN_BYTES = 1 << 20
 
 
 def install(app: FastAPI) -> None:
@@ -26,48 +32,74 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _unknown)
 
 
-def problem(status: int, detail: Any, code: str, hint: str = "", headers: Any = None) -> JSONResponse:
-    """Make an error's answer."""
+def problem(
+    status: int, detail: Any, code: str, hint: str = "", *, headers: Any = None, cause: Exception | None = None
+) -> JSONResponse:
+    """Make an error's answer; one that is our fault is logged under the ``trace_id`` that the caller sees.
+
+    Args:
+        status: HTTP status.
+        detail: A sentence, or FastAPI's list.
+        code: Stable name of the error.
+        hint: What to do.
+        headers: Further headers.
+        cause: An exception that nobody expected; its traceback is logged.
+    """
     body: dict[str, Any] = {"detail": detail, "code": code, "hint": hint}
     if status >= _SERVER_FAULT:
         body["trace_id"] = uuid.uuid4().hex
-        log.warning("request failed", status=status, code=code, reason=detail, err_id=body["trace_id"])
+        tell = log.warning if cause is None else log.error
+        tell("request failed", status=status, code=code, reason=detail, err_id=body["trace_id"], exc_info=cause)
     return JSONResponse(body, status, headers=headers)
 
 
 async def _known(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, PyocoError)  # noqa: S101 - registered for this class
-    return problem(error.http_status, error.message, error.code, error.hint)
+    # A message may quote what the caller sent.
+    return problem(error.http_status, _clean(error.message), error.code, _clean(error.hint))
 
 
 async def _invalid(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for this class
     items = [{key: item[key] for key in ("type", "loc", "msg", "input") if key in item} for item in error.errors()]
-    plain = pydantic_core.to_jsonable_python(items, fallback=repr, inf_nan_mode="strings")
+    plain = clean_value(_shorten(items), _SHOWN_BYTES)
     first = items[0]
     where = ".".join(str(part) for part in first["loc"])
-    return problem(422, _shorten(plain), "invalid_input", f"{where}: {first['msg']}")
+    return problem(422, plain, "invalid_input", _clean(f"{where}: {first['msg']}"))
 
 
 async def _http(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)  # noqa: S101 - registered for this class
     if error.status_code == _UNREADABLE:  # FastAPI's word for a body that is no UTF-8, or no form
         return problem(422, "the request's body cannot be read", "invalid_input", "Send JSON in UTF-8, or a form.")
-    code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, f"http_{error.status_code}")
-    return problem(error.status_code, error.detail, code, headers=error.headers)
+    code, hint = f"http_{error.status_code}", ""
+    if error.status_code == _NOT_FOUND:
+        code, hint = "not_found", "GET /openapi.json lists every path."
+    elif error.status_code == _NOT_ALLOWED:
+        code, hint = "method_not_allowed", "GET /openapi.json lists every path and its methods."
+    return problem(error.status_code, error.detail, code, hint, headers=error.headers)
 
 
 async def _unknown(_: Request, error: Exception) -> JSONResponse:
-    log.error("a request raised what nobody expected", exc_info=error)
-    return problem(500, "internal error", "internal_error", "The server's log has more under this trace_id.")
+    hint = "The server's log has more under this trace_id."
+    return problem(500, "internal error", "internal_error", hint, cause=error)
 
 
-def _shorten(value: Any) -> Any:
-    """Cut what a caller sent back to a size fit for an error, and to characters that JSON can carry."""
+def _clean(text: str) -> str:
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def _shorten(value: Any, depth: int = _SHOWN_DEPTH) -> Any:
+    """Cut what a caller sent back to a size fit for an error."""
     if isinstance(value, str):
-        return value[:200].encode("utf-8", "replace").decode("utf-8")
-    if isinstance(value, list):
-        return [_shorten(item) for item in value[:20]]
+        return _clean(value[:_SHOWN_CHARACTERS])
+    if isinstance(value, (list, tuple, dict)) and not depth:
+        return "…"
+    if isinstance(value, (list, tuple)):
+        return [_shorten(item, depth - 1) for item in value[:_SHOWN_ITEMS]]
     if isinstance(value, dict):
-        return {str(key)[:100]: _shorten(item) for key, item in list(value.items())[:20]}
+        return {
+            _clean(str(key)[:_SHOWN_CHARACTERS]): _shorten(item, depth - 1)
+            for key, item in list(value.items())[:_SHOWN_ITEMS]
+        }
     return value

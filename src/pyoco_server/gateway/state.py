@@ -1,12 +1,13 @@
 """What the routes share: the store, the index, and the tasks that keep them fresh."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Annotated, cast
 
 import structlog
 from fastapi import Depends, Request
 
-from pyoco_server.errors import PyocoError, StoreUnavailable
+from pyoco_server.errors import StoreUnavailable
 from pyoco_server.gateway.index import RunIndex
 from pyoco_server.gateway.validation import FlowChecker
 from pyoco_server.gateway.worker_index import WorkerIndex
@@ -14,7 +15,7 @@ from pyoco_server.settings import Settings
 from pyoco_server.store import topology
 from pyoco_server.store.connection import Connection
 from pyoco_server.store.control import ControlChannel
-from pyoco_server.store.feed import BucketFeed
+from pyoco_server.store.feed import BucketFeed, Change
 from pyoco_server.store.flows import FlowStore
 from pyoco_server.store.queue import JobQueue
 from pyoco_server.store.runs import RunStore
@@ -25,6 +26,9 @@ log = structlog.get_logger(__name__)
 
 _CATCH_UP_SEC = 5.0
 _RETRY_SEC = 0.5
+_RESTART_SEC = 2.0
+_LOOK_AGAIN_SEC = 60.0
+"""How often the streams are looked at without a cause: somebody may have removed one."""
 _RESTART_SEC = 2.0
 
 
@@ -44,7 +48,8 @@ class Gateway:
         self.index = RunIndex(settings.state_dir, settings.runs_kv_bucket)
         self.stopping = asyncio.Event()
         """Set when the server stops; open streams end then."""
-        self._ready = asyncio.Event()
+        self._made = asyncio.Event()
+        self._look = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self.run_feed = BucketFeed(
             self.connection,
@@ -54,7 +59,7 @@ class Gateway:
             start_after=self.index.revision,
             identity=self.index.identity,
         )
-        self._worker_feed = BucketFeed(
+        self.worker_feed = BucketFeed(
             self.connection,
             settings.workers_kv_bucket,
             on_changes=self.worker_index.apply,
@@ -64,14 +69,18 @@ class Gateway:
     async def start(self) -> None:
         """Connect in the background; NATS may come later."""
         await self.connection.start()
-        self.connection.reconnected.append(self._ensure_again)
-        self._tasks = [asyncio.create_task(self._follow(), name="index")]
+        self.connection.reconnected.append(self._look_again)
+        self._tasks = [
+            asyncio.create_task(self._keep_streams(), name="streams"),
+            asyncio.create_task(self._follow(self.run_feed, lambda: self.index.revision), name="run-index"),
+            asyncio.create_task(self._follow(self.worker_feed, lambda: 0), name="worker-index"),
+        ]
 
     async def stop(self) -> None:
         """Let go of everything."""
         self.stopping.set()
         self.run_feed.stop()
-        self._worker_feed.stop()
+        self.worker_feed.stop()
         if self._tasks:
             _, late = await asyncio.wait(self._tasks, timeout=5)
             for task in late:
@@ -85,42 +94,61 @@ class Gateway:
         Raises:
             StoreUnavailable: NATS is away, or the index is still being built.
         """
-        _ = self.connection.client
-        if not self.run_feed.caught_up.is_set():
-            await first_event(_CATCH_UP_SEC, self.run_feed.caught_up, self.stopping)
-            if not self.run_feed.caught_up.is_set():
-                raise StoreUnavailable("the index of runs is still being built", hint="Try again in a few seconds.")
+        await self._caught_up(self.run_feed, "runs")
         return self.index
 
-    def _apply_runs(self, changes: list) -> None:  # type: ignore[type-arg]
+    async def fresh_workers(self) -> WorkerIndex:
+        """Give the workers, once every stored one has been seen.
+
+        Raises:
+            StoreUnavailable: NATS is away, or the workers are still being read.
+        """
+        await self._caught_up(self.worker_feed, "workers")
+        return self.worker_index
+
+    async def _caught_up(self, feed: BucketFeed, what: str) -> None:
+        _ = self.connection.client  # raises at once when NATS is away
+        if not feed.caught_up.is_set():
+            await first_event(_CATCH_UP_SEC, feed.caught_up, self.stopping)
+            if not feed.caught_up.is_set():
+                raise StoreUnavailable(f"the index of {what} is still being built", hint="Try again in a few seconds.")
+
+    def _apply_runs(self, changes: list[Change]) -> None:
         self.index.apply(changes, self.run_feed.identity)
 
-    async def _follow(self) -> None:
-        """Make what is missing in NATS, then follow both buckets."""
+    async def _keep_streams(self) -> None:
+        """Make what is missing in NATS, at the start and after each of its returns: the store may be a fresh one."""
         while not self.stopping.is_set():
+            self._look.clear()
             try:
                 await topology.ensure(self.connection)
-                break
-            except StoreUnavailable:
+            except StoreUnavailable as error:
+                log.debug("the streams cannot be checked yet", reason=error.message)
                 await first_event(_RETRY_SEC if self.connection.is_up else 0.05, self.stopping)
-        await asyncio.gather(self._keep(self.run_feed), self._keep(self._worker_feed))
+                continue
+            self._made.set()
+            await first_event(_LOOK_AGAIN_SEC, self._look, self.stopping)
 
-    async def _keep(self, feed: BucketFeed) -> None:
-        """Run a feed, and run it again should it fail for a reason that nobody thought of."""
+    async def _look_again(self) -> None:
+        self._look.set()
+
+    async def _follow(self, feed: BucketFeed, seen: Callable[[], int]) -> None:
+        """Follow a bucket; whatever goes wrong, lists come back to life.
+
+        Args:
+            feed: The feed.
+            seen: Tells the last revision that was taken in, from where to go on after a failure.
+        """
+        while not self._made.is_set() and not self.stopping.is_set():
+            await first_event(_LOOK_AGAIN_SEC, self._made, self.stopping)
         while not self.stopping.is_set():
             try:
                 await feed.run()
-            except Exception as error:
-                log.error("the index failed; following the bucket anew", exc_info=error)
-                feed.caught_up.clear()  # lists answer 503 meanwhile
+            except Exception:  # a full disk, a bug: it is logged, and /ready tells of it meanwhile
+                log.exception("following a bucket failed; starting over")
+                feed.caught_up.clear()
+                feed.revision = seen()
                 await first_event(_RESTART_SEC, self.stopping)
-
-    async def _ensure_again(self) -> None:
-        """NATS may have come back with an empty store."""
-        try:
-            await topology.ensure(self.connection)
-        except PyocoError as error:
-            log.warning("the streams could not be checked after NATS's return", reason=error.message)
 
 
 def _gateway(request: Request) -> Gateway:

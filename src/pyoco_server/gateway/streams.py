@@ -1,22 +1,25 @@
 """One watch of one run: fed by the index, never by polling."""
 
-import json
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from typing import Any
 
+import pydantic_core
 from sse_starlette.event import ServerSentEvent
 
 from pyoco_server.errors import RunNotFound, StoreUnavailable
 from pyoco_server.gateway.index import Mailbox
+from pyoco_server.gateway.records import number, readable
 from pyoco_server.gateway.routes.runs import read_record, with_worker
 from pyoco_server.gateway.state import Gateway
 from pyoco_server.model.run import RunStatus
-from pyoco_server.model.snapshot import public
 from pyoco_server.waiting import first_event
 
 _HEARTBEAT_SEC = 2.0
 """Existing clients give up after five seconds of silence."""
+_READ_SEC = 0.5
+"""How long a heartbeat may wait for a read of the record."""
 _TERMINAL = {status.value for status in RunStatus if status.is_terminal}
 
 
@@ -39,53 +42,69 @@ class Watch:
         self._run_id = run_id
         self._records = records
         self._since = since
-        self._revision = seen_revision
+        self._seen = seen_revision
+        self._revision = 0
         self._deadline = time.monotonic() + timeout_sec
         self._ended = False
+        self._must_read = True
+        self._reading: asyncio.Task[tuple[bytes, int]] | None = None
 
     async def events(self) -> AsyncIterator[ServerSentEvent]:
         """Give the events, the first one at once."""
         with self._here.index.subscribe(self._run_id) as mailbox:
-            yield await self._first() or self._heartbeat()
-            while not self._ended and not self._here.stopping.is_set():
-                left = self._deadline - time.monotonic()
-                if left <= 0:
-                    return
-                await first_event(min(left, _HEARTBEAT_SEC), mailbox.arrived, self._here.stopping)
-                event = self._next(mailbox)
-                if event is not None:
-                    yield event
-                elif not self._here.stopping.is_set():
-                    yield self._heartbeat()
+            try:
+                yield await self._read() or self._heartbeat()
+                while not self._ended and not self._here.stopping.is_set():
+                    left = self._deadline - time.monotonic()
+                    if left <= 0:
+                        return
+                    await first_event(min(left, _HEARTBEAT_SEC), mailbox.arrived, self._here.stopping)
+                    event = await self._next(mailbox)
+                    if event is not None or not self._here.stopping.is_set():
+                        yield event or self._heartbeat()
+            finally:
+                if self._reading is not None:
+                    self._reading.cancel()
 
-    async def _first(self) -> ServerSentEvent | None:
+    async def _next(self, mailbox: Mailbox) -> ServerSentEvent | None:
+        latest = mailbox.take()
+        if latest is not None:
+            raw, revision = latest
+            if raw is not None:
+                return self._snapshot(raw, revision)
+            # Removed, or the whole bucket was made anew: the record itself tells.
+            self._revision, self._must_read = 0, True
+        return await self._read() if self._must_read else None
+
+    async def _read(self) -> ServerSentEvent | None:
+        """Read the record; heartbeats go on while NATS does not answer, and the next round reads on."""
+        if self._reading is None:
+            self._reading = asyncio.create_task(read_record(self._here, self._run_id), name="watch-read")
+        await asyncio.wait({self._reading}, timeout=_READ_SEC)
+        if not self._reading.done():
+            return None
+        reading, self._reading = self._reading, None
         try:
-            raw, revision = await read_record(self._here, self._run_id)
+            raw, revision = reading.result()
         except RunNotFound:
             self._ended = True
             return None
         except StoreUnavailable:
-            return None  # heartbeats go on, and the index brings the next snapshot when NATS is back
-        return self._snapshot(raw, revision)
-
-    def _next(self, mailbox: Mailbox) -> ServerSentEvent | None:
-        latest = mailbox.take()
-        if latest is None:
             return None
-        raw, revision = latest
-        if raw is None:
-            self._ended = True  # removed by retention
-            return None
+        self._must_read = False
         return self._snapshot(raw, revision)
 
     def _snapshot(self, raw: bytes, revision: int) -> ServerSentEvent | None:
-        snapshot = public(raw, records=self._records)
-        self._ended = snapshot.get("status") in _TERMINAL
-        known = revision <= self._revision and not self._ended
-        old = self._since is not None and (snapshot.get("updated_at") or 0.0) <= self._since
-        if known or old:
+        if revision <= self._revision:
             return None
         self._revision = revision
+        snapshot = readable(self._run_id, raw, records=self._records)
+        if snapshot is None:
+            return None
+        self._ended = snapshot.get("status") in _TERMINAL
+        old = self._since is not None and number(snapshot.get("updated_at")) <= self._since
+        if old or revision == self._seen:
+            return None
         data = {"run_id": self._run_id, "snapshot": with_worker(self._here, snapshot), "ts": time.time()}
         return _event("snapshot", data, str(revision))
 
@@ -94,4 +113,4 @@ class Watch:
 
 
 def _event(name: str, data: dict[str, Any], event_id: str | None) -> ServerSentEvent:
-    return ServerSentEvent(json.dumps(data, separators=(",", ":")), event=name, id=event_id)
+    return ServerSentEvent(pydantic_core.to_json(data).decode(), event=name, id=event_id, sep="\n")

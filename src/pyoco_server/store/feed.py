@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import structlog
 from nats.aio.msg import Msg
 from nats.js import api
+from nats.js.errors import NotFoundError
 
 from pyoco_server.errors import StoreUnavailable
 from pyoco_server.store.connection import Connection
@@ -74,9 +75,9 @@ class BucketFeed:
         while not self._stop.is_set():
             try:
                 await self._follow()
-            except StoreUnavailable as error:
+            except (StoreUnavailable, NotFoundError) as error:  # not found: the stream is still to be made (again)
                 self.caught_up.clear()
-                log.debug("the feed waits for NATS", stream=self._stream, reason=error.message)
+                log.debug("the feed waits for NATS", stream=self._stream, reason=str(error))
                 await first_event(_RETRY, self._stop)
 
     def stop(self) -> None:

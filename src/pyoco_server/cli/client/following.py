@@ -4,64 +4,111 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from pyoco_server.client.answers import ApiError, CannotConnect
-from pyoco_server.client.http import TERMINAL, PyocoHttpClient
+from pyoco_server.client.answers import TERMINAL, snapshot_of
+from pyoco_server.client.errors import ApiError, CannotConnect
+from pyoco_server.client.http import PyocoHttpClient
 
 EXIT_CODES = {"COMPLETED": 0, "FAILED": 3, "CANCELLED": 8}
 _GIVE_UP_SEC = 30.0
-_LONGEST_PAUSE = 3.0
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 3.0
 _WINDOW_SEC = 600
-_BUSY = 503
+_AWAY = {502, 503, 504}
+"""A server or a proxy that says: not now."""
+
+
+class _Patience:
+    """How long to bear a server that is away.
+
+    Args:
+        deadline: Monotonic time at which it ends in any case; ``None`` for no limit.
+    """
+
+    def __init__(self, deadline: float | None) -> None:
+        self._deadline = deadline
+        self.renew()
+
+    def renew(self) -> None:
+        """The server is there."""
+        self._away_since: float | None = None
+        self._next = _FIRST_PAUSE
+
+    def bear(self, error: CannotConnect | ApiError) -> None:
+        """Pause before the next try, or raise what has gone on for too long."""
+        if isinstance(error, ApiError) and error.status not in _AWAY:
+            raise error
+        self._away_since = self._away_since or time.monotonic()
+        if time.monotonic() - self._away_since >= _GIVE_UP_SEC:
+            raise error
+        self.pause()
+
+    def pause(self) -> None:
+        """Wait, each time longer, never past the deadline."""
+        left = _LONGEST_PAUSE if self._deadline is None else max(0.0, self._deadline - time.monotonic())
+        time.sleep(min(self._next, left))
+        self._next = min(self._next * 2, _LONGEST_PAUSE)
 
 
 def follow(
-    client: PyocoHttpClient, run_id: str, *, records: bool, since: float | None, timeout_sec: float | None
+    client: PyocoHttpClient,
+    run_id: str,
+    *,
+    records: bool = False,
+    since: float | None = None,
+    timeout_sec: float | None = None,
+    reached: bool = False,
 ) -> Iterator[dict[str, Any]]:
     """Give a run's events until the one with its terminal snapshot.
 
     Args:
         timeout_sec: Seconds for all of it; ``None`` for no limit.
+        reached: Whether the server has answered before. If not, a failing first try is the answer: an address that
+            never worked is not worth waiting for.
 
     Raises:
         TimeoutError: the time is over and the run still runs.
         CannotConnect: the server was away for 30 seconds.
+        ApiError: there is no such run, or the server refused.
     """
-    deadline = time.monotonic() + timeout_sec if timeout_sec else None
+    deadline = None if timeout_sec is None else time.monotonic() + timeout_sec
+    patience = _Patience(deadline)
     seen: str | None = None
-    away_since: float | None = None
-    pause = 0.2
     while True:
-        left = deadline - time.monotonic() if deadline else _WINDOW_SEC
+        left = _WINDOW_SEC if deadline is None else deadline - time.monotonic()
         if left <= 0:
             raise TimeoutError(f"run {run_id} has not ended within {timeout_sec:g} s")
+        window = max(1, min(_WINDOW_SEC, round(left)))
+        opened = time.monotonic()
         try:
-            window = max(1, min(_WINDOW_SEC, round(left)))
             for event in client.watch_run(
                 run_id, include_records=records, since=since, timeout_sec=window, last_event_id=seen
             ):
-                away_since, pause = None, 0.2
+                reached = True
+                patience.renew()
                 seen = event.get("id", seen)
                 yield event
-                if (event["data"].get("snapshot") or {}).get("status") in TERMINAL:
+                if snapshot_of(event).get("status") in TERMINAL:
                     return
-                if deadline and time.monotonic() > deadline:
+                if deadline is not None and time.monotonic() >= deadline:
                     break
             # The window is over; with --since the terminal snapshot itself may have been left out.
-            if client.get_run(run_id)["status"] in TERMINAL:
+            if client.get_run(run_id).get("status") in TERMINAL:
                 since = seen = None
         except (CannotConnect, ApiError) as error:
-            if isinstance(error, ApiError) and error.status != _BUSY:
+            if not reached:
                 raise
-            away_since = away_since or time.monotonic()
-            if time.monotonic() - away_since > _GIVE_UP_SEC:
-                raise
-            time.sleep(pause)
-            pause = min(pause * 2, _LONGEST_PAUSE)
+            patience.bear(error)
+            continue
+        if time.monotonic() - opened < 1:
+            patience.pause()  # a server that is stopping ends its streams at once
 
 
 def wait_for_end(client: PyocoHttpClient, run_id: str, timeout_sec: float | None) -> dict[str, Any]:
-    """Wait for a run's end; its terminal snapshot is the answer."""
+    """Wait for the end of a run that the server knows; its terminal snapshot is the answer.
+
+    Raises:
+        As ``follow`` does.
+    """
     snapshot: dict[str, Any] = {}
-    for event in follow(client, run_id, records=False, since=None, timeout_sec=timeout_sec):
-        snapshot = event["data"].get("snapshot") or snapshot
+    for event in follow(client, run_id, timeout_sec=timeout_sec, reached=True):
+        snapshot = snapshot_of(event) or snapshot
     return snapshot

@@ -7,15 +7,31 @@ from pyoco_server.client.http import PyocoHttpClient
 
 pass_client = click.make_pass_decorator(PyocoHttpClient)
 
+_EPILOG = """\b
+Example:
+  pyoco-client submit-yaml --workflow-file flow.yaml --flow-name main --tag cpu --wait
 
-@click.group(
-    epilog="Exit codes: 0 ok, 1 refused, 3 run FAILED, 4 key, 5 not found, 6 conflict, 7 no server, 8 run CANCELLED, "
-    '124 time-out. Completion for bash: eval "$(_PYOCO_CLIENT_COMPLETE=bash_source pyoco-client)"'
-)
+\b
+Exit codes:
+  0 ok, or the run COMPLETED    1 refused, or bad input     3 the run FAILED
+  4 API key missing or wrong    5 no such run or worker     6 conflict
+  7 server not reachable        8 the run was CANCELLED     124 timed out
+  130 Ctrl-C
+
+\b
+Shell completion for bash (for zsh: zsh_source):
+  eval "$(_PYOCO_CLIENT_COMPLETE=bash_source pyoco-client)"
+"""
+
+
+@click.group(epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__)
-@click.option("--server", envvar="PYOCO_SERVER", default="http://127.0.0.1:8000", show_default=True, show_envvar=True)
+@click.option(
+    "--server", envvar="PYOCO_SERVER", default="http://127.0.0.1:8000", show_default=True, show_envvar=True,
+    help="Address of the server.",
+)  # fmt: skip
 @click.option("--api-key", envvar="PYOCO_API_KEY", show_envvar=True, help="Key, where the server asks for one.")
-@click.option("--api-key-header", default="X-API-Key", show_default=True)
+@click.option("--api-key-header", default="X-API-Key", show_default=True, help="Header that carries the key.")
 @click.pass_context
 def command(context: click.Context, server: str, api_key: str | None, api_key_header: str) -> None:
     """Submit runs to a pyoco-server and look at them."""

@@ -5,26 +5,29 @@ from typing import Any
 
 import click
 
-from pyoco_server.cli.client.following import EXIT_CODES, follow
+from pyoco_server.cli.client.following import EXIT_CODES, follow, wait_for_end
 from pyoco_server.cli.client.root import pass_client
 from pyoco_server.cli.output import RUN_COLUMNS, print_json, print_table
+from pyoco_server.client.answers import TERMINAL, snapshot_of
 from pyoco_server.client.http import PyocoHttpClient
 
 
 def _list_options(function: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
-        click.option("--output", type=click.Choice(["json", "table"]), default="json", show_default=True),
+        click.option(
+            "--output", type=click.Choice(["json", "table"]), default="json", show_default=True, help="How to print."
+        ),
         click.option("--limit", type=click.IntRange(1, 200), help="How many at most."),
         click.option("--full", is_flag=True, help="Whole snapshots with task records."),
-        click.option("--tag"),
-        click.option("--flow", help="Flow name."),
-        click.option("--status", help="PENDING, RUNNING, COMPLETED, FAILED, CANCELLING or CANCELLED."),
+        click.option("--tag", help="Only this tag."),
+        click.option("--flow", help="Only this flow name."),
+        click.option("--status", help="Only this one: PENDING, RUNNING, COMPLETED, FAILED, CANCELLING, CANCELLED."),
     ):
         function = option(function)
     return function
 
 
-@click.command()
+@click.command(epilog="Example: pyoco-client get <run_id> --records")
 @click.argument("run_id")
 @click.option("--records", is_flag=True, help="With inputs, outputs and errors of its tasks.")
 @pass_client
@@ -33,7 +36,7 @@ def get(client: PyocoHttpClient, /, run_id: str, records: bool) -> None:
     print_json(client.get_run_with_records(run_id) if records else client.get_run(run_id))
 
 
-@click.command()
+@click.command(epilog="Example: pyoco-client tasks <run_id>")
 @click.argument("run_id")
 @pass_client
 def tasks(client: PyocoHttpClient, /, run_id: str) -> None:
@@ -57,7 +60,7 @@ def list_runs(client: PyocoHttpClient, /, output: str, **query: Any) -> None:
 @_list_options
 @click.option("--updated-after", type=float, help="Unix seconds; strictly after.")
 @click.option("--cursor", help="next_cursor of the page before.")
-@click.option("--workflow-yaml-sha256")
+@click.option("--workflow-yaml-sha256", help="Only runs of the flow.yaml with this hash.")
 @pass_client
 def list_vnext(client: PyocoHttpClient, /, output: str, **query: Any) -> None:
     """List runs page by page."""
@@ -74,7 +77,9 @@ def list_vnext(client: PyocoHttpClient, /, output: str, **query: Any) -> None:
 @click.argument("run_id")
 @click.option("--records", is_flag=True, help="With task records.")
 @click.option("--since", type=float, help="Leave out snapshots not newer than this, in unix seconds.")
-@click.option("--timeout-sec", type=click.IntRange(1), help="Stop after this many seconds.")
+@click.option(
+    "--timeout-sec", type=click.IntRange(1), help="Stop after this many seconds; with --until-terminal: exit code 124."
+)
 @click.option("--max-events", type=click.IntRange(0), default=0, help="Stop after this many events; 0 for no limit.")
 @click.option("--until-terminal", is_flag=True, help="Go on until the run has ended; the exit code tells how.")
 @click.option("--output", type=click.Choice(["json", "status"]), default="json", show_default=True)
@@ -90,30 +95,35 @@ def watch(
     until_terminal: bool,
     output: str,
 ) -> int:
-    """Show a run's snapshots as they come."""
+    """Show a run's snapshots as they come, one line each, with heartbeats in between."""
     if until_terminal:
         events = follow(client, run_id, records=records, since=since, timeout_sec=timeout_sec)
     else:
         window = min(timeout_sec, 600) if timeout_sec else None
         events = client.watch_run(run_id, include_records=records, since=since, timeout_sec=window)
-    status = None
+    status = ""
     for count, event in enumerate(events, start=1):
-        status = (event["data"].get("snapshot") or {}).get("status", status)
+        status = snapshot_of(event).get("status") or status
         _print_event(event, output)
         if count == max_events:
-            return 0
-    return EXIT_CODES.get(status or "", 0) if until_terminal else 0
+            break
+    return EXIT_CODES.get(status, 0) if until_terminal else 0
 
 
-@click.command()
-@click.option("--run-id", required=True)
-@click.option("--wait", is_flag=True, help="Wait until it has stopped.")
-@click.option("--timeout-sec", type=click.IntRange(1), default=30, show_default=True, help="With --wait.")
+@click.command(epilog="Example: pyoco-client cancel --run-id <run_id> --wait")
+@click.option("--run-id", required=True, help="Which run.")
+@click.option("--wait", is_flag=True, help="Wait until it has stopped, and show it then.")
+@click.option(
+    "--timeout-sec", type=click.IntRange(1), default=30, show_default=True, help="With --wait: at most so long."
+)
 @click.option("--reason", help="Kept with the run.")
 @pass_client
 def cancel(client: PyocoHttpClient, /, run_id: str, wait: bool, timeout_sec: int, reason: str | None) -> None:
     """Ask a run to stop."""
-    print_json(client.cancel_run(run_id, wait=wait, timeout_sec=timeout_sec, reason=reason))
+    snapshot = client.cancel_run(run_id, reason=reason)
+    if wait and snapshot.get("status") not in TERMINAL:
+        snapshot = wait_for_end(client, run_id, timeout_sec)
+    print_json(snapshot)
 
 
 COMMANDS = [get, tasks, list_runs, list_vnext, watch, cancel]
@@ -123,6 +133,6 @@ def _print_event(event: dict[str, Any], output: str) -> None:
     if output == "json":
         print_json(event)
         return
-    data = event["data"]
-    status = (data.get("snapshot") or {}).get("status", "-")
+    data = event["data"] if isinstance(event["data"], dict) else {}
+    status = snapshot_of(event).get("status", "-")
     click.echo(f"{data.get('ts', '-')}\t{event['event']}\t{status}\t{data.get('run_id', '-')}")

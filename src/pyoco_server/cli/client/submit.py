@@ -11,7 +11,7 @@ from pyoco_server.cli.client.following import EXIT_CODES, wait_for_end
 from pyoco_server.cli.client.root import pass_client
 from pyoco_server.cli.output import print_json
 from pyoco_server.client.http import PyocoHttpClient
-from pyoco_server.errors import InvalidInput
+from pyoco_server.errors import InvalidInput, PyocoError
 
 _PARAM_OPTIONS = (
     click.option("--params-file", type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -30,7 +30,7 @@ def _param_options(function: Any) -> Any:
 
 
 @click.command(epilog="Example: pyoco-client submit --flow-name main --param x=1 --tag cpu")
-@click.option("--flow-name", default="main", show_default=True)
+@click.option("--flow-name", default="main", show_default=True, help="Which flow.")
 @click.option("--tag", help="Which workers may run it.")
 @click.option("--tags", help="Free labels, comma separated.")
 @_param_options
@@ -43,7 +43,12 @@ def submit(client: PyocoHttpClient, /, flow_name: str, tag: str | None, tags: st
 
 
 @click.command(epilog="Example: pyoco-client submit-yaml --workflow-file flow.yaml --flow-name main --tag cpu")
-@click.option("--workflow-file", required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option(
+    "--workflow-file",
+    required=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="The flow.yaml.",
+)
 @click.option("--flow-name", required=True, help="A label for the run.")
 @click.option("--tag", help="Which workers may run it.")
 @_param_options
@@ -52,9 +57,11 @@ def submit_yaml(
     client: PyocoHttpClient, /, workflow_file: Path, flow_name: str, tag: str | None, **options: Any
 ) -> int:
     """Submit a run of a flow.yaml."""
-    answer = client.submit_run_yaml(
-        workflow_file.read_bytes(), flow_name=flow_name, tag=tag, params=_params(options) or None
-    )
+    try:
+        text = workflow_file.read_bytes()
+    except OSError as error:
+        raise InvalidInput(f"--workflow-file {workflow_file} cannot be read: {error.strerror}") from None
+    answer = client.submit_run_yaml(text, flow_name=flow_name, tag=tag, params=_params(options) or None)
     return _finish(client, answer, options)
 
 
@@ -65,7 +72,12 @@ def _finish(client: PyocoHttpClient, /, answer: dict[str, Any], options: dict[st
     if not options["wait"]:
         print_json(answer)
         return 0
-    snapshot = wait_for_end(client, answer["run_id"], options["timeout_sec"])
+    try:
+        snapshot = wait_for_end(client, answer["run_id"], options["timeout_sec"])
+    except (PyocoError, TimeoutError, KeyboardInterrupt):
+        # The run exists and goes on; without its id nobody could find it again.
+        click.echo(f"run {answer['run_id']} was submitted: pyoco-client get {answer['run_id']}", err=True)
+        raise
     print_json(snapshot)
     return EXIT_CODES[snapshot["status"]]
 
@@ -87,18 +99,27 @@ def _params(options: dict[str, Any]) -> dict[str, Any]:
 
 def _read_file(path: Path) -> dict[str, Any]:
     try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))  # JSON is YAML too
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InvalidInput(f"--params-file {path} cannot be read: {error}") from None
+        value = _read_text(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise InvalidInput(f"--params-file {path} cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
+        raise InvalidInput(f"--params-file {path} is neither JSON nor YAML: {error}") from None
     if not isinstance(value, dict):
         raise InvalidInput(f"--params-file {path} holds no mapping", hint='Such as: {"x": 1} or x: 1')
     return value
 
 
+def _read_text(text: str) -> Any:
+    try:
+        return json.loads(text)  # first, because YAML reads 1e5 as text and halves of surrogate pairs one by one
+    except ValueError:
+        return yaml.safe_load(text)
+
+
 def _object(text: str) -> dict[str, Any]:
     try:
         value = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidInput(f"--params is not JSON: {error}", hint="""Such as: --params '{"x": 1}'""") from None
     if not isinstance(value, dict):
         raise InvalidInput("--params is not a JSON object", hint="""Such as: --params '{"x": 1}'""")
@@ -107,6 +128,11 @@ def _object(text: str) -> dict[str, Any]:
 
 def _json_or_text(text: str) -> Any:
     try:
-        return json.loads(text)
-    except ValueError:
+        return json.loads(text, parse_constant=_not_json)
+    except (ValueError, RecursionError):
         return text
+
+
+def _not_json(name: str) -> Any:
+    """Python reads NaN and Infinity, but they are not JSON: here they are text."""
+    raise ValueError(name)

@@ -1,4 +1,4 @@
-"""``workers``."""
+"""``workers`` and ``metrics``."""
 
 from typing import Any
 
@@ -12,11 +12,23 @@ _STATES = ["RUNNING", "IDLE", "STOPPED_GRACEFUL", "DISCONNECTED"]
 
 
 @click.command(epilog="Example: pyoco-client workers --scope all --output table")
-@click.option("--scope", type=click.Choice(["active", "all"]), default="active", show_default=True)
-@click.option("--state", type=click.Choice(_STATES))
-@click.option("--include-hidden", is_flag=True)
-@click.option("--limit", type=click.IntRange(1, 500))
-@click.option("--output", type=click.Choice(["json", "table", "plugins"]), default="json", show_default=True)
+@click.option(
+    "--scope",
+    type=click.Choice(["active", "all"]),
+    default="active",
+    show_default=True,
+    help="Those that are there, or all that are known.",
+)
+@click.option("--state", type=click.Choice(_STATES), help="Only this state.")
+@click.option("--include-hidden", is_flag=True, help="Also those that were hidden.")
+@click.option("--limit", type=click.IntRange(1, 500), help="How many at most.")
+@click.option(
+    "--output",
+    type=click.Choice(["json", "table", "plugins"]),
+    default="json",
+    show_default=True,
+    help="How to print; plugins: one line for each installed wheel.",
+)
 @pass_client
 def workers(client: PyocoHttpClient, /, output: str, include_hidden: bool, **query: Any) -> None:
     """List workers, last seen first."""
@@ -29,7 +41,14 @@ def workers(client: PyocoHttpClient, /, output: str, include_hidden: bool, **que
         print_table(["worker_id", "state", "tags", "package", "version", "wheel_name"], _plugins(items))
 
 
-COMMANDS = [workers]
+@click.command(epilog="Example: pyoco-client metrics | grep pyoco_runs_total")
+@pass_client
+def metrics(client: PyocoHttpClient, /) -> None:
+    """Show the server's metrics, as Prometheus reads them."""
+    click.echo(client.get_metrics(), nl=False)
+
+
+COMMANDS = [workers, metrics]
 
 
 def _plugins(items: list[dict[str, Any]]) -> list[dict[str, Any]]:

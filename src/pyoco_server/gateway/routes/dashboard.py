@@ -25,8 +25,8 @@ async def page(here: Here, request: Request) -> HTMLResponse:
     """Give the page in the language of the settings, or of the browser."""
     language = here.settings.dashboard_lang
     if language == "auto":
-        wanted = request.headers.get("accept-language", "")
-        language = "ja" if wanted.strip().lower().startswith("ja") else "en"
+        wanted = [part.strip()[:2].lower() for part in request.headers.get("accept-language", "").split(",")]
+        language = "ja" if next((code for code in wanted if code in ("ja", "en")), "en") == "ja" else "en"
     text = (_FILES / "index.html").read_text(encoding="utf-8")
     return HTMLResponse(text.replace('lang="en"', f'lang="{language}"', 1), headers=_HEADERS)
 

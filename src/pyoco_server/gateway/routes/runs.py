@@ -4,15 +4,18 @@ import asyncio
 import re
 from typing import Annotated, Any
 
+import structlog
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
-from pyoco_server.errors import RunNotFound
+from pyoco_server.errors import RunNotFound, StoreUnavailable
 from pyoco_server.gateway.index import RunFilter
+from pyoco_server.gateway.records import number, readable
 from pyoco_server.gateway.state import Gateway, Here
 from pyoco_server.model.run import RunStatus, request_cancel
 from pyoco_server.model.snapshot import public
 
+log = structlog.get_logger(__name__)
 router = APIRouter(tags=["runs"])
 
 _RUN_ID = re.compile(r"[A-Za-z0-9_=-]{1,128}")
@@ -58,15 +61,13 @@ async def list_runs(
 @router.get("/runs/{run_id}")
 async def get_run(here: Here, run_id: str, include: Include = []) -> dict[str, Any]:  # noqa: B006 - FastAPI copies it
     """Give a run's snapshot, read from its record: a client sees its own write."""
-    raw, _ = await read_record(here, run_id)
-    return with_worker(here, public(raw, records=wants_records(include)))
+    return with_worker(here, await read_snapshot(here, run_id, records=wants_records(include)))
 
 
 @router.get("/runs/{run_id}/tasks")
 async def get_tasks(here: Here, run_id: str) -> dict[str, Any]:
     """Give a run's tasks with their inputs, outputs and errors."""
-    raw, _ = await read_record(here, run_id)
-    snapshot = public(raw, records=True)
+    snapshot = await read_snapshot(here, run_id, records=True)
     return {
         "run_id": run_id,
         "flow_name": snapshot.get("flow_name"),
@@ -86,7 +87,10 @@ async def cancel(here: Here, run_id: str, request: CancelRequest | None = None) 
     if stored is None:
         raise RunNotFound
     if stored.record.status is RunStatus.CANCELLING:
-        await here.control.tell(run_id)
+        try:
+            await here.control.tell(run_id)
+        except StoreUnavailable as error:  # the cancel is recorded; the worker sees it with its next write
+            log.warning("a cancel could not be told to the worker", run_id=run_id, reason=error.message)
     return public(stored.record.to_json(), records=False)
 
 
@@ -102,18 +106,38 @@ async def read_record(here: Gateway, run_id: str) -> tuple[bytes, int]:
     return found
 
 
+async def read_snapshot(here: Gateway, run_id: str, *, records: bool) -> dict[str, Any]:
+    """Read a run as its readers get it.
+
+    Raises:
+        RunNotFound: there is no such run, or what is stored is no record.
+    """
+    raw, _ = await read_record(here, run_id)
+    snapshot = readable(run_id, raw, records=records)
+    if snapshot is None:
+        raise RunNotFound
+    return snapshot
+
+
 def with_worker(here: Gateway, snapshot: dict[str, Any]) -> dict[str, Any]:
     """Add what is known of the run's worker; its heartbeat is the run's too."""
     worker_id = snapshot.get("worker_id")
-    if not worker_id:
-        return snapshot
-    record = here.worker_index.get(worker_id)
+    record = here.worker_index.get(worker_id) if isinstance(worker_id, str) else None
     if record is None:
-        return {**snapshot, "worker_alive": False, "worker_state": "DISCONNECTED", "worker_heartbeat_at": None}
+        # Gone for good, or not known: nobody has the run yet, or the workers have not all been read.
+        gone = bool(worker_id) and here.worker_feed.caught_up.is_set()
+        return {
+            **snapshot,
+            "worker_alive": False if gone else None,
+            "worker_state": "DISCONNECTED" if gone else None,
+            "worker_heartbeat_at": None,
+            "worker_hidden": None,
+            "worker_tags": None,
+        }
     state = here.worker_index.state(record)
     running = snapshot.get("status") in ("RUNNING", "CANCELLING") and snapshot["run_id"] in record.current_run_ids
-    if running:
-        snapshot["heartbeat_at"] = max(snapshot.get("heartbeat_at") or 0.0, record.last_heartbeat_at)
+    if running and state.is_active:
+        snapshot["heartbeat_at"] = max(number(snapshot.get("heartbeat_at")), record.last_heartbeat_at)
     return {
         **snapshot,
         "worker_alive": state.is_active,
@@ -135,7 +159,11 @@ def _words(include: list[str]) -> set[str]:
 
 async def _whole(here: Gateway, items: list[dict[str, Any]]) -> list[dict[str, Any]]:
     found = await asyncio.gather(*(here.runs.get_raw(item["run_id"]) for item in items))
-    return [public(entry[0], records=True) for entry in found if entry is not None]
+    return [
+        (readable(item["run_id"], entry[0], records=True) or item)
+        for item, entry in zip(items, found, strict=True)
+        if entry is not None
+    ]
 
 
 def _checked(run_id: str) -> str:

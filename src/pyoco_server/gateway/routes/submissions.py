@@ -4,6 +4,7 @@ import json
 import time
 from typing import Annotated, Any
 
+import pydantic_core
 from fastapi import APIRouter, File, Form, UploadFile
 from pydantic import BaseModel, Field
 
@@ -18,6 +19,10 @@ from pyoco_server.store.feed import Change
 router = APIRouter(tags=["runs"])
 
 _MAX_TAGS = 64
+_LEVELS_LEFT = 32
+"""Levels of nesting that records and messages may put around params."""
+_ENVELOPE = 4096
+"""What subject and headers take of NATS's payload limit."""
 
 Name = Annotated[str, Field(min_length=1, max_length=256)]
 Timeout = Annotated[float | None, Field(gt=0, allow_inf_nan=False)]
@@ -71,7 +76,7 @@ async def submit_yaml(
     if not flow_name.strip():
         raise InvalidInput("flow_name is blank", hint="Give the run a name, such as flow_name=main.")
     tag = check_tag((tag or "").strip() or here.settings.default_tag)
-    limit = here.settings.workflow_yaml_max_bytes
+    limit = min(here.settings.workflow_yaml_max_bytes, here.connection.max_payload - _ENVELOPE)
     raw = await workflow.read(limit + 1)
     if len(raw) > limit:
         raise TooLarge(
@@ -97,12 +102,20 @@ async def submit_yaml(
 
 async def _submit(here: Gateway, **fields: Any) -> Submitted:
     now = time.time()
-    limit = here.settings.max_run_snapshot_bytes // 2
-    for name in ("flow_name", "params", "tags"):
-        # Text that JSON cannot carry must not get into a record; sizes are checked on the whole.
-        fields[name] = clean_value(fields[name], max_bytes=1 << 40)
-    record = RunRecord(run_id=new_run_id(), submitted_at=now, heartbeat_at=now, updated_at=now, **fields)
-    stored = record.to_json()
+    # Half of what a record may take is left for what the run adds to it.
+    limit = min(here.settings.max_run_snapshot_bytes, here.connection.max_payload - _ENVELOPE) // 2
+    try:
+        for name in ("flow_name", "params", "tags"):
+            # Text that JSON cannot carry must not get into a record; sizes are checked on the whole.
+            fields[name] = clean_value(fields[name], max_bytes=1 << 40)
+        record = RunRecord(run_id=new_run_id(), submitted_at=now, heartbeat_at=now, updated_at=now, **fields)
+        stored = record.to_json()
+        # What cannot be read back, also as some task's input or output, must not be accepted.
+        pydantic_core.from_json(b"[" * _LEVELS_LEFT + stored + b"]" * _LEVELS_LEFT)
+    except ValueError:  # ValidationError is one too: what nests too deeply comes back from cleaning as a text
+        raise InvalidInput(
+            "params cannot be stored: they nest too deeply", hint="Pass them flatter, or as a text that a task reads."
+        ) from None
     if len(stored) > limit:
         raise TooLarge(
             f"the run's params and tasks take {len(stored)} bytes; {limit} are accepted",

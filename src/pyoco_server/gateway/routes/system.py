@@ -34,12 +34,14 @@ async def ready(here: Here, response: Response) -> dict[str, Any]:
     if problems:
         response.status_code = 503
     down = connection.down_since
+    replicas = min((state["replicas"] or 1 for state in streams.values() if state), default=here.settings.nats_replicas)
     return {
         "status": "not ready" if problems else "ready",
         "problems": problems,
         "nats": {
             "connected": connection.is_up,
             "url": connection.shown_url,
+            "down_since": down if not connection.is_up else None,
             "down_for_sec": round(time.time() - down, 1) if down and not connection.is_up else None,
         },
         "streams": streams,
@@ -49,9 +51,9 @@ async def ready(here: Here, response: Response) -> dict[str, Any]:
             "runs": here.index.count(),
         },
         "durability": {
-            "replicas": here.settings.nats_replicas,
+            "replicas": replicas,
             "acknowledged_means": "written to the operating system of the stream's leader"
-            + (" and of a majority of its replicas" if here.settings.nats_replicas > 1 else "")
+            + (" and of a majority of its replicas" if replicas > 1 else "")
             + "; NATS syncs to disk every two minutes unless its sync_interval says otherwise,"
             " so a power cut may lose what was acknowledged since",
         },

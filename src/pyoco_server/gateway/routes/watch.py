@@ -1,15 +1,20 @@
 """Watching a run: its snapshots as they come, over server-sent events."""
 
-from typing import Annotated
+import re
+from typing import Annotated, cast
 
+import anyio
 from fastapi import APIRouter, Header, Query
 from sse_starlette.sse import EventSourceResponse
 
-from pyoco_server.gateway.routes.runs import Include, read_record, wants_records
+from pyoco_server.gateway.routes.runs import Include, read_snapshot, wants_records
 from pyoco_server.gateway.state import Here
 from pyoco_server.gateway.streams import Watch
 
 router = APIRouter(tags=["runs"])
+
+_GRACE_SEC = 2.0
+_REVISION = re.compile(r"[0-9]{1,19}")
 
 
 @router.get("/runs/{run_id}/watch")
@@ -22,9 +27,17 @@ async def watch_run(
     last_event_id: Annotated[str | None, Header()] = None,
 ) -> EventSourceResponse:
     """Stream a run's snapshots until it ends, or for ``timeout_sec`` seconds."""
-    await read_record(here, run_id)  # an unknown run is a 404, not an empty stream
-    seen = int(last_event_id) if last_event_id and last_event_id.isdigit() else 0
+    await read_snapshot(here, run_id, records=False)  # an unknown run is a 404, not an empty stream
+    seen = int(last_event_id) if last_event_id and _REVISION.fullmatch(last_event_id) else 0
     watch = Watch(
         here, run_id, records=wants_records(include), since=since, seen_revision=seen, timeout_sec=timeout_sec
     )
-    return EventSourceResponse(watch.events(), sep="\n", ping=3600, headers={"X-Accel-Buffering": "no"})
+    return EventSourceResponse(
+        watch.events(),
+        sep="\n",
+        ping=3600,
+        headers={"X-Accel-Buffering": "no"},
+        # When uvicorn is told to stop, this is set and watches end by themselves instead of being cut off.
+        shutdown_event=cast(anyio.Event, here.stopping),
+        shutdown_grace_period=_GRACE_SEC,
+    )

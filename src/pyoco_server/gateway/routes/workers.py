@@ -31,10 +31,8 @@ async def list_workers(
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
 ) -> list[dict[str, Any]]:
     """List workers, last seen first."""
-    _ = here.connection.client
-    return here.worker_index.list(
-        active_only=scope == "active", state=state, include_hidden=include_hidden, limit=limit
-    )
+    index = await here.fresh_workers()
+    return index.list(active_only=scope == "active", state=state, include_hidden=include_hidden, limit=limit)
 
 
 @router.patch("/workers/{worker_id}")

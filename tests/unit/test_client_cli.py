@@ -1,0 +1,210 @@
+"""``pyoco-client``: what it reads and prints, and its exit codes."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from pyoco_server.cli.client import following, main
+from pyoco_server.client.http import PyocoHttpClient
+from tests.unit.client_fakes import AWAY, RUN, Clock, Server, fake_server
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Server:
+    return fake_server(monkeypatch)
+
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(following, "time", clock)
+    return clock
+
+
+def test_json_is_one_ascii_line(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    server.answer = lambda _: httpx2.Response(200, json={"flow_name": "é\n"})
+    assert main(["get", "r1"]) == 0
+    assert capsys.readouterr() == ('{"flow_name": "\\u00e9\\n"}\n', "")
+
+
+def test_a_list_is_a_table_of_aligned_columns(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    items = [RUN, {"run_id": "longer-id", "status": "FAILED", "flow_name": "\x1b[31mred\n"}]
+    server.answer = lambda _: httpx2.Response(200, json=items)
+    assert main("list --tag cpu --limit 20 --output table".split()) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "run_id     status   flow_name  tag  updated_at",
+        "r1         RUNNING  main       cpu  1.5",
+        "longer-id  FAILED   ?[31mred?  -    -",
+    ]
+    assert dict(server.seen[0].url.params) == {"tag": "cpu", "limit": "20"}
+
+
+@pytest.mark.parametrize("command", ["list", "workers"])
+def test_an_empty_list_says_so(server: Server, capsys: pytest.CaptureFixture[str], command: str) -> None:
+    server.answer = lambda _: httpx2.Response(200, json=[])
+    assert main([command, "--output", "table"]) == 0
+    assert capsys.readouterr().out == "(no items)\n"
+
+
+def test_a_page_ends_with_its_cursor(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    server.answer = lambda _: httpx2.Response(200, json={"items": [RUN], "next_cursor": "c1"})
+    assert main(["list-vnext", "--output", "table"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "next_cursor: c1"
+
+
+def test_workers_plugins_have_a_line_each(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    wheel = {"package_name": "p", "package_version": "1.0", "wheel_name": "p.whl"}
+    workers = [{"worker_id": "w", "state": "IDLE", "tags": ["a", "b"], "wheel_sync": {"installed_wheels": [wheel]}}]
+    server.answer = lambda _: httpx2.Response(200, json=workers)
+    assert main("workers --output plugins".split()) == 0
+    assert capsys.readouterr().out.splitlines()[1] == "w          IDLE   a,b   p        1.0      p.whl"
+
+
+def test_metrics_are_printed_as_they_are(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    server.answer = lambda _: httpx2.Response(200, text="# HELP a b\na 1\n")
+    assert main(["metrics"]) == 0
+    assert capsys.readouterr().out == "# HELP a b\na 1\n"
+
+
+def test_params_come_from_three_places_and_the_later_one_wins(
+    server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "params.yaml"
+    file.write_text("a: 1\nb: 1\nc: 1\n")
+    words = ["--params", '{"b": 2, "c": 2}', "--param", "c=3", "--param", "d=x=y", "--param", "e=", "--param", "f=NaN"]
+    assert main(["submit", "--params-file", str(file), *words]) == 0
+    assert json.loads(server.seen[0].content)["params"] == {"a": 1, "b": 2, "c": 3, "d": "x=y", "e": "", "f": "NaN"}
+
+
+def test_a_json_file_is_read_as_json(server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "params.json"
+    file.write_bytes(b'\xef\xbb\xbf{\n\t"x": 1e5, "smile": "\\ud83d\\ude00"}')  # YAML would read both otherwise
+    assert main(["submit", "--params-file", str(file)]) == 0
+    assert json.loads(server.seen[0].content)["params"] == {"x": 100000.0, "smile": "\U0001f600"}
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["submit", "--param", "novalue"], "--param 'novalue'"),
+        (["submit", "--param", "=1"], "--param '=1'"),
+        (["submit", "--params", "{x}"], "--params is not JSON"),
+        (["submit", "--params", "[1]"], "--params is not a JSON object"),
+        (["submit", "--params", "[" * 100000], "--params is not JSON"),
+        (["submit", "--param", "x=1e999"], "params.x cannot be sent as JSON"),
+        (["submit", "--params-file", "list.yaml"], "list.yaml holds no mapping"),
+        (["submit", "--params-file", "bad.yaml"], "bad.yaml is neither JSON nor YAML"),
+        (["submit", "--params-file", "day.yaml"], "day.yaml is neither JSON nor YAML: month must be"),
+        (["submit", "--params-file", "missing.yaml"], "missing.yaml"),
+        (["submit-yaml", "--workflow-file", "missing.yaml", "--flow-name", "f"], "missing.yaml"),
+        (["submit-yaml", "--flow-name", "f"], "--workflow-file"),
+        (["cancel"], "--run-id"),
+        (["get"], "RUN_ID"),
+        (["get", "\udcff"], "udcff"),
+        (["list", "--output", "xml"], "--output"),
+        (["list", "--limit", "many"], "--limit"),
+        (["nonsense"], "nonsense"),
+        (["--server", "ftp://h", "get", "r1"], "ftp://h"),
+        (["--api-key", "hu\nsh", "get", "r1"], "API key"),
+    ],
+)
+def test_wrong_input_exits_1_and_names_the_piece(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    words: list[str], named: str,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    Path("list.yaml").write_text("- 1\n")
+    Path("bad.yaml").write_text("a: [\n")
+    Path("day.yaml").write_text("a: 2024-13-45\n")
+    assert main(words) == 1
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("error: ") and named in err
+    assert not server.seen
+
+
+@pytest.mark.parametrize(("words", "code"), [([], 1), (["-h"], 0), (["--version"], 0), (["watch", "--help"], 0)])
+def test_help_and_version(server: Server, words: list[str], code: int) -> None:
+    assert main(words) == code
+
+
+def test_every_command_has_help_with_an_example(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    commands = "submit submit-yaml get tasks list list-vnext watch cancel workers metrics".split()
+    for name in commands:
+        assert main([name, "--help"]) == 0
+        assert f"Example: pyoco-client {name}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("status", "code"), [(401, 4), (403, 4), (404, 5), (409, 6), (422, 1), (500, 1), (503, 7)]
+)  # fmt: skip
+@pytest.mark.parametrize("words", ["get r1", "watch r1", "watch r1 --until-terminal", "cancel --run-id r1 --wait"])
+def test_a_refusal_is_two_lines_and_a_code(
+    server: Server, capsys: pytest.CaptureFixture[str], status: int, code: int, words: str
+) -> None:
+    refusal = httpx2.Response(status, json={"detail": "why", "code": "c", "hint": "what to do"})
+    server.answer = lambda _: refusal
+    server.watches = [refusal]
+    assert main(["--api-key", "hush", *words.split()]) == code
+    assert capsys.readouterr() == ("", "error: why\nhint: what to do\n")
+
+
+@pytest.mark.parametrize("words", ["get r1", "watch r1", "watch r1 --until-terminal", "submit"])
+def test_no_server_is_told_at_once(
+    server: Server, capsys: pytest.CaptureFixture[str], clock: Clock, words: str
+) -> None:  # fmt: skip
+    def refuse(_: httpx2.Request) -> httpx2.Response:
+        raise AWAY
+
+    server.answer = refuse
+    server.watches = [AWAY]
+    assert main(["--server", "http://here:1", *words.split()]) == 7
+    assert capsys.readouterr().err == (
+        "error: cannot reach the server at http://here:1: refused\n"
+        "hint: Is it running? Start it with: pyoco-server up\n"
+    )  # fmt: skip
+    assert not clock.slept
+
+
+def test_address_and_key_come_from_the_environment(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYOCO_SERVER", "https://there:9/base/")
+    monkeypatch.setenv("PYOCO_API_KEY", "hush")
+    assert main(["--api-key-header", "X-Other", "get", "r1"]) == 0
+    assert str(server.seen[0].url) == "https://there:9/base/runs/r1"
+    assert server.seen[0].headers["X-Other"] == "hush"
+
+
+def test_ctrl_c_exits_130(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupt(_: httpx2.Request) -> httpx2.Response:
+        raise KeyboardInterrupt
+
+    server.answer = interrupt
+    assert main(["get", "r1"]) == 130
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_reader_that_leaves_is_no_fault(tmp_path: Path) -> None:
+    script = tmp_path / "many.py"
+    script.write_text(
+        "import sys\nfrom pyoco_server.cli.client import main\nfrom pyoco_server.client.http import PyocoHttpClient\n"
+        "PyocoHttpClient.list_runs = lambda self, **_: [{'run_id': 'x' * 100}] * 20000\n"
+        "sys.exit(main(['list', '--output', 'table']))\n"
+    )
+    read, write = os.pipe()
+    with subprocess.Popen([sys.executable, str(script)], stdout=write, stderr=subprocess.PIPE) as process:
+        os.close(write)
+        os.read(read, 10)
+        os.close(read)
+        _, err = process.communicate()
+    assert err == b""
+
+
+def test_the_client_is_closed(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    closed: list[bool] = []
+    monkeypatch.setattr(PyocoHttpClient, "close", lambda _: closed.append(True))
+    assert main(["get", "r1"]) == 0
+    assert closed

@@ -1,0 +1,199 @@
+"""The index of runs over its SQLite file; no server."""
+
+import base64
+import json
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pyoco_server.errors import InvalidInput
+from pyoco_server.gateway.index import RunFilter, RunIndex
+from pyoco_server.store.feed import Change
+
+ALL = RunFilter()
+
+
+def change(run_id: str, revision: int, updated_at: Any = 1.0, **fields: Any) -> Change:
+    record = {"run_id": run_id, "status": "PENDING", "updated_at": updated_at, **fields}
+    return Change(run_id, json.dumps(record).encode(), revision)
+
+
+def shown(index: RunIndex, where: RunFilter = ALL, **options: Any) -> list[str]:
+    items, _ = index.list(where, **{"updated_after": None, "cursor": None, "limit": 200, **options})
+    return [item["run_id"] for item in items]
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> RunIndex:
+    return RunIndex(tmp_path, "runs")
+
+
+def test_only_newer_revisions_count(index: RunIndex) -> None:
+    index.apply([change("a", 5, status="RUNNING")])
+    index.apply([change("a", 4, status="PENDING")])
+    assert shown(index, RunFilter(status="RUNNING")) == ["a"]
+    index.apply([Change("a", None, 5)])
+    assert shown(index) == ["a"]
+    index.apply([Change("a", None, 6)])
+    assert (shown(index), index.count()) == ([], 0)
+
+
+def test_a_key_may_change_twice_in_one_batch(index: RunIndex) -> None:
+    index.apply([change("a", 1), Change("a", None, 2), change("a", 3, status="RUNNING"), change("b", 4)])
+    assert sorted(shown(index)) == ["a", "b"]
+    index.apply([change("b", 5), Change("b", None, 6)])
+    assert shown(index) == ["a"]
+
+
+def test_filters_match_exactly_and_together(index: RunIndex) -> None:
+    index.apply(
+        [
+            change("a", 1, status="FAILED", flow_name="f", tag="cpu", workflow_yaml_sha256="x"),
+            change("b", 2, status="FAILED", flow_name="f2", tag="cpu"),
+            change("c", 3, status="failed", flow_name="f", tag="gpu"),
+        ]
+    )
+    assert shown(index, RunFilter(status="FAILED", flow_name="f")) == ["a"]
+    assert shown(index, RunFilter(tag="cpu")) == ["b", "a"]
+    assert shown(index, RunFilter(sha256="x")) == ["a"]
+    assert shown(index, RunFilter(status="NONSENSE")) == []
+    assert shown(index, updated_after=1.0) == []
+
+
+@pytest.mark.parametrize("limit", [1, 3, 7, 50])
+def test_pages_have_no_gap_and_no_double(index: RunIndex, limit: int) -> None:
+    index.apply([change(f"r{n:03}", n + 1, updated_at=float(n // 5)) for n in range(50)])  # five runs share each time
+    seen: list[str] = []
+    cursor: str | None = None
+    while True:
+        items, cursor = index.list(ALL, updated_after=None, cursor=cursor, limit=limit)
+        seen += [item["run_id"] for item in items]
+        if cursor is None:
+            break
+    assert seen == [f"r{n:03}" for n in reversed(range(50))]
+
+
+def encoded(content: Any) -> str:
+    raw = content if isinstance(content, bytes) else json.dumps(content).encode()
+    return base64.urlsafe_b64encode(raw).decode()
+
+
+@pytest.mark.parametrize(
+    "cursor",
+    ["rubbish", "日本", "a", encoded([]), encoded(1), encoded({"u": 1}), encoded({"u": 1, "r": 2}), encoded(b"\xff"),
+     encoded({"u": float("nan"), "r": "a"}), encoded({"u": 10**400, "r": "a"}), encoded({"u": 1, "r": "\ud800"}),
+     encoded(b"[" * 30_000)],
+)  # fmt: skip
+def test_bad_cursors(index: RunIndex, cursor: str) -> None:
+    with pytest.raises(InvalidInput, match="not a cursor"):
+        index.list(ALL, updated_after=None, cursor=cursor, limit=1)
+
+
+@pytest.mark.parametrize("raw", [b"", b"\xff{", b"[1]", b'"x"', b"1", b"null", b"[" * 5000])
+def test_what_is_no_record_is_left_out(index: RunIndex, raw: bytes) -> None:
+    index.apply([Change("bad", raw, 1), change("good", 2)], "id")
+    assert shown(index) == ["good"]
+    assert index.revision == 2
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [b"{}", b'{"updated_at":"x","status":5,"tag":["a"]}', b'{"updated_at":NaN}', b'{"updated_at":1e999}',
+     b'{"updated_at":1' + b"0" * 400 + b"}", b'{"error":"\\ud800","heartbeat_at":Infinity}', b'{"run_id":"other"}'],
+)  # fmt: skip
+def test_odd_records_are_listed_with_what_can_be_read(index: RunIndex, raw: bytes) -> None:
+    index.apply([Change("odd", raw, 1)])
+    items, _ = index.list(ALL, updated_after=None, cursor=None, limit=10)
+    assert items[0]["run_id"] == "odd"
+    json.dumps(items, allow_nan=False).encode()
+
+
+def test_it_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    first = RunIndex(tmp_path, "runs")
+    first.apply([change("a", 7)], "created-1")
+    first.apply([change("own", 9)])  # our own submission: it says nothing of what the feed has seen
+    first.close()
+    again = RunIndex(tmp_path, "runs")
+    assert (again.revision, again.identity, sorted(shown(again))) == (7, "created-1", ["a", "own"])
+    again.clear()
+    again.close()
+    empty = RunIndex(tmp_path, "runs")
+    assert (empty.revision, empty.identity, shown(empty)) == (0, None, [])
+
+
+def test_a_batch_that_fails_leaves_nothing(index: RunIndex) -> None:
+    index.apply([change("a", 1)], "id")
+    with pytest.raises(OverflowError):
+        index.apply([change("b", 2), change("c", 2**70)], "id")
+    assert (index.revision, shown(index)) == (1, ["a"])
+    index.apply([change("b", 2)], "id")
+    assert (index.revision, index.count()) == (2, 2)
+
+
+@pytest.mark.parametrize("content", [b"no database" * 1000, b"SQLite format 3\x00" + b"\x99" * 8000])
+def test_a_broken_file_is_built_anew(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "index").mkdir()
+    (tmp_path / "index" / "runs.sqlite3").write_bytes(content)
+    index = RunIndex(tmp_path, "runs")
+    index.apply([change("a", 3)], "id")
+    index.close()
+    assert RunIndex(tmp_path, "runs").revision == 3
+
+
+def test_a_file_of_another_version_is_built_anew(tmp_path: Path) -> None:
+    index = RunIndex(tmp_path, "runs")
+    index.apply([change("a", 3)], "id")
+    index.close()
+    with sqlite3.connect(tmp_path / "index" / "runs.sqlite3") as file:
+        file.execute("PRAGMA user_version=99")
+    file.close()
+    assert RunIndex(tmp_path, "runs").revision == 0
+
+
+def test_a_second_gateway_in_the_directory_keeps_its_own(tmp_path: Path) -> None:
+    first, second = RunIndex(tmp_path, "runs"), RunIndex(tmp_path, "runs")
+    first.apply([change("a", 1)], "id")
+    second.apply([change("b", 2)], "id")
+    assert (shown(first), shown(second)) == (["a"], ["b"])
+    second.close()
+    first.close()
+    assert RunIndex(tmp_path, "runs").revision == 1
+
+
+def test_without_a_directory_it_works_all_the_same(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    index = RunIndex(tmp_path / "file", "runs")
+    index.apply([change("a", 1)], "id")
+    assert shown(index) == ["a"]
+    (tmp_path / "index" / "runs.sqlite3").mkdir(parents=True)  # the file cannot be made
+    assert shown(RunIndex(tmp_path, "runs")) == []
+
+
+def test_a_mailbox_holds_the_newest(index: RunIndex) -> None:
+    with index.subscribe("a") as mailbox, index.subscribe("a") as other:
+        index.apply([change("a", 1), change("b", 2), change("a", 3)])
+        index.apply([change("a", 2)])  # late
+        latest = mailbox.take()
+        assert latest is not None
+        assert latest[1] == 3
+        assert mailbox.take() is None
+        assert not mailbox.arrived.is_set()
+        assert other.arrived.is_set()
+        index.clear()
+        assert mailbox.take() == (None, 0)
+    index.apply([change("a", 4)])
+    assert not mailbox.arrived.is_set()
+    assert not index._mailboxes
+
+
+@pytest.mark.parametrize("column", [None, "status", "flow_name", "tag", "sha256"])
+def test_no_list_sorts_or_scans(index: RunIndex, column: str | None) -> None:
+    where = f"WHERE {column}='x' AND (updated_at,run_id)<(5,'a')" if column else ""
+    plan = index._db.execute(
+        f"EXPLAIN QUERY PLAN SELECT summary FROM runs {where} ORDER BY updated_at DESC, run_id DESC LIMIT 51"
+    ).fetchall()
+    text = " ".join(row[3] for row in plan)
+    assert "USING INDEX runs_" in text or "COVERING INDEX" in text
+    assert "TEMP B-TREE" not in text
