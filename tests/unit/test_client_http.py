@@ -72,10 +72,10 @@ def test_both_clients_have_every_method_with_the_same_arguments(method: str) -> 
 @both
 def test_submit_sends_what_was_given_and_nothing_else(kind: str, server: Server) -> None:
     call(kind, "submit_run", "main")
-    call(kind, "submit_run", "main", {"x": 1}, tag="", tags=["a"], idempotency_key="k", timeout_sec=2.5, max_attempts=3)
+    call(kind, "submit_run", "main", {"x": 1}, tag="", tags=["a"], timeout_sec=2.5, max_attempts=3)
     assert [json.loads(request.content) for request in server.seen] == [
         {"flow_name": "main", "params": {}},
-        {"flow_name": "main", "params": {"x": 1}, "tag": "", "tags": ["a"], "idempotency_key": "k",
+        {"flow_name": "main", "params": {"x": 1}, "tag": "", "tags": ["a"],
          "timeout_sec": 2.5, "max_attempts": 3},
     ]  # fmt: skip
     assert server.seen[0].headers["X-API-Key"] == KEY

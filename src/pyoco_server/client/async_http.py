@@ -42,13 +42,12 @@ class AsyncPyocoHttpClient:
         *,
         tag: str | None = None,
         tags: list[str] | None = None,
-        idempotency_key: str | None = None,
         timeout_sec: float | None = None,
         max_attempts: int | None = None,
     ) -> dict[str, Any]:
         """Submit a run of a flow that the workers' resolver knows."""
         call = requests.submit(
-            flow_name, params, tag=tag, tags=tags, idempotency_key=idempotency_key, timeout_sec=timeout_sec,
+            flow_name, params, tag=tag, tags=tags, timeout_sec=timeout_sec,
             max_attempts=max_attempts,
         )  # fmt: skip
         return cast(dict[str, Any], await self._json(call))

@@ -53,7 +53,6 @@ class PyocoHttpClient:
         *,
         tag: str | None = None,
         tags: list[str] | None = None,
-        idempotency_key: str | None = None,
         timeout_sec: float | None = None,
         max_attempts: int | None = None,
     ) -> dict[str, Any]:
@@ -62,12 +61,11 @@ class PyocoHttpClient:
         Args:
             tag: Which workers may take it; the server's default when not given.
             tags: Free labels.
-            idempotency_key: A repeat with the same key answers with the first run, where the server supports it.
             timeout_sec: Seconds that the run may take.
             max_attempts: How many workers may start it, one after the other.
         """
         call = requests.submit(
-            flow_name, params, tag=tag, tags=tags, idempotency_key=idempotency_key, timeout_sec=timeout_sec,
+            flow_name, params, tag=tag, tags=tags, timeout_sec=timeout_sec,
             max_attempts=max_attempts,
         )  # fmt: skip
         return cast(dict[str, Any], self._json(call))
