@@ -29,7 +29,6 @@ _RETRY_SEC = 0.5
 _RESTART_SEC = 2.0
 _LOOK_AGAIN_SEC = 60.0
 """How often the streams are looked at without a cause: somebody may have removed one."""
-_RESTART_SEC = 2.0
 
 
 class Gateway:

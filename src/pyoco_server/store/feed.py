@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import structlog
 from nats.aio.msg import Msg
 from nats.js import api
-from nats.js.errors import NotFoundError
 
 from pyoco_server.errors import StoreUnavailable
 from pyoco_server.store.connection import Connection
@@ -75,9 +74,9 @@ class BucketFeed:
         while not self._stop.is_set():
             try:
                 await self._follow()
-            except (StoreUnavailable, NotFoundError) as error:  # not found: the stream is still to be made (again)
+            except StoreUnavailable as error:
                 self.caught_up.clear()
-                log.debug("the feed waits for NATS", stream=self._stream, reason=str(error))
+                log.debug("the feed waits for NATS", stream=self._stream, reason=error.message)
                 await first_event(_RETRY, self._stop)
 
     def stop(self) -> None:
