@@ -13,6 +13,7 @@ from pyoco_server.model.run import (
     cancelled,
     claim,
     hand_back,
+    requeue,
     request_cancel,
     settle,
 )  # fmt: skip
@@ -52,6 +53,13 @@ def test_a_waiting_run_is_cancelled_at_once_and_a_running_one_asked():
     done = cancelled(asked)
     assert (done.status, done.error) == (RunStatus.CANCELLED, "no")
     assert request_cancel(done, by=None, reason=None) is done
+
+
+def test_a_requeued_run_waits_with_its_lost_attempt_counted():
+    lost = claim(claim(PENDING, **CLAIM), worker_id="x", instance_id="j", job_seq=7)
+    waiting = requeue(lost)
+    assert (waiting.status, waiting.attempt, waiting.worker_id, waiting.job_seq) == (RunStatus.PENDING, 2, None, None)
+    assert requeue(request_cancel(lost, by=None, reason=None)).status is RunStatus.CANCELLED
 
 
 def test_the_cancel_that_was_written_first_stands():

@@ -60,6 +60,7 @@ class EndReason(str, Enum):
     INVALID_FLOW = "invalid_flow"
     INVALID_JOB = "invalid_job"
     DEPENDENCY_MISSING = "dependency_missing"
+    OUTPUT_TOO_LARGE = "output_too_large"
 
 
 class RunRecord(BaseModel):
@@ -161,6 +162,24 @@ def hand_back(record: RunRecord) -> RunRecord:
         worker_id=None,
         instance_id=None,
         start_time=None,
+        tasks=dict.fromkeys(record.tasks, TaskStatus.PENDING),
+        task_records={},
+    )
+
+
+def requeue(record: RunRecord) -> RunRecord:
+    """Make a run whose worker is lost wait for its next attempt; one being cancelled ends instead.
+
+    The lost attempt stays counted. Any job of the run may be claimed next: the one that was claimed is gone.
+    """
+    if record.status is RunStatus.CANCELLING:
+        return cancelled(record)
+    return record.evolve(
+        status=RunStatus.PENDING,
+        worker_id=None,
+        instance_id=None,
+        start_time=None,
+        job_seq=None,
         tasks=dict.fromkeys(record.tasks, TaskStatus.PENDING),
         task_records={},
     )

@@ -83,8 +83,9 @@ class Claims:
         if record.status.is_terminal:
             await delivery.ack()  # redelivered after its end: nothing to run
             return None
-        if record.attempt and record.job_seq not in (None, delivery.seq):
-            # Only the message that a live attempt holds may take that attempt over.
+        if record.status is not RunStatus.PENDING and record.job_seq not in (None, delivery.seq):
+            # Only the message that a running attempt holds may take that attempt over. A run that waits again
+            # may be claimed by any of its messages: its first one may be gone.
             log.warning("dropped a second job of a run", run_id=record.run_id, attempt=record.attempt)
             await delivery.ack()
             return None
