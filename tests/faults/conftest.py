@@ -1,0 +1,71 @@
+"""The seed, the figures, and a system of one's own for each test."""
+
+import contextlib
+import os
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .cluster import Cluster
+
+SEED_VARIABLE = "FAULTS_SEED"
+_FIGURES: list[str] = []
+_SEED = int(os.environ.get(SEED_VARIABLE) or random.SystemRandom().randrange(10**6))
+
+Figure = Callable[[str], None]
+Start = Callable[..., Any]
+
+
+@pytest.fixture
+def seed(request: pytest.FixtureRequest) -> int:
+    """The seed of this test: the suite's seed and the test's name, so that one test repeats alone as in the suite."""
+    return random.Random(f"{_SEED}:{request.node.name}").randrange(2**32)
+
+
+@pytest.fixture
+def figure(request: pytest.FixtureRequest) -> Figure:
+    """Note a figure: it is shown at the end of the test run, whatever pytest captures."""
+
+    def note(text: str) -> None:
+        _FIGURES.append(f"{request.node.name}: {text}")
+
+    return note
+
+
+@pytest.fixture
+def start(tmp_path: Path, seed: int) -> Iterator[Start]:
+    """Start a system, as ``start(gateway=True, store=…, PYOCO_…=…)``."""
+    with contextlib.ExitStack() as stack:
+
+        def begin(*, gateway: bool = True, **options: Any) -> Cluster:
+            cluster = Cluster(tmp_path, seed, **options)
+            stack.callback(cluster.close)
+            if gateway:
+                cluster.gateway()
+            return cluster
+
+        yield begin
+
+
+@pytest.fixture
+def cluster(start: Start) -> Cluster:
+    """A system with one gateway and no worker yet."""
+    system: Cluster = start()
+    return system
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Show the figures, and how to repeat what was random."""
+    if _FIGURES:
+        terminalreporter.section(f"faults (repeat with {SEED_VARIABLE}={_SEED})")
+        for line in _FIGURES:
+            terminalreporter.write_line(line)
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Say the seed beside every failure too, where no figure is noted."""
+    if report.failed and "tests/faults" in report.nodeid:
+        report.sections.append(("seed", f"{SEED_VARIABLE}={_SEED}"))

@@ -1,0 +1,86 @@
+"""Sees every change of every run record, over restarts of NATS, from outside the system."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+from anyio.from_thread import start_blocking_portal
+from nats.js.errors import NotFoundError
+
+from pyoco_server.settings import Settings
+from pyoco_server.store.connection import Connection
+from pyoco_server.store.feed import BucketFeed, Change
+from pyoco_server.store.runs import RunStore
+
+from .history import TERMINAL
+
+
+class Witness:
+    """A connection of its own in a thread of its own.
+
+    Args:
+        nats_url: Where NATS is.
+    """
+
+    def __init__(self, nats_url: str) -> None:
+        self._settings = Settings(_env_file=None, nats_url=nats_url)
+        self._connection = Connection(self._settings, "witness")
+        self.sightings: list[tuple[str, int, bytes | None]] = []
+        self.statuses: dict[str, list[str]] = {}
+        """Each state that a run was seen in, in order."""
+        self._ended: set[str] = set()
+        self.newest: dict[str, dict[str, Any]] = {}
+
+    @contextlib.contextmanager
+    def watching(self) -> Iterator["Witness"]:
+        """Watch for as long as the block lasts."""
+        with start_blocking_portal("asyncio") as self._portal, self._portal.wrap_async_context_manager(self._follow()):
+            yield self
+
+    def records(self) -> dict[str, dict[str, Any]]:
+        """Read every run that was ever seen, as it is stored now."""
+        return self._portal.call(self._read)
+
+    def letters(self) -> list[dict[str, Any]]:
+        """Read every dead letter that is stored now."""
+        return self._portal.call(self._read_letters)
+
+    @contextlib.asynccontextmanager
+    async def _follow(self) -> AsyncIterator[None]:
+        await self._connection.start()
+        feed = BucketFeed(self._connection, self._settings.runs_kv_bucket, on_changes=self._note, on_reset=lambda: None)
+        following = asyncio.create_task(feed.run())
+        try:
+            yield
+        finally:
+            feed.stop()
+            await following
+            await self._connection.close()
+
+    async def _read(self) -> dict[str, dict[str, Any]]:
+        runs = RunStore(self._connection)
+        found = {run_id: await runs.get_raw(run_id) for run_id in self.newest}
+        return {run_id: json.loads(raw[0]) for run_id, raw in found.items() if raw is not None}
+
+    async def _read_letters(self) -> list[dict[str, Any]]:
+        stream, js = self._settings.dlq_stream, self._connection.js
+        state = (await js.stream_info(stream)).state
+        found = []
+        for seq in range(state.first_seq, state.last_seq + 1):
+            with contextlib.suppress(NotFoundError):  # deleted
+                found.append(json.loads((await js.get_msg(stream, seq)).data or b"{}"))
+        return found
+
+    def _note(self, changes: list[Change]) -> None:
+        for change in changes:
+            record = json.loads(change.value) if change.value is not None else None
+            if change.key in self._ended or (record is not None and record["status"] in TERMINAL):
+                self._ended.add(change.key)
+                self.sightings.append((change.key, change.revision, change.value))
+            if record is not None:
+                self.newest[change.key] = record
+                seen = self.statuses.setdefault(change.key, [])
+                if seen[-1:] != [record["status"]]:
+                    seen.append(record["status"])
