@@ -197,3 +197,20 @@ def test_no_list_sorts_or_scans(index: RunIndex, column: str | None) -> None:
     text = " ".join(row[3] for row in plan)
     assert "USING INDEX runs_" in text or "COVERING INDEX" in text
     assert "TEMP B-TREE" not in text
+
+
+def test_it_counts_who_waits_and_who_is_ahead(index: RunIndex) -> None:
+    index.apply([change(f"r{n}", n, tag="cpu", submitted_at=float(n)) for n in range(1, 6)])
+    index.apply([change("g", 6, tag="gpu", submitted_at=0.5), change("odd", 7, tag="cpu", submitted_at="soon")])
+    index.apply([change("r2", 8, tag="cpu", submitted_at=2.0, status="RUNNING")])
+    assert (index.waiting("cpu"), index.waiting("gpu"), index.waiting("none")) == (5, 1, 0)
+    assert [index.ahead("cpu", at) for at in (0.0, 1.0, 4.0, 9.0)] == [0, 1, 3, 5]  # "odd" counts as the oldest
+    index.apply([Change("r1", None, 9)])
+    assert (index.waiting("cpu"), index.ahead("cpu", 4.0)) == (4, 2)
+
+
+def test_counting_who_waits_reads_no_history(index: RunIndex) -> None:
+    for query in ("SELECT count(*) FROM runs WHERE status='PENDING' AND tag='t'",
+                  "SELECT count(*) FROM runs WHERE status='PENDING' AND tag='t' AND submitted_at<5"):  # fmt: skip
+        plan = " ".join(row[3] for row in index._db.execute(f"EXPLAIN QUERY PLAN {query}"))
+        assert "USING COVERING INDEX runs_waiting" in plan, plan

@@ -10,18 +10,21 @@ import structlog
 
 log = structlog.get_logger(__name__)
 
-_SCHEMA_VERSION = 1
+_SCHEMA_VERSION = 2
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS runs (
   run_id TEXT PRIMARY KEY, revision INTEGER NOT NULL, updated_at REAL NOT NULL, status TEXT, flow_name TEXT,
-  tag TEXT, tenant_id TEXT, sha256 TEXT, summary TEXT NOT NULL
+  tag TEXT, tenant_id TEXT, sha256 TEXT, summary TEXT NOT NULL, submitted_at REAL NOT NULL, seen_at REAL NOT NULL,
+  job_seq INTEGER
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS runs_order ON runs (updated_at DESC, run_id DESC);
 CREATE INDEX IF NOT EXISTS runs_status ON runs (status, updated_at DESC, run_id DESC);
 CREATE INDEX IF NOT EXISTS runs_flow ON runs (flow_name, updated_at DESC, run_id DESC);
 CREATE INDEX IF NOT EXISTS runs_tag ON runs (tag, updated_at DESC, run_id DESC);
 CREATE INDEX IF NOT EXISTS runs_sha256 ON runs (sha256, updated_at DESC, run_id DESC);
+CREATE INDEX IF NOT EXISTS runs_waiting ON runs (tag, submitted_at, status) WHERE status='PENDING';
+CREATE INDEX IF NOT EXISTS runs_jobs ON runs (job_seq, revision, status) WHERE status='PENDING';
 """
 
 

@@ -5,6 +5,7 @@ import binascii
 import contextlib
 import json
 import math
+import time
 from asyncio import Event
 from collections import defaultdict
 from collections.abc import Iterator
@@ -24,10 +25,11 @@ from pyoco_server.store.feed import Change
 log = structlog.get_logger(__name__)
 
 _UPSERT = """
-INSERT INTO runs VALUES (?,?,?,?,?,?,?,?,?)
+INSERT INTO runs VALUES (?,?,?,?,?,?,?,?,?,?,?,NULL)
 ON CONFLICT (run_id) DO UPDATE SET revision=excluded.revision, updated_at=excluded.updated_at,
   status=excluded.status, flow_name=excluded.flow_name, tag=excluded.tag, tenant_id=excluded.tenant_id,
-  sha256=excluded.sha256, summary=excluded.summary
+  sha256=excluded.sha256, summary=excluded.summary, submitted_at=excluded.submitted_at, seen_at=excluded.seen_at,
+  job_seq=NULL
 WHERE excluded.revision > runs.revision
 """
 
@@ -163,7 +165,19 @@ class RunIndex:
 
     def count(self) -> int:
         """Tell how many runs are known."""
-        return int(self._db.execute("SELECT count(*) FROM runs").fetchone()[0])
+        return self._number("SELECT count(*) FROM runs")
+
+    def waiting(self, tag: str) -> int:
+        """Tell how many runs of a tag wait for a worker."""
+        return self._number("SELECT count(*) FROM runs WHERE status='PENDING' AND tag=?", tag)
+
+    def ahead(self, tag: str, submitted_at: float) -> int:
+        """Tell how many runs of a tag wait that were submitted before ``submitted_at`` (unix seconds)."""
+        query = "SELECT count(*) FROM runs WHERE status='PENDING' AND tag=? AND submitted_at<?"
+        return self._number(query, tag, submitted_at)
+
+    def _number(self, query: str, *values: Any) -> int:
+        return int(self._db.execute(query, values).fetchone()[0])
 
     @contextlib.contextmanager
     def subscribe(self, run_id: str) -> Iterator[Mailbox]:
@@ -187,7 +201,8 @@ def _row(change: Change) -> tuple[Any, ...] | None:
     updated_at = number(snapshot.get("updated_at"))
     shown = {**summary(snapshot), "run_id": change.key, "updated_at": updated_at}
     texts = [_text(shown[name]) for name in ("status", "flow_name", "tag", "tenant_id", "workflow_yaml_sha256")]
-    return (change.key, change.revision, updated_at, *texts, pydantic_core.to_json(shown).decode())
+    times = (number(snapshot.get("submitted_at")), time.time())
+    return (change.key, change.revision, updated_at, *texts, pydantic_core.to_json(shown).decode(), *times)
 
 
 def _text(value: Any) -> str | None:
