@@ -13,8 +13,8 @@ from pyoco_server.model.run import (
     cancelled,
     claim,
     hand_back,
-    requeue,
     request_cancel,
+    requeue,
     settle,
 )  # fmt: skip
 from pyoco_server.model.snapshot import fit, public, summary
@@ -120,3 +120,18 @@ def test_a_value_whose_repr_raises():
     st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3)), max_leaves=8))  # fmt: skip
 def test_every_value_becomes_json(value):
     json.dumps(clean_value(value, 1_000_000), allow_nan=False).encode()
+
+
+def test_a_task_that_was_running_gets_the_runs_error_and_one_that_failed_keeps_its_own():
+    records = {
+        "a": {"state": "FAILED", "started_at": 1.0, "ended_at": 2.0, "error": "ValueError: own"},
+        "b": {"state": "RUNNING", "started_at": 1.0, "retry_at": 9.0, "error": "try 1", "exception": {"class": "E"}},
+    }
+    running = claim(PENDING, **CLAIM).evolve(
+        tasks={"a": TaskStatus.FAILED, "b": TaskStatus.RUNNING}, task_records=records
+    )
+    failed = settle(running, RunStatus.FAILED, EndReason.CHILD_KILLED_BY_SIGNAL, "the process was killed")
+    assert failed.task_records["a"]["error"] == "ValueError: own"
+    ended = failed.task_records["b"]
+    assert (ended["state"], ended["error"], ended["exception"]) == ("FAILED", "the process was killed", None)
+    assert (ended["retry_at"], ended["ended_at"]) == (None, failed.end_time)

@@ -226,7 +226,7 @@ def settle(record: RunRecord, status: RunStatus, reason: EndReason, error: str |
         end_reason=reason,
         error=error,
         tasks=tasks,
-        task_records=_end_records(record.task_records, tasks, now),
+        task_records=_end_records(record.task_records, tasks, now, error),
         skipped_tasks=skipped,
         end_time=now,
         heartbeat_at=now if record.start_time else record.heartbeat_at,
@@ -235,9 +235,12 @@ def settle(record: RunRecord, status: RunStatus, reason: EndReason, error: str |
 
 
 def _end_records(
-    records: dict[str, dict[str, Any]], tasks: dict[str, TaskStatus], now: float
+    records: dict[str, dict[str, Any]], tasks: dict[str, TaskStatus], now: float, error: str | None
 ) -> dict[str, dict[str, Any]]:
-    """Give each task record its task's final state, and an end to those that were still running."""
+    """Give each task record its task's final state, and an end to those that were still running.
+
+    A task that was running when the run failed has no error of its own: it gets the run's.
+    """
     ended = {}
     for name, record in records.items():
         state = tasks.get(name)
@@ -246,5 +249,9 @@ def _end_records(
             if record.get("started_at") and not record.get("ended_at"):
                 record["ended_at"] = now
                 record["duration_ms"] = (now - record["started_at"]) * 1000
+            if record.get("retry_at"):
+                record["retry_at"] = None
+            if state is TaskStatus.FAILED:  # what stands there is of an earlier try, and so is last_error
+                record |= {"error": error, "exception": None, "traceback": None}
         ended[name] = record
     return ended

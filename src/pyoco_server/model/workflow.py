@@ -21,6 +21,8 @@ from pyoco_server.model.yaml_source import Path, YamlSource, read_yaml, short, s
 
 _GRAPH: Path = ("flow", "graph")
 _MAX_EXPANDED = 300_000
+RETRY_DELAY_SEC = 1.0
+"""Seconds before a task's second try; twice as long before each further one."""
 _POSITION = re.compile(r" at position (\d+)")
 _DOTTED = r"[^\W\d]\w*(\.[^\W\d]\w*)*"
 _REFUSED = {
@@ -70,6 +72,7 @@ class TaskSpec(_Part):
     inputs: Mapping = Field(default_factory=dict)
     outputs: Texts = Field(default_factory=list)
     retries: Annotated[int, Field(ge=0, le=1000, strict=True)] = 0
+    retry_delay_sec: Annotated[float, Field(ge=0, le=60, strict=True)] = RETRY_DELAY_SEC
     timeout_sec: Annotated[float, Field(gt=0, lt=1e9, strict=True)] | None = None
     fail_policy: Literal["stop", "isolate"] = "stop"
 

@@ -21,9 +21,12 @@ from pyoco.core.models import Flow, RunContext, RunStatus
 from pyoco_server.errors import InvalidFlow
 from pyoco_server.model.run import EndReason
 from pyoco_server.model.text import clean_text
+from pyoco_server.worker.failures import describe_exception, end_reason, summarise
 from pyoco_server.worker.flows import FlowProblem, FlowSource, load_resolver
+from pyoco_server.worker.isolation import isolating
 from pyoco_server.worker.protocol import Message, encode, receive_message
-from pyoco_server.worker.reporter import TaskReporter, describe_exception
+from pyoco_server.worker.reporter import TaskReporter
+from pyoco_server.worker.retries import RunStopped, supervised, tasks_of
 
 _PR_SET_PDEATHSIG = 1
 
@@ -99,20 +102,22 @@ class Child:
         context = RunContext(run_id=run_id, flow_name=flow.name)
         self._context = context
         reporter = TaskReporter(self.send, context, max_value_bytes)
-        limits = {task.name: task.timeout_sec for task in flow.tasks if task.timeout_sec}
+        limits = {task.name: task.timeout_sec for task in tasks_of(flow) if task.timeout_sec}
         self.send({"type": "planned", "tasks": sorted(task.name for task in flow.tasks), "timeouts": limits})
         if self._cancelled == run_id:  # told while the flow was still being made
             context.status = RunStatus.CANCELLING
         try:
-            Engine(trace_backend=reporter).run(flow, params=params, run_context=context)
+            with supervised(flow, context, reporter), isolating(flow):
+                Engine(trace_backend=reporter).run(flow, params=params, run_context=context)
+        except RunStopped:
+            return {"type": "finished", "outcome": "cancelled"}
         except BaseException as error:  # noqa: BLE001 - sys.exit and KeyboardInterrupt in a task end the run, not us
-            reporter.close(error)
-            task = reporter.failed_task
+            task = reporter.task_that_raised(error)
             where = f"task {task!r} failed: " if task else ""
-            return _failed(EndReason.TASK_FAILED, f"{where}{type(error).__name__}: {clean_text(str(error))}", None)
+            return _failed(end_reason(error), f"{where}{summarise(error)}{reporter.count_tries(task)}", None)
         finally:
             self._context = None
-        reporter.close(None)
+            reporter.close()
         # pyoco leaves the status at CANCELLING when the request met the last task.
         ended = context.status in (RunStatus.CANCELLING, RunStatus.CANCELLED)
         return {"type": "finished", "outcome": "cancelled" if ended else "completed"}

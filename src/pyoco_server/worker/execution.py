@@ -134,7 +134,7 @@ class Execution:
                 self._task_limits = message["timeouts"]
             elif message["type"] == "task":
                 self.recorder.note_task(message)
-                self._watch_task(message["name"], message["fields"]["state"])
+                self._watch_task(message["name"], message["fields"])
         return await self._explain_death()
 
     async def _fetch_flow(self, sha256: str) -> str | None:
@@ -180,12 +180,12 @@ class Execution:
         task.add_done_callback(self._cancels.discard)
         self._stop_child(max(0.0, grace - _TERM_BEFORE_KILL), grace)
 
-    def _watch_task(self, name: str, state: str) -> None:
-        """Keep a task's own time limit; pyoco's cannot end a thread that does not end by itself."""
+    def _watch_task(self, name: str, fields: dict[str, Any]) -> None:
+        """Keep the time limit of each try of a task; pyoco's cannot end a thread that does not end by itself."""
         if name in self._task_timers:
             self._task_timers.pop(name).cancel()
         limit = self._task_limits.get(name)
-        if state == "RUNNING" and limit:
+        if fields["state"] == "RUNNING" and not fields.get("retry_at") and limit:
             text = f"task {name!r} took longer than its timeout_sec of {limit:g} s"
             outcome = _failure(EndReason.TASK_TIMEOUT, text)
             self._task_timers[name] = asyncio.get_running_loop().call_later(limit, self._time_out, outcome)

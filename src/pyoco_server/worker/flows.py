@@ -22,6 +22,7 @@ from pyoco_server.model.workflow import FlowFile, TaskSpec, build_flow, graph_ta
 
 Resolver = Callable[[str], Flow]
 _CACHED_FLOWS = 64
+_POLICIES = {"retries", "retry_delay_sec", "timeout_sec", "fail_policy"}
 
 
 class FlowProblem(Exception):
@@ -134,9 +135,8 @@ def _load_tasks(file: FlowFile) -> dict[str, Task]:
         tasks.update(_from_plugins(plugged))
     for name, task in tasks.items():
         spec = wanted[name]
-        task.retries = spec.retries or task.retries
-        task.fail_policy = spec.fail_policy
-        task.timeout_sec = spec.timeout_sec or task.timeout_sec
+        for policy in sorted(_POLICIES & spec.model_fields_set):  # what is not given stays as the plug-in made it
+            setattr(task, policy, getattr(spec, policy))
     return tasks
 
 

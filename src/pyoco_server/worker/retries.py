@@ -1,0 +1,146 @@
+"""The tries of a task: a failed one is told, and made again after a pause that the end of the run cuts short.
+
+pyoco's own retries follow each other at once, go on in a run that is being cancelled, and tell nobody. So the engine is
+given tasks without retries, whose functions make the tries themselves.
+"""
+
+import contextlib
+import functools
+import itertools
+import random
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from pyoco.core.models import Flow, RunContext, RunStatus, Task
+from pyoco.dsl.nodes import CaseNode, DSLNode, SwitchNode, TaskNode
+
+from pyoco_server.model.workflow import RETRY_DELAY_SEC
+from pyoco_server.worker.failures import summarise
+from pyoco_server.worker.reporter import TaskReporter
+
+LONGEST_PAUSE = 60.0
+_JITTER = 0.1
+_LOOK_EVERY = 0.05
+_CHANGED = ("func", "retries", "timeout_sec")
+
+
+class RunStopped(BaseException):
+    """The run was cancelled, or failed elsewhere, before this task could start or be tried again.
+
+    No ``Exception``, so that neither user code nor the engine takes it for a failure of the task.
+    """
+
+
+def tasks_of(flow: Flow) -> list[Task]:
+    """Give the tasks of a flow: of its graph and of its program, which may hold two of one name."""
+    found = {id(task): task for task in (*flow.tasks, *_program_tasks(flow.build_program()))}  # type: ignore[no-untyped-call]
+    return list(found.values())
+
+
+def pause_before(number: int, delay: float) -> float:
+    """Give the seconds to wait before a try.
+
+    Args:
+        number: Of the try; 2 is the first one that is waited for.
+        delay: Seconds before try 2.
+    """
+    doubled = min(delay * 2.0 ** min(number - 2, 30), LONGEST_PAUSE)
+    return min(doubled * random.uniform(1.0, 1.0 + _JITTER), LONGEST_PAUSE)  # noqa: S311 - spreads load, no secret
+
+
+@contextlib.contextmanager
+def supervised(flow: Flow, context: RunContext, reporter: TaskReporter) -> Iterator[None]:
+    """Make the tries of a flow's tasks here instead of in the engine; the flow is given back unchanged.
+
+    Args:
+        flow: May be the same object in every run.
+        context: Its status says whether the run goes on.
+        reporter: Is told of each try.
+    """
+    tasks = tasks_of(flow)
+    kept = [(task, {name: getattr(task, name) for name in _CHANGED}) for task in tasks]
+    try:
+        for task in tasks:
+            _supervise(task, context, reporter)
+        yield
+    finally:
+        for task, values in kept:
+            for name, value in values.items():
+                setattr(task, name, value)
+
+
+def _supervise(task: Task, context: RunContext, reporter: TaskReporter) -> None:
+    tries = reporter.tries[task.name] = max(0, task.retries or 0) + 1
+    delay = float(getattr(task, "retry_delay_sec", RETRY_DELAY_SEC))
+    task.func = _Supervisor(context, reporter, task.name, tries, delay).wrap(task.func)
+    task.retries = 0
+    task.timeout_sec = None  # the worker keeps it, for each try; the engine's clock runs on while a task waits
+
+
+class _Supervisor:
+    """Makes the tries of one task."""
+
+    def __init__(self, context: RunContext, reporter: TaskReporter, name: str, tries: int, delay: float) -> None:
+        self._context = context
+        self._reporter = reporter
+        self._name = name
+        self._tries = tries
+        self._delay = delay
+
+    def wrap(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Give a function with the same signature, from which the engine reads what to pass."""
+
+        @functools.wraps(function)
+        def run(**inputs: Any) -> Any:
+            for number in itertools.count(1):
+                self._stop_if_over()
+                if number > 1:
+                    self._reporter.on_try_start(self._name, number)
+                try:
+                    return function(**inputs)
+                except Exception as error:
+                    if number >= self._tries:
+                        raise
+                    retry_at = self._tell(number, error)
+                except BaseException as error:  # sys.exit: the engine lets it pass without a word
+                    self._reporter.on_node_error(self._name, error)
+                    raise
+                # Outside of "except", or the next failure would be told as a consequence of this one.
+                self._wait(retry_at)
+            raise AssertionError("unreachable")
+
+        return run
+
+    def _tell(self, number: int, error: Exception) -> float:
+        pause = pause_before(number + 1, self._delay)
+        retry_at = time.time() + pause
+        self._reporter.on_try_error(self._name, number, error, retry_at)
+        said = f"try {number} of {self._tries} of task {self._name!r} failed, the next follows in {pause:.1f} s"
+        with contextlib.suppress(OSError, ValueError):  # the task may have closed it
+            sys.stderr.write(f"{said}: {summarise(error)}\n")  # among the task's own lines
+        return retry_at
+
+    def _wait(self, retry_at: float) -> None:
+        # Looked at and not waited for: the engine changes a run's status without telling anybody.
+        until = time.monotonic() + (retry_at - time.time())
+        while (left := until - time.monotonic()) > 0:
+            self._stop_if_over()
+            time.sleep(min(left, _LOOK_EVERY))
+
+    def _stop_if_over(self) -> None:
+        if self._context.status is not RunStatus.RUNNING:
+            self._reporter.on_stopped(self._name)
+            raise RunStopped
+
+
+def _program_tasks(node: DSLNode) -> Iterator[Task]:
+    if isinstance(node, TaskNode):
+        yield node.task
+    parts = [*getattr(node, "steps", ()), getattr(node, "body", None), getattr(node, "target", None)]
+    if isinstance(node, SwitchNode):
+        parts += node.cases
+    for part in parts:
+        if isinstance(part, (DSLNode, CaseNode)):
+            yield from _program_tasks(part)
