@@ -11,6 +11,7 @@
     ├── WorkerNotFound          404   5
     ├── StoreUnavailable        503   7   NATS cannot be reached, or did not answer in time
     ├── RevisionConflict        409   6   somebody else wrote the record first
+    ├── KeyReused               409   6   an idempotency key came back with another request
     └── CommandFailed             1       a command cannot go on (port taken, file missing, …)
 """
 
@@ -108,6 +109,15 @@ class RevisionConflict(PyocoError):
     code = "conflict"
     http_status = 409
     exit_code = 6
+
+
+class KeyReused(PyocoError):
+    """An idempotency key came back with another request than its first one."""
+
+    code = "idempotency_key_reused"
+    http_status = 409
+    exit_code = 6
+    default_hint = "Use a new key for a new run; repeat a request unchanged (flow, params, tag, tags, limits)."
 
 
 class CommandFailed(PyocoError):

@@ -8,7 +8,7 @@ import math
 import time
 from asyncio import Event
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -166,6 +166,26 @@ class RunIndex:
     def count(self) -> int:
         """Tell how many runs are known."""
         return self._number("SELECT count(*) FROM runs")
+
+    def queued(self, job_seqs: Mapping[str, int], revision: int | None = None) -> None:
+        """Note where the jobs of waiting runs are; it holds until their records change.
+
+        Args:
+            job_seqs: Sequence in the work stream, by run_id.
+            revision: Only for records of this revision.
+        """
+        match = "" if revision is None else " AND revision=?"
+        values = () if revision is None else (revision,)
+        with self._transaction():
+            self._db.executemany(
+                f"UPDATE runs SET job_seq=? WHERE run_id=? AND status='PENDING'{match}",  # noqa: S608 - our own words
+                [(seq, run_id, *values) for run_id, seq in job_seqs.items()],
+            )
+
+    def has_job(self, run_id: str, revision: int) -> bool:
+        """Tell whether the job of a waiting run was seen on the queue, for this revision of its record."""
+        query = "SELECT count(*) FROM runs WHERE run_id=? AND revision=? AND job_seq IS NOT NULL"
+        return bool(self._number(query, run_id, revision))
 
     def waiting(self, tag: str) -> int:
         """Tell how many runs of a tag wait for a worker."""

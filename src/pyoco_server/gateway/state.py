@@ -19,6 +19,7 @@ from pyoco_server.store.feed import BucketFeed, Change
 from pyoco_server.store.flows import FlowStore
 from pyoco_server.store.queue import JobQueue
 from pyoco_server.store.runs import RunStore
+from pyoco_server.store.submissions import Submissions
 from pyoco_server.store.workers import WorkerStore
 from pyoco_server.waiting import first_event
 
@@ -45,6 +46,7 @@ class Gateway:
         self.checker = FlowChecker(settings.workflow_yaml_max_bytes)
         self.worker_index = WorkerIndex(settings.worker_disconnect_timeout_sec)
         self.index = RunIndex(settings.state_dir, settings.runs_kv_bucket)
+        self.submissions = Submissions(self.runs, self.queue, has_job=self.index.has_job)
         self.stopping = asyncio.Event()
         """Set when the server stops; open streams end then."""
         self._made = asyncio.Event()

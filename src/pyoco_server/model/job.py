@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from typing_extensions import Self
 
 from pyoco_server.errors import InvalidInput
+from pyoco_server.model.run import RunRecord
 
 
 class Job(BaseModel):
@@ -28,6 +29,17 @@ class Job(BaseModel):
     workflow_yaml: str | None = None
     workflow_yaml_sha256: str | None = None
     workflow_yaml_bytes: int | None = None
+
+    @classmethod
+    def of(cls, record: RunRecord) -> Self:
+        """Give the job of a run."""
+        return cls(
+            run_id=record.run_id,
+            flow_name=record.flow_name,
+            tag=record.tag,
+            submitted_at=record.submitted_at,
+            workflow_yaml_sha256=record.workflow_yaml_sha256,
+        )
 
     def to_json(self) -> bytes:
         """Give the message body."""

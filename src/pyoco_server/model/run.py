@@ -108,6 +108,9 @@ class RunRecord(BaseModel):
     cancel_reason: str | None = None
     schedule_id: str | None = None
     rerun_of: str | None = None
+    idempotency_key: str | None = None
+    submission_digest: str | None = None
+    """Hash of the request that came with the key: its repeat has the same one."""
 
     def evolve(self, **changes: Any) -> Self:
         """Return a copy with the changes, and ``updated_at`` moved forward (never back)."""

@@ -33,7 +33,7 @@ SUMMARY_FIELDS = (
 """Fields of an item in a list of runs."""
 
 _RECORD_FIELDS = ("task_records", "task_records_truncated")
-_INTERNAL_FIELDS = ("instance_id", "job_seq")
+_INTERNAL_FIELDS = ("instance_id", "job_seq", "submission_digest")
 _PREVIEW_STEPS = (16_384, 2_048, 256)
 
 

@@ -1,9 +1,12 @@
 """A key-value bucket: reads, compare-and-set writes, removals."""
 
 from dataclasses import dataclass
+from datetime import datetime
 
+from nats.js.api import RawStreamMsg
 from nats.js.errors import NotFoundError
 
+from pyoco_server.errors import RevisionConflict
 from pyoco_server.store.connection import Connection
 
 _EXPECTED = "Nats-Expected-Last-Subject-Sequence"
@@ -17,6 +20,8 @@ class Entry:
     key: str
     value: bytes
     revision: int
+    stored_at: datetime | None = None
+    """When, by NATS's clock."""
 
 
 class Bucket:
@@ -35,15 +40,10 @@ class Bucket:
 
     async def get(self, key: str) -> Entry | None:
         """Read the last value of a key; ``None`` if there is none."""
-        js = self._connection.js
-        try:
-            with self._connection.errors(f"reading {key} from {self.name}", missing=True):
-                message = await js.get_msg(self.stream, subject=self.subject(key), direct=self._direct)
-        except NotFoundError:
+        message = await self._last(key)
+        if message is None or _is_removal(message) or not message.data or not message.seq:
             return None
-        if (message.headers and _OPERATION in message.headers) or not message.data or not message.seq:
-            return None
-        return Entry(key, message.data, message.seq)
+        return Entry(key, message.data, message.seq, message.time)
 
     async def create(self, key: str, value: bytes) -> int:
         """Write a key that does not exist yet.
@@ -51,7 +51,13 @@ class Bucket:
         Raises:
             RevisionConflict: it exists.
         """
-        return await self.update(key, value, 0)
+        try:
+            return await self.update(key, value, 0)
+        except RevisionConflict:
+            removal = await self._last(key)
+            if removal is None or not _is_removal(removal) or not removal.seq:
+                raise
+            return await self.update(key, value, removal.seq)  # the mark of a removal counts as a value too
 
     async def update(self, key: str, value: bytes, revision: int) -> int:
         """Write a key if ``revision`` is still its last one.
@@ -69,11 +75,27 @@ class Bucket:
         """Write a key whatever it held."""
         return await self._publish(key, value, None)
 
-    async def purge(self, key: str) -> None:
-        """Remove a key and its history."""
-        await self._publish(key, b"", {_OPERATION: "PURGE", "Nats-Rollup": "sub"})
+    async def purge(self, key: str, revision: int) -> None:
+        """Remove a key if ``revision`` is still its last one.
+
+        Raises:
+            RevisionConflict: somebody else wrote first.
+        """
+        await self._publish(key, b"", {_OPERATION: "PURGE", "Nats-Rollup": "sub", _EXPECTED: str(revision)})
+
+    async def _last(self, key: str) -> RawStreamMsg | None:
+        js = self._connection.js
+        try:
+            with self._connection.errors(f"reading {key} from {self.name}", missing=True):
+                return await js.get_msg(self.stream, subject=self.subject(key), direct=self._direct)
+        except NotFoundError:
+            return None
 
     async def _publish(self, key: str, value: bytes, headers: dict[str, str] | None) -> int:
         js = self._connection.js
         with self._connection.errors(f"writing {key} to {self.name}"):
             return int((await js.publish(self.subject(key), value, headers=headers)).seq)
+
+
+def _is_removal(message: RawStreamMsg) -> bool:
+    return bool(message.headers and _OPERATION in message.headers)

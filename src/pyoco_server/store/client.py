@@ -6,7 +6,6 @@ from typing import Any
 from typing_extensions import Self
 
 from pyoco_server.errors import StoreUnavailable
-from pyoco_server.model.job import Job
 from pyoco_server.model.run import RunRecord, new_run_id
 from pyoco_server.model.tags import check_tag
 from pyoco_server.settings import Settings
@@ -14,6 +13,7 @@ from pyoco_server.store import topology
 from pyoco_server.store.connection import Connection
 from pyoco_server.store.queue import JobQueue
 from pyoco_server.store.runs import RunStore
+from pyoco_server.store.submissions import Submissions
 
 
 class PyocoNatsClient:
@@ -22,7 +22,7 @@ class PyocoNatsClient:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._runs = RunStore(connection)
-        self._queue = JobQueue(connection)
+        self._submissions = Submissions(self._runs, JobQueue(connection))
 
     @classmethod
     async def connect(cls, config: Settings | None = None, *, timeout: float = 10.0) -> Self:
@@ -57,7 +57,7 @@ class PyocoNatsClient:
             run_id=new_run_id(), flow_name=flow_name, params=params or {}, tag=tag, tags=tags or [tag],
             submitted_at=now, heartbeat_at=now, updated_at=now,
         )  # fmt: skip
-        await enqueue(self._runs, self._queue, record)
+        await self._submissions.submit(record)
         return record.run_id
 
     async def get_run(self, run_id: str) -> dict[str, Any]:
@@ -70,30 +70,3 @@ class PyocoNatsClient:
         if stored is None:
             raise KeyError(run_id)
         return stored.record.model_dump(mode="json")
-
-
-async def enqueue(runs: RunStore, queue: JobQueue, record: RunRecord) -> int:
-    """Make a run: its record first, then its job; both acknowledged, or neither is left.
-
-    Returns:
-        The record's revision.
-
-    Raises:
-        StoreUnavailable: the run does not exist.
-    """
-    job = Job(
-        run_id=record.run_id, flow_name=record.flow_name, tag=record.tag, submitted_at=record.submitted_at,
-        workflow_yaml_sha256=record.workflow_yaml_sha256,
-    )  # fmt: skip
-    revision = await runs.create(record)
-    for attempt in (1, 2, 3):
-        try:
-            await queue.publish(job, record.tag)
-        except StoreUnavailable:
-            # The job may be queued all the same; without its record no worker runs it.
-            if attempt == 3:
-                await runs.remove(record.run_id)
-                raise
-        else:
-            break
-    return revision

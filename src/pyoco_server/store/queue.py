@@ -63,16 +63,26 @@ class JobQueue:
         self.connection = connection
         self._settings = connection.settings
 
-    async def publish(self, job: Job, tag: str) -> int:
-        """Put a job on the queue of its tag; a repeat with the same run_id is dropped by the server.
+    async def publish(self, job: Job, tag: str, *, requeued: int | None = None) -> int:
+        """Put a job on the queue of its tag; the server drops a repeat within five minutes.
+
+        Args:
+            job: The job.
+            tag: The tag.
+            requeued: Revision of the record for which the run's first job is gone: repeats are told by it, so that the
+                first job does not count as one.
+
+        Returns:
+            The job's sequence in the stream.
 
         Raises:
             StoreUnavailable: no acknowledgement; publishing again is safe.
         """
         js = self.connection.js
         subject = f"{self._settings.work_subject_prefix}.{tag}"
+        name = job.run_id if requeued is None else f"{job.run_id}:{requeued}"
         with self.connection.errors(f"queueing run {job.run_id}"):
-            ack = await js.publish(subject, job.to_json(), headers={"Nats-Msg-Id": job.run_id})
+            ack = await js.publish(subject, job.to_json(), headers={"Nats-Msg-Id": name})
         return int(ack.seq)
 
     def consumer_name(self, tag: str) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 
 import structlog
 from pydantic import ValidationError
@@ -23,6 +24,8 @@ class StoredRun:
 
     record: RunRecord
     revision: int
+    stored_at: datetime | None = None
+    """When, by NATS's clock; known of what was read."""
 
 
 class RunStore:
@@ -38,7 +41,7 @@ class RunStore:
         if entry is None:
             return None
         try:
-            return StoredRun(RunRecord.from_json(entry.value), entry.revision)
+            return StoredRun(RunRecord.from_json(entry.value), entry.revision, entry.stored_at)
         except ValidationError as error:
             log.error("a run's record cannot be read", run_id=run_id, reason=str(error))
             return None
@@ -88,6 +91,10 @@ class RunStore:
                 continue
         raise StoreUnavailable(f"run {run_id} is written to faster than it can be changed")
 
-    async def remove(self, run_id: str) -> None:
-        """Remove a run that was never answered."""
-        await self._bucket.purge(run_id)
+    async def remove(self, run_id: str, revision: int) -> None:
+        """Remove a run that was never answered, if nobody wrote since ``revision``.
+
+        Raises:
+            RevisionConflict: somebody did: a worker has it.
+        """
+        await self._bucket.purge(run_id, revision)

@@ -11,7 +11,7 @@ from pyoco_server.store.connection import Connection
 
 log = structlog.get_logger(__name__)
 
-_DUPLICATE_WINDOW = 300.0
+DUPLICATE_WINDOW = 300.0
 """Seconds in which a repeated publish of the same job is dropped by the server."""
 _MARKER_TTL = 3600.0
 _STREAM_NAME_IN_USE = 10058
@@ -23,7 +23,7 @@ def definitions(settings: Settings) -> list[api.StreamConfig]:
         name=settings.work_stream,
         subjects=[f"{settings.work_subject_prefix}.>"],
         retention=api.RetentionPolicy.WORK_QUEUE,
-        duplicate_window=_DUPLICATE_WINDOW,
+        duplicate_window=DUPLICATE_WINDOW,
         allow_direct=True,
     )
     dead_letters = api.StreamConfig(

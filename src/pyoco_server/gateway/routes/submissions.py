@@ -5,15 +5,15 @@ import time
 from typing import Annotated, Any
 
 import pydantic_core
-from fastapi import APIRouter, File, Form, UploadFile
+from fastapi import APIRouter, File, Form, Header, Request, UploadFile
 from pydantic import BaseModel, Field
 
 from pyoco_server.errors import InvalidInput, TooLarge
 from pyoco_server.gateway.state import Gateway, Here
+from pyoco_server.model import idempotency
 from pyoco_server.model.run import RunRecord, TaskStatus, new_run_id
 from pyoco_server.model.tags import check_tag
 from pyoco_server.model.text import clean_value
-from pyoco_server.store.client import enqueue
 from pyoco_server.store.feed import Change
 
 router = APIRouter(tags=["runs"])
@@ -27,6 +27,7 @@ _ENVELOPE = 4096
 Name = Annotated[str, Field(min_length=1, max_length=256)]
 Timeout = Annotated[float | None, Field(gt=0, allow_inf_nan=False)]
 Attempts = Annotated[int | None, Field(ge=1, le=1000)]
+KeyHeader = Annotated[str | None, Header(alias="Idempotency-Key")]
 
 
 class Submission(BaseModel):
@@ -38,17 +39,20 @@ class Submission(BaseModel):
     tags: list[str] = Field(default_factory=list, max_length=_MAX_TAGS)
     timeout_sec: Timeout = None
     max_attempts: Attempts = None
+    idempotency_key: str | None = None
 
 
 class Submitted(BaseModel):
     """The answer: the run exists."""
 
     run_id: str
-    status: str = "PENDING"
+    status: str
+    created: bool
+    """``False`` if an earlier request with the same idempotency key made the run."""
 
 
 @router.post("/runs")
-async def submit(here: Here, wanted: Submission) -> Submitted:
+async def submit(here: Here, wanted: Submission, key_header: KeyHeader = None) -> Submitted:
     """Submit a run by the name of its flow."""
     tag = check_tag(here.settings.default_tag if wanted.tag is None else wanted.tag)
     return await _submit(
@@ -59,20 +63,27 @@ async def submit(here: Here, wanted: Submission) -> Submitted:
         tags=wanted.tags or [tag],
         timeout_sec=wanted.timeout_sec,
         max_attempts=wanted.max_attempts,
+        key=_key(wanted.idempotency_key, key_header),
     )
 
 
 @router.post("/runs/yaml")
 async def submit_yaml(
     here: Here,
+    request: Request,
     workflow: Annotated[UploadFile, File()],
     flow_name: Annotated[str, Form(max_length=256)],
     tag: Annotated[str | None, Form()] = None,
     params: Annotated[str | None, Form()] = None,
     timeout_sec: Annotated[Timeout, Form()] = None,
     max_attempts: Annotated[Attempts, Form()] = None,
+    idempotency_key: Annotated[str | None, Form()] = None,
+    key_header: KeyHeader = None,
 ) -> Submitted:
     """Submit a run of a flow.yaml."""
+    # An empty field reads as one that was not sent; a key that got lost on its way must not pass in silence.
+    empty = (await request.form()).get("idempotency_key") == ""
+    key = _key("" if empty else idempotency_key, key_header)
     if not flow_name.strip():
         raise InvalidInput("flow_name is blank", hint="Give the run a name, such as flow_name=main.")
     tag = check_tag((tag or "").strip() or here.settings.default_tag)
@@ -94,13 +105,14 @@ async def submit_yaml(
         tags=[tag],
         timeout_sec=timeout_sec,
         max_attempts=max_attempts,
+        key=key,
         tasks=dict.fromkeys(checked.node_names, TaskStatus.PENDING),
         workflow_yaml_sha256=checked.sha256,
         workflow_yaml_bytes=checked.size_bytes,
     )
 
 
-async def _submit(here: Gateway, **fields: Any) -> Submitted:
+async def _submit(here: Gateway, *, key: str | None, **fields: Any) -> Submitted:
     now = time.time()
     # Half of what a record may take is left for what the run adds to it.
     limit = min(here.settings.max_run_snapshot_bytes, here.connection.max_payload - _ENVELOPE) // 2
@@ -108,7 +120,13 @@ async def _submit(here: Gateway, **fields: Any) -> Submitted:
         for name in ("flow_name", "params", "tags"):
             # Text that JSON cannot carry must not get into a record; sizes are checked on the whole.
             fields[name] = clean_value(fields[name], max_bytes=1 << 40)
-        record = RunRecord(run_id=new_run_id(), submitted_at=now, heartbeat_at=now, updated_at=now, **fields)
+        if key is not None:
+            names = ("flow_name", "params", "tag", "tags", "timeout_sec", "max_attempts", "workflow_yaml_sha256")
+            fields["submission_digest"] = idempotency.digest(**{name: fields.get(name) for name in names})
+        record = RunRecord(
+            run_id=new_run_id() if key is None else idempotency.run_id_of(fields.get("tenant_id"), key),
+            idempotency_key=key, submitted_at=now, heartbeat_at=now, updated_at=now, **fields,
+        )  # fmt: skip
         stored = record.to_json()
         # What cannot be read back, also as some task's input or output, must not be accepted.
         pydantic_core.from_json(b"[" * _LEVELS_LEFT + stored + b"]" * _LEVELS_LEFT)
@@ -121,10 +139,35 @@ async def _submit(here: Gateway, **fields: Any) -> Submitted:
             f"the run's params and tasks take {len(stored)} bytes; {limit} are accepted",
             hint="Put large data where tasks can fetch it, and pass its address.",
         )
-    revision = await enqueue(here.runs, here.queue, record)
-    # A list asked for right after this answer shows the run, however far behind the feed is.
-    here.index.apply([Change(record.run_id, stored, revision)])
-    return Submitted(run_id=record.run_id)
+    made = await here.submissions.submit(record)
+    if made.created:
+        # A list asked for right after this answer shows the run, however far behind the feed is.
+        here.index.apply([Change(record.run_id, stored, made.stored.revision)])
+    if made.job_seq is not None:
+        here.index.queued({record.run_id: made.job_seq}, made.stored.revision)
+    return Submitted(run_id=record.run_id, status=made.stored.record.status.value, created=made.created)
+
+
+def _key(given: str | None, header: str | None) -> str | None:
+    """Give the idempotency key of a request, wherever it stands.
+
+    Raises:
+        InvalidInput: it is blank or no key, or body and header hold different ones.
+    """
+    keys = {idempotency.check_key(key) for key in (given, header and _utf8(header)) if key is not None}
+    if len(keys) > 1:
+        raise InvalidInput(
+            "idempotency_key and the header Idempotency-Key differ", hint="Send the key once, in either place."
+        )
+    return keys.pop() if keys else None
+
+
+def _utf8(header: str) -> str:
+    """Read a header as UTF-8 where it is that, as the body is; the server has read it as Latin-1."""
+    try:
+        return header.encode("latin-1").decode()
+    except UnicodeError:
+        return header
 
 
 def _read_params(text: str | None) -> dict[str, Any]:

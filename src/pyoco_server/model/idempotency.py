@@ -1,0 +1,42 @@
+"""Idempotency keys: the same key of the same tenant names the same run."""
+
+import hashlib
+import json
+import uuid
+from typing import Any
+
+from pyoco_server.errors import InvalidInput
+
+MAX_KEY = 255
+"""Longest key, in characters."""
+_NAMESPACE = uuid.UUID("6f2cfb0a-6d0f-5f0e-9a53-0c1f6f6f3a51")
+
+
+def check_key(key: str) -> str:
+    """Return the key without the spaces around it, which an HTTP header could not carry.
+
+    Raises:
+        InvalidInput: it is blank, longer than 255 characters, or has characters that cannot be printed.
+    """
+    key = key.strip()
+    if not 0 < len(key) <= MAX_KEY or not key.isprintable():
+        raise InvalidInput(
+            f"idempotency_key: {'blank' if not key else f'not 1 to {MAX_KEY} printable characters'}",
+            hint="Make one key per run that you want, such as a UUID, and repeat it only with the same request.",
+        )
+    return key
+
+
+def run_id_of(tenant_id: str | None, key: str) -> str:
+    """Give the run that a tenant's key names."""
+    return str(uuid.uuid5(_NAMESPACE, json.dumps([tenant_id, key])))
+
+
+def digest(**fields: Any) -> str:
+    """Give a hash of what was asked for, equal for equal requests and no others.
+
+    Args:
+        fields: Everything that decides what is run, and where; plain JSON data.
+    """
+    text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,136 @@
+"""Making a run: its record first, then its job; and what is left when NATS goes away in between.
+
+What was answered exists: its record is stored, and its job is on the queue or has been. A run without a key whose
+making failed is taken back, because nobody knows its id. A run with a key is never taken back: another request with the
+same key may have been answered already. Its client repeats, or the reconciler queues the job.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pyoco_server.errors import KeyReused, RevisionConflict, StoreUnavailable
+from pyoco_server.model.job import Job
+from pyoco_server.model.run import RunRecord, RunStatus
+from pyoco_server.store.queue import JobQueue
+from pyoco_server.store.runs import RunStore, StoredRun
+from pyoco_server.store.topology import DUPLICATE_WINDOW
+
+_PUBLISH_TRIES = 3
+_LOOK_TRIES = 5
+_CLOCKS_APART = 60.0
+"""Seconds by which the clocks of two gateways may differ."""
+
+Doubt = Callable[[str, int | None], None]
+
+
+@dataclass(frozen=True)
+class Submission:
+    """A run that exists."""
+
+    stored: StoredRun
+    job_seq: int | None
+    """Where its job was put; ``None`` if that was not looked at."""
+    created: bool
+    """Whether this request made it, or an earlier one with the same key."""
+
+
+class Submissions:
+    """Makes runs.
+
+    Args:
+        runs: The records.
+        queue: The queue.
+        in_doubt: Told the run_id, and the revision where it is known, of a run without a key that could be neither made
+            nor taken back.
+        has_job: Tells whether the job of a run is known to be queued, for the record's revision.
+    """
+
+    def __init__(
+        self,
+        runs: RunStore,
+        queue: JobQueue,
+        *,
+        in_doubt: Doubt = lambda _run_id, _revision: None,
+        has_job: Callable[[str, int], bool] = lambda _run_id, _revision: False,
+    ) -> None:
+        self._runs = runs
+        self._queue = queue
+        self._in_doubt = in_doubt
+        self._has_job = has_job
+
+    async def submit(self, record: RunRecord) -> Submission:
+        """Make a run, or find the one that the same key has made before.
+
+        Args:
+            record: What the run begins as; with an ``idempotency_key`` its id follows from the key.
+
+        Raises:
+            StoreUnavailable: not answered. Without a key the run does not exist, or is taken back as soon as NATS is
+                there again; with a key it may exist, and a repeat finds it.
+            KeyReused: the key belongs to another request.
+        """
+        if record.idempotency_key is None:
+            return await self._submit_once(record)
+        for _ in range(_LOOK_TRIES):
+            try:
+                revision = await self._runs.create(record)
+            except RevisionConflict:
+                found = await self._runs.get(record.run_id)
+                if found is not None:
+                    return await self._repeat(record, found)
+                continue  # removed in this moment
+            stored = StoredRun(record, revision)
+            return Submission(stored, await self._publish(stored), created=True)
+        raise StoreUnavailable(f"run {record.run_id} can be neither made nor read")
+
+    async def put_job(self, stored: StoredRun) -> int:
+        """Queue the job of a waiting run; where the first one may be there still, the server drops the second.
+
+        Returns:
+            The job's sequence.
+
+        Raises:
+            StoreUnavailable: no acknowledgement.
+        """
+        record = stored.record
+        age = time.time() - (record.submitted_at or 0.0)
+        fresh = record.attempt == 0 and age < DUPLICATE_WINDOW - _CLOCKS_APART
+        return await self._queue.publish(Job.of(record), record.tag, requeued=None if fresh else stored.revision)
+
+    async def _submit_once(self, record: RunRecord) -> Submission:
+        try:
+            revision = await self._runs.create(record)
+        except StoreUnavailable:
+            self._in_doubt(record.run_id, None)  # it may have been written all the same
+            raise
+        stored = StoredRun(record, revision)
+        try:
+            return Submission(stored, await self._publish(stored), created=True)
+        except StoreUnavailable:
+            try:
+                await self._runs.remove(record.run_id, revision)
+            except RevisionConflict:
+                # The job had been queued and a worker has begun: the run exists.
+                return Submission(stored, None, created=True)
+            except StoreUnavailable:
+                self._in_doubt(record.run_id, revision)
+            raise
+
+    async def _repeat(self, record: RunRecord, found: StoredRun) -> Submission:
+        if found.record.submission_digest != record.submission_digest:
+            raise KeyReused(
+                f"the idempotency key {record.idempotency_key!r} was used for another request: run {record.run_id}"
+            )
+        # The first request may have ended between record and job. Whoever answers sees to the job first.
+        if found.record.status is RunStatus.PENDING and not self._has_job(record.run_id, found.revision):
+            return Submission(found, await self.put_job(found), created=False)
+        return Submission(found, None, created=False)
+
+    async def _publish(self, stored: StoredRun) -> int:
+        for _ in range(_PUBLISH_TRIES - 1):
+            try:
+                return await self.put_job(stored)
+            except StoreUnavailable:
+                continue
+        return await self.put_job(stored)
