@@ -31,7 +31,7 @@ def test_every_path(settings: Settings) -> None:
 
 
 def test_the_snapshots_fields() -> None:
-    internal = {"instance_id", "job_seq", "tenant_id", "api_key_id", "schedule_id", "rerun_of"}
+    internal = {"instance_id", "job_seq", "submission_digest", "tenant_id", "api_key_id", "schedule_id", "rerun_of"}
     missing = [name for name in RunRecord.model_fields if name not in internal and name not in SPEC]
     assert missing == []
 
