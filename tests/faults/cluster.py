@@ -16,6 +16,7 @@ from typing import Any
 import httpx2
 import psutil
 
+from pyoco_server.settings import Settings
 from tests.acceptance.conftest import DEADLINE, Process
 
 from .history import TERMINAL, History, Journal
@@ -142,7 +143,7 @@ class Cluster:
         self.partitioned = False
         self.handed_back: dict[str, int] = {}
         self.nats = self.member("nats", self._begin_nats, self._nats_answers).ready()
-        self.witness = self._closing.enter_context(Witness(self.nats_url).watching())
+        self.witness = self._closing.enter_context(Witness(Settings(_env_file=None, nats_url=self.nats_url)).watching())
 
     @property
     def nats_url(self) -> str:

@@ -103,10 +103,11 @@ def blocking():
 
 
 def stubborn():
-    """Ignore every signal that can be ignored."""
+    """Ignore every signal that can be ignored: with C's signal(), because Python's works in the main thread only."""
     begin()
+    ignore = ctypes.c_void_p(1)
     for sig in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(sig, signal.SIG_IGN)
+        ctypes.CDLL(None).signal(int(sig), ignore)
     while True:
         time.sleep(1)
 

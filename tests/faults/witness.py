@@ -21,11 +21,11 @@ class Witness:
     """A connection of its own in a thread of its own.
 
     Args:
-        nats_url: Where NATS is.
+        settings: Where NATS is, and the names in it.
     """
 
-    def __init__(self, nats_url: str) -> None:
-        self._settings = Settings(_env_file=None, nats_url=nats_url)
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
         self._connection = Connection(self._settings, "witness")
         self.sightings: list[tuple[str, int, bytes | None]] = []
         self.statuses: dict[str, list[str]] = {}

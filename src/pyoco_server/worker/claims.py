@@ -1,10 +1,11 @@
 """From a delivered job to a claimed run, or to the reason why there is nothing to run."""
 
+import asyncio
 from dataclasses import dataclass
 
 import structlog
 
-from pyoco_server.errors import InvalidInput, RevisionConflict
+from pyoco_server.errors import InvalidInput, RevisionConflict, StoreUnavailable
 from pyoco_server.model.deadletter import DeadLetter, DeadLetterReason, payload_preview
 from pyoco_server.model.job import Job
 from pyoco_server.model.run import EndReason, RunRecord, RunStatus, cancelled, claim, settle
@@ -16,6 +17,8 @@ from pyoco_server.store.runs import RunStore, StoredRun
 log = structlog.get_logger(__name__)
 
 _CLAIM_TRIES = 10
+_CONFIRM_PAUSES = (0.1, 0.3, 1.0)
+"""Seconds between the tries of a claim that was not answered."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,29 @@ class Claims:
             await self._exhaust(delivery, stored, allowed)
             return None
         ours = claim(record, worker_id=self._worker_id, instance_id=self._instance_id, job_seq=delivery.seq)
-        return Claimed(job, await self._runs.update(ours, stored.revision))
+        return Claimed(job, await self._write(ours, stored.revision))
+
+    async def _write(self, ours: RunRecord, revision: int) -> StoredRun:
+        """Write a claim. One whose answer was lost is looked for, or it would cost an attempt that never started.
+
+        Raises:
+            RevisionConflict: somebody else wrote first.
+            StoreUnavailable: it is not known whether it was written; the job is delivered again after AckWait.
+        """
+        for pause in (*_CONFIRM_PAUSES, None):
+            try:
+                return await self._runs.update(ours, revision)
+            except RevisionConflict:
+                found = await self._runs.get(ours.run_id)
+                if found is not None and found.record == ours:
+                    return found
+                raise
+            except StoreUnavailable as error:
+                if pause is None:
+                    raise
+                log.info("a claim was not answered; trying again", run_id=ours.run_id, reason=error.message)
+                await asyncio.sleep(pause)
+        raise AssertionError("unreachable")
 
     async def _exhaust(self, delivery: Delivery, stored: StoredRun, allowed: int) -> None:
         record = stored.record

@@ -121,6 +121,8 @@ class Slot:
                 return None
             claimed = await self._claims.take(delivery)
         except StoreUnavailable as error:
+            # Not ours to keep alive: the queue must be free to deliver it again.
+            self.delivery = None
             log.debug("no jobs without NATS", reason=error.message)
             await first_event(_NATS_PAUSE, stop)
             return None
