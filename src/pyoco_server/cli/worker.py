@@ -50,7 +50,7 @@ log = structlog.get_logger(__name__)
     type=click.FloatRange(0),
     default=DEFAULT_DRAIN_SEC,
     show_default=True,
-    help="Seconds that running runs get to finish after Ctrl-C or SIGTERM.",
+    help="Seconds that running runs get to finish after Ctrl-C or SIGTERM; a second one ends them at once.",
 )
 def command(**options: Any) -> None:
     """Take runs from the queue and run them on this machine."""
@@ -80,8 +80,12 @@ async def _serve(settings: Settings, worker_options: dict[str, Any], options: di
 
     def ask_to_stop(sig: signal.Signals) -> None:
         reasons.append(sig.name)
-        log.info("stopping", signal=sig.name)
-        worker.stopping.set()
+        if worker.stopping.is_set():
+            log.info("handing running runs back at once", signal=sig.name)
+            worker.hurrying.set()
+        else:
+            log.info("stopping", signal=sig.name)
+            worker.stopping.set()
 
     for sig in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(sig, ask_to_stop, sig)

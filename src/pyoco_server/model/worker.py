@@ -41,6 +41,7 @@ class WorkerRecord(BaseModel):
     last_heartbeat_at: float = 0.0
     heartbeat_at: float = 0.0
     last_pull_at: float | None = None
+    heartbeat_interval_sec: float = 5.0
     current_run_id: str | None = None
     current_run_ids: list[str] = Field(default_factory=list)
     last_run_id: str | None = None
@@ -76,6 +77,26 @@ class WorkerRecord(BaseModel):
         if now - self.last_seen_at > disconnect_timeout_sec:
             return WorkerState.DISCONNECTED
         return self.state
+
+    def silent_for(self, now: float) -> float:
+        """Tell how many seconds ago the last sign of life came."""
+        return now - self.last_heartbeat_at
+
+    def holds(self, run_id: str, instance_id: str | None, *, now: float, patience: float) -> bool:
+        """Tell whether this very process has a run and is alive.
+
+        Args:
+            run_id: The run.
+            instance_id: The process that the run's record names.
+            now: Unix seconds.
+            patience: Seconds of silence after which a worker counts as dead.
+        """
+        return (
+            self.instance_id == instance_id
+            and self.state.is_active
+            and run_id in self.current_run_ids
+            and self.silent_for(now) <= patience
+        )
 
     def seen(self, runs: list[str], last_pull_at: float | None) -> Self:
         """Return the record of a heartbeat now."""

@@ -52,6 +52,10 @@ class Connection:
         self.reconnected: list[Callable[[], Awaitable[None]]] = []
         """Called after each return of NATS."""
         self.down_since: float | None = time.time()
+        self.up_since: float | None = None
+        """Monotonic time since when requests can be sent; ``None`` while NATS is away."""
+        self.returned_at: float | None = None
+        """Monotonic time of NATS's last return; ``None`` if it was never away."""
         self._client = Client()
         self._js = JetStreamContext(self._client, timeout=REQUEST_TIMEOUT)
         self._connecting: asyncio.Task[None] | None = None
@@ -165,6 +169,7 @@ class Connection:
             reconnected_cb=self._on_reconnected,
         )
         self.down_since = None
+        self.up_since = time.monotonic()
         log.info("connected to NATS", nats_url=self.shown_url)
 
     async def _on_error(self, error: Exception) -> None:
@@ -174,6 +179,7 @@ class Connection:
             log.warning("cannot reach NATS, trying again", nats_url=self.shown_url, reason=repr(error))
 
     async def _on_disconnected(self) -> None:
+        self.up_since = None
         if self.down_since is None and not self._closing:
             self.down_since = time.time()
             log.warning("lost the connection to NATS", nats_url=self.shown_url)
@@ -181,6 +187,7 @@ class Connection:
     async def _on_reconnected(self) -> None:
         away = time.time() - (self.down_since or time.time())
         self.down_since = None
+        self.up_since = self.returned_at = time.monotonic()
         log.info("NATS is back", nats_url=self.shown_url, away_sec=round(away, 1))
         for callback in self.reconnected:
             await callback()

@@ -14,6 +14,7 @@ from nats.aio.subscription import Subscription
 
 from pyoco_server.store.connection import Connection
 
+BEAT = 100
 NO_MESSAGES = 404
 TIMED_OUT = 408
 CONFLICT = 409
@@ -29,6 +30,7 @@ class PullLine:
         consumer: The consumer's name.
         on_message: Called for each message, on the event loop.
         on_end: Called with the status code when a request ended without filling its batch.
+        on_beat: Called when the server tells that an open request is still known to it.
     """
 
     def __init__(
@@ -38,20 +40,23 @@ class PullLine:
         consumer: str,
         on_message: Callable[[Msg], None],
         on_end: Callable[[int, str], None],
+        on_beat: Callable[[], None] = lambda: None,
     ) -> None:
         self._connection = connection
         self._next = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}"
         self._on_message = on_message
         self._on_end = on_end
+        self._on_beat = on_beat
         self._subscription: Subscription | None = None
         self._inbox = ""
 
-    async def request(self, *, batch: int, expires: float | None) -> None:
+    async def request(self, *, batch: int, expires: float | None, beat: float | None = None) -> None:
         """Ask for up to ``batch`` messages.
 
         Args:
             batch: How many messages at most.
             expires: Seconds that the server may wait for them; ``None`` asks for what is there now.
+            beat: Seconds between two signs of life of an open request; at most half of ``expires``.
 
         Raises:
             StoreUnavailable: NATS is away.
@@ -66,6 +71,8 @@ class PullLine:
                 wish["no_wait"] = True
             else:
                 wish["expires"] = int(expires * 1e9)
+                if beat is not None:
+                    wish["idle_heartbeat"] = int(beat * 1e9)
             await client.publish(self._next, json.dumps(wish).encode(), reply=self._inbox)
 
     async def withdraw(self) -> None:
@@ -78,6 +85,10 @@ class PullLine:
 
     async def _receive(self, message: Msg) -> None:
         if message.headers and "Status" in message.headers and not message.data:
-            self._on_end(int(message.headers["Status"]), message.headers.get("Description", ""))
+            status = int(message.headers["Status"])
+            if status == BEAT:
+                self._on_beat()
+            else:
+                self._on_end(status, message.headers.get("Description", ""))
         else:
             self._on_message(message)

@@ -21,11 +21,13 @@ log = structlog.get_logger(__name__)
 _GRACE = 2.0
 """Seconds beyond a request's own end after which silence means that the line is dead."""
 _REFUSED_PAUSE = 0.2
+_BEAT = 2.0
+"""Seconds between the server's signs of life during a long request."""
 
 
 @dataclass(frozen=True)
 class Delivery:
-    """One delivery of a job. Its acknowledgements are sent without waiting: the record is the fence, not they."""
+    """One delivery of a job. Its last word is sent without waiting for an answer: the record is the fence, not that."""
 
     tag: str
     data: bytes
@@ -39,17 +41,25 @@ class Delivery:
         """Take the job off the queue."""
         await self._answer(b"+ACK")
 
-    async def give_back(self) -> None:
-        """Put the job back on the queue, to be delivered at once."""
-        await self._answer(b"-NAK")
+    async def give_back(self, delay: float = 0.0) -> None:
+        """Put the job back on the queue, to be delivered again after ``delay`` seconds."""
+        await self._answer(b"-NAK" if delay <= 0 else b'-NAK {"delay": %d}' % int(delay * 1e9))
 
     async def drop(self, reason: str) -> None:
         """Take a job that nobody can run off the queue."""
         await self._answer(b"+TERM " + reason.encode())
 
-    async def in_progress(self) -> None:
-        """Tell the server that the job is still being worked on."""
-        await self._answer(b"+WPI")
+    async def in_progress(self, timeout: float) -> None:
+        """Tell the server that the job is still being worked on, and wait for its word.
+
+        Args:
+            timeout: Seconds to wait.
+
+        Raises:
+            StoreUnavailable: no word came; the job may be given to somebody else.
+        """
+        with self._connection.errors("acknowledging progress"):
+            await self._connection.client.request(self._message.reply, b"+WPI", timeout=timeout)
 
     async def _answer(self, payload: bytes) -> None:
         with self._connection.errors("acknowledging a job"):
@@ -134,7 +144,9 @@ class TagPuller:
         self._missing: set[str] = set(tags)
         self._returns: set[asyncio.Task[None]] = set()
         self.last_round_trip = 0.0
-        """Unix time of the last answer from a consumer, be it a job or "nothing there"."""
+        """Unix time of the last answer from a consumer, be it a job, "nothing there" or a sign of life."""
+        self.waiting_since: float | None = None
+        """Monotonic time since when no answer has come, or ``None`` while none is wanted."""
 
     async def next(self, wait: float, stop: asyncio.Event) -> Delivery | None:
         """Wait for a job.
@@ -146,6 +158,8 @@ class TagPuller:
         Raises:
             StoreUnavailable: NATS is away.
         """
+        if self.waiting_since is None:
+            self.waiting_since = time.monotonic()
         if self._refused:  # by a consumer that is gone, or too busy: do not hammer it
             self._refused = False
             await first_event(_REFUSED_PAUSE, stop)
@@ -177,7 +191,8 @@ class TagPuller:
     async def _ask(self, tags: list[str], expires: float | None, limit: float, stop: asyncio.Event) -> bool:
         self._open = set(tags)
         for tag in tags:
-            await self._line(tag).request(batch=1, expires=expires)
+            beat = _BEAT if expires is not None and expires >= 2 * _BEAT else None
+            await self._line(tag).request(batch=1, expires=expires, beat=beat)
         deadline = time.monotonic() + limit
         while self._open and not self._arrived and not stop.is_set():
             self._wake.clear()
@@ -197,7 +212,10 @@ class TagPuller:
             await asyncio.gather(*(line.withdraw() for line in lines))
 
     def _take(self) -> Delivery | None:
-        return self._arrived.popleft() if self._arrived else None
+        if not self._arrived:
+            return None
+        self.waiting_since = None
+        return self._arrived.popleft()
 
     def _line(self, tag: str) -> PullLine:
         if tag not in self._lines:
@@ -208,11 +226,17 @@ class TagPuller:
                 self._queue.consumer_name(tag),
                 lambda message: self._on_message(tag, message),
                 lambda status, text: self._on_end(tag, status, text),
+                self._note_answer,
             )
         return self._lines[tag]
 
-    def _on_message(self, tag: str, message: Msg) -> None:
+    def _note_answer(self) -> None:
         self.last_round_trip = time.time()
+        if self.waiting_since is not None:
+            self.waiting_since = time.monotonic()
+
+    def _on_message(self, tag: str, message: Msg) -> None:
+        self._note_answer()
         self._open.discard(tag)
         meta = message.metadata
         delivery = Delivery(
@@ -233,7 +257,8 @@ class TagPuller:
             task.add_done_callback(self._returns.discard)
 
     def _on_end(self, tag: str, status: int, text: str) -> None:
-        self.last_round_trip = time.time()
+        if status in (NO_MESSAGES, TIMED_OUT):
+            self._note_answer()
         self._open.discard(tag)
         if status in (NO_RESPONDERS, CONFLICT):
             self._missing.add(tag)

@@ -24,7 +24,7 @@ from pyoco_server.model.text import clean_text
 from pyoco_server.worker.failures import describe_exception, end_reason, summarise
 from pyoco_server.worker.flows import FlowProblem, FlowSource, load_resolver
 from pyoco_server.worker.isolation import isolating
-from pyoco_server.worker.protocol import Message, encode, receive_message
+from pyoco_server.worker.protocol import LOST_WORKER, Message, encode, receive_message
 from pyoco_server.worker.reporter import TaskReporter
 from pyoco_server.worker.retries import RunStopped, supervised, tasks_of
 
@@ -54,11 +54,11 @@ class Child:
         flows = FlowSource(resolver)
         threading.Thread(target=self._read, name="pyoco-control", daemon=True).start()
         baseline = threading.active_count()
-        self.send({"type": "ready"})
+        self.send({"type": "ready", "pid": os.getpid()})
         while True:
             job = self._jobs.get()
             result = self._run(job, flows, setup["max_value_bytes"])
-            result["reusable"] = threading.active_count() <= baseline and not _has_children()
+            result["reusable"] = threading.active_count() <= baseline and not _left_processes()
             sys.stdout.flush()
             sys.stderr.flush()
             self.send(result)
@@ -77,9 +77,8 @@ class Child:
                 context = self._context
                 if context is not None and context.run_id == message["run_id"]:
                     context.status = RunStatus.CANCELLING
-        # The worker is gone: nobody would hear the result, and the run may already go on elsewhere.
-        with contextlib.suppress(OSError):
-            os.killpg(os.getpgrp(), signal.SIGKILL)
+        # The worker is gone, or user code closed the socket: nobody would hear the result. The guardian does the rest.
+        os._exit(LOST_WORKER)
 
     def _run(self, job: Message, flows: FlowSource, max_value_bytes: int) -> Message:
         params = job["params"]
@@ -155,8 +154,15 @@ def _own_directory(directory: str) -> Any:
                 empty.rmdir()
 
 
-def _has_children() -> bool:
-    """Tell whether the run left processes behind."""
+def _left_processes() -> bool:
+    """Tell whether the run left processes behind: our own, or orphans that our guardian adopted."""
+    guardian = os.getppid()
+    try:
+        children = Path(f"/proc/{guardian}/task/{guardian}/children").read_text().split()
+    except OSError:
+        children = []
+    if len(children) > 1:
+        return True
     try:
         os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except ChildProcessError:
@@ -164,20 +170,24 @@ def _has_children() -> bool:
     return True
 
 
-def _die_with_parent(parent: int) -> None:
-    """Ask Linux to kill this process when the worker dies, even while user code holds the interpreter."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+def _die_with(parent: int) -> None:
+    """Ask Linux to kill this process when its guardian dies, even while user code holds the interpreter."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)
 
 
-def main() -> None:
-    """Entry point: ``argv`` holds the socket's descriptor and the worker's pid."""
-    _die_with_parent(int(sys.argv[2]))
+def main(descriptor: int, guardian: int) -> None:
+    """Serve the worker.
+
+    Args:
+        descriptor: Of the socket to the worker.
+        guardian: Process id of our parent.
+    """
+    _die_with(guardian)
     # A flow may name modules that lie where the worker was started; they come last, so that they shadow nothing.
     sys.path.append(str(Path.cwd()))
-    sock = socket.socket(fileno=int(sys.argv[1]))
+    sock = socket.socket(fileno=descriptor)
     sock.set_inheritable(False)
     sys.argv = ["pyoco-run"]
     try:

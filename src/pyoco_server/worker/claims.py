@@ -13,6 +13,7 @@ from pyoco_server.settings import Settings
 from pyoco_server.store.deadletters import DeadLetterStore
 from pyoco_server.store.queue import Delivery
 from pyoco_server.store.runs import RunStore, StoredRun
+from pyoco_server.worker.owners import Owners
 
 log = structlog.get_logger(__name__)
 
@@ -33,11 +34,19 @@ class Claims:
     """Decides what a delivery means. Every answer to the queue follows the write that makes it safe."""
 
     def __init__(
-        self, settings: Settings, runs: RunStore, letters: DeadLetterStore, *, worker_id: str, instance_id: str
+        self,
+        settings: Settings,
+        runs: RunStore,
+        letters: DeadLetterStore,
+        owners: Owners,
+        *,
+        worker_id: str,
+        instance_id: str,
     ) -> None:
         self._settings = settings
         self._runs = runs
         self._letters = letters
+        self._owners = owners
         self._worker_id = worker_id
         self._instance_id = instance_id
 
@@ -92,6 +101,12 @@ class Claims:
             log.warning("dropped a second job of a run", run_id=record.run_id, attempt=record.attempt)
             await delivery.ack()
             return None
+        if record.status is not RunStatus.PENDING:
+            held_for = await self._owners.patience_with(record)
+            if held_for > 0:
+                log.info("a job came again though its run is held", run_id=record.run_id, worker=record.worker_id)
+                await delivery.give_back(held_for)
+                return None
         if record.status is RunStatus.CANCELLING:  # its worker died before it could end the run
             await self._runs.update(cancelled(record), stored.revision)
             await delivery.ack()

@@ -1,6 +1,7 @@
 """One run on one child, from its claim to its end."""
 
 import asyncio
+import json
 import signal
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -13,16 +14,17 @@ from pyoco_server.errors import StoreUnavailable
 from pyoco_server.model.run import EndReason, RunRecord, RunStatus
 from pyoco_server.settings import Settings
 from pyoco_server.store.runs import RunStore
+from pyoco_server.waiting import first_event
 from pyoco_server.worker.claims import Claimed
-from pyoco_server.worker.process import ChildProcess, run_directory
-from pyoco_server.worker.protocol import Message
+from pyoco_server.worker.process import ChildEnd, ChildProcess, run_directory
+from pyoco_server.worker.protocol import LOST_WORKER, Message
 from pyoco_server.worker.recorder import Recorder
 
 log = structlog.get_logger(__name__)
 
 _FETCH_AGAIN = 0.5
 _TERM_BEFORE_KILL = 5.0
-"""Seconds between SIGTERM and SIGKILL at the end of the grace period."""
+"""Seconds between SIGTERM and SIGKILL at the end of the grace period; half of a shorter one."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ class Execution:
         runs: Where the record is.
         claimed: The run and its job.
         child: A child that is ready.
+        lease: Seconds of our silence after which the child is killed, because the run may be another worker's by then.
         directory: Where run directories are made.
         read_flow: Gives the text of a flow.yaml by its hash.
     """
@@ -53,6 +56,7 @@ class Execution:
         claimed: Claimed,
         child: ChildProcess,
         *,
+        lease: float,
         directory: Path,
         read_flow: Callable[[str], Awaitable[str | None]],
     ) -> None:
@@ -61,8 +65,11 @@ class Execution:
         self._child = child
         self._directory = directory
         self._read_flow = read_flow
+        self._lease = lease
         self._ending: Outcome | None = None
         self._returned = False
+        self._fenced = False
+        self._stopped = asyncio.Event()  # whatever the reason
         self._over = False  # the child is no longer ours to kill
         self._timers: list[asyncio.TimerHandle] = []
         self._task_limits: dict[str, float] = {}
@@ -83,7 +90,8 @@ class Execution:
         """Run to the end.
 
         Returns:
-            The terminal record, or the waiting one after ``hand_back``; ``None`` if the run is not ours any more.
+            The terminal record, or the waiting one after ``hand_back`` or when this worker stood still for too long;
+            ``None`` if the run is not ours any more.
         """
         try:
             outcome = await self._run_in_child()
@@ -91,25 +99,34 @@ class Execution:
             self._over = True
             for timer in (*self._timers, *self._task_timers.values()):
                 timer.cancel()
+            self._child.rest()
         if self._returned:
             return await self.recorder.hand_back()
+        if self._fenced:
+            return await self.recorder.requeue()
         return await self.recorder.settle(outcome.status, outcome.reason, outcome.error)
 
     def hand_back(self) -> None:
         """Stop the run here at once; it will start anew elsewhere."""
         if not self._over:
             self._returned = True
-            self._child.kill()
+            self._kill()
+
+    def renew(self) -> None:
+        """Tell the run's guardian that this worker is alive."""
+        if not self._over:
+            self._child.renew()
 
     async def _run_in_child(self) -> Outcome:
+        self._child.begin(self._lease)
         record = self.recorder.record
         workflow = self._job.workflow_yaml
         sha256 = record.workflow_yaml_sha256 or self._job.workflow_yaml_sha256
         if workflow is None and sha256 is not None:
             workflow = await self._fetch_flow(sha256)
             if workflow is None:
-                self.reusable = True
-                return _failure(
+                self.reusable = not self._stopped.is_set()
+                return self._ending or _failure(
                     EndReason.INVALID_FLOW, f"the text of the flow.yaml ({sha256[:12]}…) is not in the store"
                 )
         await self._child.send(
@@ -130,8 +147,7 @@ class Execution:
                 self.reusable = bool(message.get("reusable"))
                 return self._finish(message)
             if message["type"] == "planned":
-                self.recorder.plan(message["tasks"])
-                self._task_limits = message["timeouts"]
+                self._plan(message)
             elif message["type"] == "task":
                 self.recorder.note_task(message)
                 self._watch_task(message["name"], message["fields"])
@@ -139,12 +155,26 @@ class Execution:
 
     async def _fetch_flow(self, sha256: str) -> str | None:
         """Read the flow's text, over any absence of NATS: the run is claimed, so it waits here."""
-        while True:
+        while not self._stopped.is_set():
             try:
                 return await self._read_flow(sha256)
             except StoreUnavailable as error:
                 log.info("a run waits for the text of its flow", run_id=self.run_id, reason=error.message)
-                await asyncio.sleep(_FETCH_AGAIN)
+                await first_event(_FETCH_AGAIN, self._stopped)
+        return None
+
+    def _plan(self, message: Message) -> None:
+        """Note what the run is going to do; a flow whose task names alone would fill the record cannot be run."""
+        size, limit = len(json.dumps(message["tasks"])), self._settings.max_run_snapshot_bytes // 4
+        if size > limit:
+            text = (
+                f"the flow has {len(message['tasks'])} tasks, whose names take {size} bytes; {limit} fit into a run's "
+                "record (a quarter of PYOCO_MAX_RUN_SNAPSHOT_BYTES)"
+            )
+            self._time_out(_failure(EndReason.OUTPUT_TOO_LARGE, text))
+            return
+        self.recorder.plan(message["tasks"])
+        self._task_limits = message["timeouts"]
 
     def _finish(self, message: Message) -> Outcome:
         if self._ending is not None and self._ending.status is RunStatus.FAILED:
@@ -159,14 +189,15 @@ class Execution:
         return _failure(EndReason(message["reason"]), message["error"])
 
     async def _explain_death(self) -> Outcome:
-        code = await self._child.wait_exit()
-        if self._ending is not None:
-            return self._ending
+        end = await self._child.wait_end()
+        self._fenced = end.fenced
+        if end.fenced:
+            log.error("this worker stood still for too long; its run was stopped", run_id=self.run_id)
+        return self._ending or _describe(end, self._where())
+
+    def _where(self) -> str:
         running = [name for name, state in self.recorder.record.tasks.items() if state.value == "RUNNING"]
-        where = f" while task {', '.join(map(repr, running))} was running" if running else ""
-        how = self._child.describe_end()
-        reason = EndReason.CHILD_KILLED_BY_SIGNAL if code < 0 else EndReason.CHILD_EXITED
-        return _failure(reason, f"the process of the run {'was ' if code < 0 else ''}{how}{where}")
+        return f" while task {', '.join(map(repr, running))} was running" if running else ""
 
     def _cancel(self) -> None:
         """Ask the run to stop; then make it."""
@@ -175,10 +206,11 @@ class Execution:
         grace = self._settings.cancel_grace_period_sec
         log.info("cancelling", run_id=self.run_id, grace_sec=grace)
         self._ending = Outcome(RunStatus.CANCELLED, EndReason.CANCELLED)
+        self._stopped.set()
         task = asyncio.create_task(self._child.send({"type": "cancel", "run_id": self.run_id}), name="cancel")
         self._cancels.add(task)
         task.add_done_callback(self._cancels.discard)
-        self._stop_child(max(0.0, grace - _TERM_BEFORE_KILL), grace)
+        self._stop_child(max(grace - _TERM_BEFORE_KILL, grace / 2), grace)
 
     def _watch_task(self, name: str, fields: dict[str, Any]) -> None:
         """Keep the time limit of each try of a task; pyoco's cannot end a thread that does not end by itself."""
@@ -196,16 +228,33 @@ class Execution:
             self._stop_child(0.0, min(_TERM_BEFORE_KILL, self._settings.cancel_grace_period_sec))
 
     def _stop_child(self, term_after: float, kill_after: float) -> None:
-        self._later(term_after, self._child.kill, signal.SIGTERM)
-        self._later(kill_after, self._child.kill, signal.SIGKILL)
+        self._later(term_after, self._child.terminate)
+        self._later(kill_after, self._child.kill)
 
     def _later(self, seconds: float, call: Callable[..., None], *args: Any) -> None:
         self._timers.append(asyncio.get_running_loop().call_later(seconds, call, *args))
 
     def _lose(self) -> None:
         if not self._over:
-            self._child.kill()
+            self._kill()
+
+    def _kill(self) -> None:
+        self._stopped.set()
+        self._child.kill()
 
 
 def _failure(reason: EndReason, error: str) -> Outcome:
     return Outcome(RunStatus.FAILED, reason, error)
+
+
+def _describe(end: ChildEnd, where: str) -> Outcome:
+    """Name the cause of a death that we did not order."""
+    if end.code == LOST_WORKER or end.killed:
+        text = f"the process of the run cut its connection to the worker{where}"
+        return _failure(EndReason.CHILD_EXITED, text)
+    if end.code == -signal.SIGKILL and end.out_of_memory:
+        text = f"the kernel killed the process of the run for want of memory{where}"
+        return _failure(EndReason.OUT_OF_MEMORY, text)
+    if end.code < 0:
+        return _failure(EndReason.CHILD_KILLED_BY_SIGNAL, f"the process of the run was {end}{where}")
+    return _failure(EndReason.CHILD_EXITED, f"the process of the run {end}{where}")

@@ -1,12 +1,14 @@
-"""A child process from outside: start, talk, watch, kill."""
+"""A child process from outside: start, talk, watch, kill. Between it and us stands its guardian."""
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import socket
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
@@ -18,9 +20,35 @@ log = structlog.get_logger(__name__)
 
 _START_TIMEOUT = 60.0
 _KILL_TIMEOUT = 5.0
+_LINGER = 1.0
 _LINE_LIMIT = 64 * 1024
 # The working directory must not shadow the standard library; the child puts it at the end of the path.
-_BOOT = "import sys; sys.path[:1] == [''] and sys.path.pop(0); from pyoco_server.worker.child import main; main()"
+_BOOT = "import sys; sys.path[:1] == [''] and sys.path.pop(0); from pyoco_server.worker.guardian import main; main()"
+
+
+@dataclass(frozen=True)
+class ChildEnd:
+    """How a child ended, as its guardian saw it.
+
+    Args:
+        code: Exit code; negative for a signal.
+        killed: The guardian killed it, on our word or on its own.
+        fenced: It was killed because we had been silent for longer than the run's lease.
+        out_of_memory: The kernel killed processes for want of memory meanwhile.
+        left_behind: How many processes of the run had to be killed after it.
+    """
+
+    code: int
+    killed: bool = False
+    fenced: bool = False
+    out_of_memory: bool = False
+    left_behind: int = 0
+    max_rss_bytes: int = 0
+
+    def __str__(self) -> str:
+        if self.code < 0:
+            return f"killed by signal {-self.code} ({signal.Signals(-self.code).name})"
+        return f"ended with exit code {self.code}"
 
 
 class ChildProcess:
@@ -35,21 +63,20 @@ class ChildProcess:
     def __init__(self, resolver: str | None, max_value_bytes: int, on_output: Callable[[str, str], None]) -> None:
         self._setup: Message = {"type": "setup", "resolver": resolver, "max_value_bytes": max_value_bytes}
         self._on_output = on_output
-        self._process: asyncio.subprocess.Process | None = None
+        self._guardian: asyncio.subprocess.Process | None = None
         self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
+        self._control: asyncio.StreamWriter | None = None
+        self._ending: asyncio.Task[ChildEnd] | None = None
         self._printing: list[asyncio.Task[None]] = []
-        self.runs = 0
-
-    @property
-    def pid(self) -> int:
+        self.pid = 0
         """The child's process id, which is its process group too."""
-        return self._process.pid if self._process else 0
+        self.runs = 0
 
     @property
     def is_alive(self) -> bool:
         """Tell whether the process runs."""
-        return self._process is not None and self._process.returncode is None
+        return self._ending is not None and not self._ending.done()
 
     async def start(self) -> None:
         """Start the process and wait until it can take a job.
@@ -58,18 +85,21 @@ class ChildProcess:
             CommandFailed: it cannot: the flow resolver does not load, or the process ends at once.
         """
         ours, theirs = socket.socketpair()
-        with theirs:
-            self._process = await asyncio.create_subprocess_exec(
-                sys.executable, "-u", "-c", _BOOT, str(theirs.fileno()), str(os.getpid()),
+        control, guardians = socket.socketpair()
+        with theirs, guardians:
+            self._guardian = await asyncio.create_subprocess_exec(
+                sys.executable, "-u", "-c", _BOOT, str(theirs.fileno()), str(guardians.fileno()),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
                 limit=_LINE_LIMIT,
-                pass_fds=(theirs.fileno(),),
+                pass_fds=(theirs.fileno(), guardians.fileno()),
                 start_new_session=True,
             )  # fmt: skip
         self._reader, self._writer = await asyncio.open_connection(sock=ours)
-        for name, pipe in (("stdout", self._process.stdout), ("stderr", self._process.stderr)):
+        reports, self._control = await asyncio.open_connection(sock=control)
+        self._ending = asyncio.create_task(self._await_end(reports), name="child-end")
+        for name, pipe in (("stdout", self._guardian.stdout), ("stderr", self._guardian.stderr)):
             if pipe is not None:
                 self._printing.append(asyncio.create_task(self._print(name, pipe), name=f"child-{name}"))
         await self.send(self._setup)
@@ -78,11 +108,13 @@ class ChildProcess:
         except asyncio.TimeoutError:
             answer = None
         if answer is None or answer["type"] != "ready":
-            await self.end()
+            end = await self.end()
+            reason = (answer or {}).get("error") or ("it did not answer in time" if end.killed else f"it {end}")
             raise CommandFailed(
-                f"the process for running flows did not start: {(answer or {}).get('error') or self.describe_end()}",
+                f"the process for running flows did not start: {reason}",
                 hint="The resolver's file and what it imports must load in a plain Python process.",
             )
+        self.pid = answer["pid"]
 
     async def send(self, message: Message) -> None:
         """Send a message; a child that is gone shows on the reading side."""
@@ -95,50 +127,75 @@ class ChildProcess:
         """Read the next message; ``None`` when the child is gone."""
         return await read_message(self._reader) if self._reader else None
 
-    def kill(self, sig: signal.Signals = signal.SIGKILL) -> None:
-        """Send a signal to the whole process group."""
-        if self._process is not None:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self._process.pid, sig)
+    def begin(self, lease: float) -> None:
+        """Begin a run: its processes are killed when ``renew`` is not called for ``lease`` seconds."""
+        self.runs += 1
+        self._tell(f"run {lease}")
 
-    async def end(self) -> None:
-        """Kill what is left of the process group, and reap the child."""
+    def renew(self) -> None:
+        """Tell that this worker is alive, and its run with it."""
+        self._tell("alive")
+
+    def rest(self) -> None:
+        """The run has ended; there is no lease until the next one."""
+        self._tell("idle")
+
+    def terminate(self) -> None:
+        """Send SIGTERM to the whole process group."""
+        self._tell("term")
+
+    def kill(self) -> None:
+        """Kill every process of the run."""
+        self._tell("kill")
+
+    async def end(self) -> ChildEnd:
+        """Kill what is left, and wait for the end."""
         self.kill()
-        if self._process is not None:
-            try:
-                await asyncio.wait_for(self._process.wait(), _KILL_TIMEOUT)
-            except asyncio.TimeoutError:
-                log.error("a child process survives SIGKILL", pid=self.pid)
+        end = await self._ended(_KILL_TIMEOUT)
         if self._printing:
-            # A process that left the group may hold the pipes open; what it prints is not waited for.
+            # What a process that escaped even its guardian prints is not waited for.
             _, late = await asyncio.wait(self._printing, timeout=1)
             for task in late:
                 task.cancel()
-        if self._writer is not None:
-            self._writer.close()
+        for writer in (self._writer, self._control):
+            if writer is not None:
+                writer.close()
+        return end
 
-    async def wait_exit(self) -> int:
-        """Wait for the end of a child that closed its socket; one that lingers is killed.
+    async def wait_end(self) -> ChildEnd:
+        """Wait for the end of a child that closed its socket; one that lingers is killed."""
+        if self._ending is not None:
+            await asyncio.wait({self._ending}, timeout=_LINGER)
+        self.kill()
+        return await self._ended(_KILL_TIMEOUT)
 
-        Returns:
-            The exit code; negative for a signal.
-        """
-        if self._process is None:
-            return 0
+    async def _ended(self, timeout: float) -> ChildEnd:
+        if self._ending is None:
+            return ChildEnd(0)
+        done, _ = await asyncio.wait({self._ending}, timeout=timeout)
+        if not done:
+            log.error("a child process survives SIGKILL", pid=self.pid)
+            return ChildEnd(-signal.SIGKILL, killed=True)
+        return self._ending.result()
+
+    async def _await_end(self, reports: asyncio.StreamReader) -> ChildEnd:
+        """Read the guardian's report, its only line."""
+        line = await reports.readline()
+        if self._guardian is not None:
+            await self._guardian.wait()
         try:
-            await asyncio.wait_for(self._process.wait(), 1)
-        except asyncio.TimeoutError:
-            self.kill()
-        return await self._process.wait()
+            return ChildEnd(**json.loads(line))
+        except (ValueError, TypeError):
+            # Killed itself, by user code or the kernel. Its child dies with it (PDEATHSIG), the group through us.
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                if self.pid:
+                    os.killpg(self.pid, signal.SIGKILL)
+            log.error("a child's guardian was killed", pid=self.pid)
+            return ChildEnd(-signal.SIGKILL)
 
-    def describe_end(self) -> str:
-        """Say how the process ended."""
-        code = self._process.returncode if self._process else None
-        if code is None:
-            return "it did not answer in time"
-        if code < 0:
-            return f"killed by signal {-code} ({signal.Signals(-code).name})"
-        return f"ended with exit code {code}"
+    def _tell(self, command: str) -> None:
+        if self._control is not None and self.is_alive:
+            self._control.write(command.encode() + b"\n")
 
     async def _print(self, name: str, pipe: asyncio.StreamReader) -> None:
         while True:

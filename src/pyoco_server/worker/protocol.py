@@ -13,6 +13,8 @@ Message = dict[str, Any]
 
 _LENGTH = struct.Struct(">I")
 MAX_MESSAGE = 64 * 1024 * 1024
+LOST_WORKER = 97
+"""Exit code of a child that can no longer be heard, because the worker died or user code closed its socket."""
 
 
 def encode(message: Message) -> bytes:

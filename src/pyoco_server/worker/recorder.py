@@ -8,7 +8,7 @@ from collections.abc import Callable
 import structlog
 
 from pyoco_server.errors import RevisionConflict, StoreUnavailable
-from pyoco_server.model.run import EndReason, RunRecord, RunStatus, TaskStatus, hand_back, settle
+from pyoco_server.model.run import EndReason, RunRecord, RunStatus, TaskStatus, hand_back, requeue, settle
 from pyoco_server.store.runs import RunStore, StoredRun
 from pyoco_server.worker.protocol import Message
 
@@ -84,6 +84,10 @@ class Recorder:
         """Make the run wait again, as if this attempt had never started."""
         return await self._write_last(hand_back)
 
+    async def requeue(self) -> RunRecord | None:
+        """Make the run wait for its next attempt: this one was lost, though this worker is back."""
+        return await self._write_last(requeue)
+
     async def _write_last(self, change: Callable[[RunRecord], RunRecord]) -> RunRecord | None:
         self._closed = True
         if self._timer:
@@ -155,6 +159,8 @@ class Recorder:
             return theirs
         self._revision = stored.revision
         if theirs.status is RunStatus.CANCELLING and self.record.status is not RunStatus.CANCELLING:
+            if self._closed:
+                log.info("a cancel came before the end of the run was written", run_id=theirs.run_id)
             self.record = self.record.evolve(
                 status=RunStatus.CANCELLING,
                 cancel_requested_at=theirs.cancel_requested_at,

@@ -49,6 +49,7 @@ class Registration:
             pid=os.getpid(),
             version=__version__,
             started_at=time.time(),
+            heartbeat_interval_sec=settings.worker_heartbeat_interval_sec,
         )
         self.last_pull_at: float | None = None
         self._runs: list[str] = []
@@ -57,6 +58,20 @@ class Registration:
     def instance_id(self) -> str:
         """What tells this process from another with the same name."""
         return self.record.instance_id
+
+    @property
+    def runs(self) -> list[str]:
+        """The runs that this process has."""
+        return self._runs
+
+    def beat_at_least_every(self, seconds: float) -> None:
+        """Shorten the interval: whoever gets a job of ours must see by our heartbeat that we live."""
+        interval = min(seconds, self._settings.worker_heartbeat_interval_sec)
+        self.record = self.record.evolve(heartbeat_interval_sec=interval)
+
+    def beat_now(self) -> None:
+        """Write a heartbeat soon, without waiting for its time."""
+        self._news.set()
 
     async def take_name(self) -> None:
         """Write the first record.
@@ -90,7 +105,7 @@ class Registration:
             except (StoreUnavailable, RevisionConflict) as error:
                 log.info("a heartbeat could not be written; the next one follows", reason=error.message)
             self._news.clear()
-            await first_event(self._settings.worker_heartbeat_interval_sec, stop, self._news)
+            await first_event(self.record.heartbeat_interval_sec, stop, self._news)
             if self._news.is_set():
                 await first_event(_NEWS_AFTER, stop)
 

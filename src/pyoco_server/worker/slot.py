@@ -1,6 +1,7 @@
 """A slot: one run at a time, on a child of its own."""
 
 import asyncio
+import time
 from collections import OrderedDict
 from pathlib import Path
 
@@ -78,6 +79,9 @@ class Slot:
         self._child: ChildProcess | None = None
         self.execution: Execution | None = None
         self.delivery: Delivery | None = None
+        self.lease = settings.consumer_ack_wait_sec / 2
+        """Seconds of this process's silence after which a run of it is killed."""
+        self._confirmed_at = 0.0
 
     async def prepare(self) -> ChildProcess:
         """Give a child that can take a job, started anew where needed.
@@ -116,6 +120,7 @@ class Slot:
             if delivery is None:
                 return None
             self.delivery = delivery
+            self._confirmed_at = time.monotonic()
             if stop.is_set():
                 await delivery.give_back()
                 return None
@@ -134,6 +139,32 @@ class Slot:
         finally:
             self.delivery = None
 
+    async def keep_alive(self, timeout: float, ack_wait: float) -> None:
+        """Tell the queue that the run is alive; when that did not work for ``ack_wait`` seconds, look whose it is.
+
+        Args:
+            timeout: Seconds to wait for the queue's word.
+            ack_wait: Seconds after which the queue gives the job to somebody else.
+        """
+        if self.delivery is None:
+            return
+        late = time.monotonic() - self._confirmed_at > ack_wait
+        try:
+            await self.delivery.in_progress(timeout)
+            self._confirmed_at = time.monotonic()
+        except StoreUnavailable as error:
+            log.info("acknowledging progress waits for NATS", reason=error.message)
+        if late:
+            await self.look()
+
+    async def look(self) -> None:
+        """Look at the record of the run: it may be cancelled, or another worker's."""
+        if self.execution is not None:
+            try:
+                await self.execution.recorder.refresh()
+            except StoreUnavailable as error:
+                log.info("looking at a run's record waits for NATS", reason=error.message)
+
     async def close(self) -> None:
         """End the child and take back open requests."""
         await self.puller.close()
@@ -142,12 +173,17 @@ class Slot:
 
     async def _execute(self, delivery: Delivery, claimed: Claimed) -> RunRecord | None:
         child = await self.prepare()
-        child.runs += 1
         record = claimed.stored.record
         context = {"run_id": record.run_id, "flow_name": record.flow_name, "tag": record.tag, "attempt": record.attempt}
         log.info("run started", **context)
         self.execution = Execution(
-            self._settings, self._runs, claimed, child, directory=self._directory, read_flow=self._flows.read
+            self._settings,
+            self._runs,
+            claimed,
+            child,
+            lease=self.lease,
+            directory=self._directory,
+            read_flow=self._flows.read,
         )
         self._registration.started(record.run_id)
         last: RunRecord | None = None

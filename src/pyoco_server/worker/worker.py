@@ -24,6 +24,7 @@ from pyoco_server.store.runs import RunStore
 from pyoco_server.store.workers import WorkerStore
 from pyoco_server.waiting import first_event
 from pyoco_server.worker.claims import Claims
+from pyoco_server.worker.owners import Owners
 from pyoco_server.worker.registration import Registration
 from pyoco_server.worker.slot import FlowTexts, Slot
 
@@ -34,6 +35,8 @@ DEFAULT_DRAIN_SEC = 30.0
 DEFAULT_RUNS_PER_CHILD = 500
 _KEPT_DIRECTORIES_SEC = 7 * 24 * 3600.0
 _CONNECT_NOTE = 5.0
+_DEAF_SEC = 10.0
+"""Seconds without any answer to a pull, with NATS there, after which this process is of no use."""
 
 
 class Worker:
@@ -65,10 +68,13 @@ class Worker:
         self.tags = [check_tag(tag) for tag in tags or [settings.default_tag]]
         self._poll_sec = poll_sec
         self._stop = asyncio.Event()
+        self.hurrying = asyncio.Event()
+        """Set it to hand running runs back at once, without letting them finish."""
         self._connection = Connection(settings, f"pyoco-worker:{worker_id}")
         self._queue = JobQueue(self._connection)
-        self._registration = Registration(settings, WorkerStore(self._connection), worker_id, self.tags, slots)
-        self._ack_interval = settings.ack_progress_interval_sec
+        workers = WorkerStore(self._connection)
+        self._registration = Registration(settings, workers, worker_id, self.tags, slots)
+        self._owners = Owners(self._connection, workers, self._registration)
         self._side_tasks: list[asyncio.Task[None]] = []
         self._looks: set[asyncio.Task[None]] = set()
         self._over = asyncio.Event()
@@ -76,11 +82,14 @@ class Worker:
         flows = FlowTexts(FlowStore(self._connection))
         directory = (settings.state_dir / "runs").absolute()
         self._directory = directory
+        claims = Claims(
+            settings, runs, letters, self._owners, worker_id=worker_id, instance_id=self._registration.instance_id
+        )
         self.slots = [
             Slot(
                 settings,
                 puller=TagPuller(self._queue, self.tags),
-                claims=Claims(settings, runs, letters, worker_id=worker_id, instance_id=self._registration.instance_id),
+                claims=claims,
                 runs=runs,
                 flows=flows,
                 registration=self._registration,
@@ -107,12 +116,20 @@ class Worker:
         await self._connection.start()
         await self._begin()
         self._connection.reconnected.append(self._after_reconnect)
-        for name, work in (("heartbeat", self._registration.beat(self._over)), ("acks", self._keep_acks())):
+        for name, work in (
+            ("heartbeat", self._registration.beat(self._over)),
+            ("acks", self._keep_acks()),
+            ("leases", self._renew_leases()),
+            ("watchdog", self._watch_pulls()),
+        ):
             self._side_tasks.append(asyncio.create_task(self._guard(name, work), name=name))
         log.info("worker ready", worker_id=self.worker_id, tags=self.tags, slots=len(self.slots))
 
     async def run(self, drain_sec: float = DEFAULT_DRAIN_SEC) -> None:
-        """Serve until ``stopping`` is set, then let running runs finish for ``drain_sec`` seconds.
+        """Serve until ``stopping`` is set, then let running runs finish.
+
+        Args:
+            drain_sec: For so many seconds, or until ``hurrying`` is set; what still runs then waits for another worker.
 
         Raises:
             PyocoError: something without which the worker is of no use has failed.
@@ -122,7 +139,12 @@ class Worker:
             for number, slot in enumerate(self.slots)
         ]
         await self._stop.wait()
-        _, busy = await asyncio.wait(loops, timeout=drain_sec)
+        hurry = asyncio.create_task(self.hurrying.wait(), name="hurry")
+        ended = asyncio.gather(*loops, return_exceptions=True)
+        either: set[asyncio.Future[Any]] = {ended, hurry}
+        await asyncio.wait(either, timeout=drain_sec, return_when=asyncio.FIRST_COMPLETED)
+        hurry.cancel()
+        busy = {task for task in loops if not task.done()}
         if busy:
             log.warning("handing running runs back to the queue", runs=len(busy), drain_sec=drain_sec)
             for slot in self.slots:
@@ -164,8 +186,11 @@ class Worker:
         while not self._stop.is_set():
             try:
                 await topology.ensure(self._connection)
-                waits = [await self._queue.ensure_consumer(tag) for tag in self.tags]
-                self._ack_interval = min(self._settings.ack_progress_interval_sec, *(wait / 3 for wait in waits))
+                ack_wait = min([await self._queue.ensure_consumer(tag) for tag in self.tags])
+                self._owners.ack_wait = ack_wait
+                for slot in self.slots:
+                    slot.lease = ack_wait / 2
+                self._registration.beat_at_least_every(ack_wait / 3)
                 await self._registration.take_name()
                 await ControlChannel(self._connection).listen(self._on_control)
                 return
@@ -175,6 +200,10 @@ class Worker:
                     log.warning("waiting for NATS", reason=error.message)
                 await first_event(0.1, self._stop)
 
+    @property
+    def _ack_interval(self) -> float:
+        return min(self._settings.ack_progress_interval_sec, self._owners.ack_wait / 3)
+
     async def _serve(self, slot: Slot) -> None:
         while not self._stop.is_set():
             await slot.run_one(self._poll_sec, self._stop)
@@ -183,12 +212,36 @@ class Worker:
         """Tell the queue that running runs are alive: from this loop, never from user code."""
         while not self._over.is_set():
             await first_event(self._ack_interval, self._over)
+            interval, ack_wait = self._ack_interval, self._owners.ack_wait
+            await asyncio.gather(*(slot.keep_alive(interval, ack_wait) for slot in self.slots))
+
+    async def _renew_leases(self) -> None:
+        """Tell the runs' guardians that this process is alive, many times within a lease."""
+        while not self._over.is_set():
             for slot in self.slots:
-                if slot.delivery is not None:
-                    try:
-                        await slot.delivery.in_progress()
-                    except StoreUnavailable as error:
-                        log.info("acknowledging progress waits for NATS", reason=error.message)
+                if slot.execution is not None:
+                    slot.execution.renew()
+            await first_event(min(1.0, self._owners.ack_wait / 12), self._over)
+
+    async def _watch_pulls(self) -> None:
+        """End a worker that is alive but deaf: NATS is there, and pulls are not answered.
+
+        Raises:
+            CommandFailed: that is so.
+        """
+        while not self._stop.is_set():
+            await first_event(1.0, self._stop)
+            up_since = self._connection.up_since
+            for slot in self.slots:
+                waiting_since = slot.puller.waiting_since
+                if up_since is None or waiting_since is None:
+                    continue
+                silent = time.monotonic() - max(up_since, waiting_since)
+                if silent > _DEAF_SEC:
+                    raise CommandFailed(
+                        f"NATS is reachable, but no request for a job was answered for {silent:.0f} s",
+                        hint="Look at GET /ready and at NATS's own log; start the worker again.",
+                    )
 
     async def _guard(self, name: str, work: Coroutine[Any, Any, None]) -> None:
         """Stop the worker when one of its parts fails: half a worker is worse than none."""
@@ -203,30 +256,20 @@ class Worker:
         self._look(run_id)
 
     async def _after_reconnect(self) -> None:
+        self._registration.beat_now()
+        await asyncio.gather(*(slot.keep_alive(self._ack_interval, 0.0) for slot in self.slots))
         try:
             await topology.ensure(self._connection)  # NATS may have come back with an empty store
         except StoreUnavailable as error:
             log.warning("the streams could not be checked after NATS's return", reason=error.message)
-        for slot in self.slots:
-            if slot.execution is not None:
-                self._look(slot.execution.run_id)
 
     def _look(self, run_id: str) -> None:
         """Look at the record of a run of ours that may have changed."""
         for slot in self.slots:
             if slot.execution is not None and slot.execution.run_id == run_id:
-                task = asyncio.create_task(_refresh(slot), name="look")
+                task = asyncio.create_task(slot.look(), name="look")
                 self._looks.add(task)
                 task.add_done_callback(self._looks.discard)
-
-
-async def _refresh(slot: Slot) -> None:
-    execution = slot.execution
-    if execution is not None:
-        try:
-            await execution.recorder.refresh()
-        except StoreUnavailable as error:
-            log.info("looking at a run's record waits for NATS", run_id=execution.run_id, reason=error.message)
 
 
 def _sweep(directory: Path) -> None:
