@@ -50,6 +50,7 @@ def settings(nats_server: NatsServer, tmp_path: Path) -> Settings:
         dlq_stream=f"DLQ_{mine}",
         dlq_subject_prefix=f"dlq.{mine}",
         dlq_max_bytes=1024 * 1024,  # NATS sets it aside for every stream at once
+        advisory_stream=f"ADVISORIES_{mine}",
         control_subject_prefix=f"control.{mine}",
         consumer_prefix=f"workers_{mine}",
     )

@@ -9,6 +9,8 @@
     ├── TooLarge                413   1
     ├── RunNotFound             404   5
     ├── WorkerNotFound          404   5
+    ├── DeadLetterNotFound      404   5
+    ├── NotReplayable           409   6   a dead letter or a run that does not hold what a new run needs
     ├── StoreUnavailable        503   7   NATS cannot be reached, or did not answer in time
     ├── RevisionConflict        409   6   somebody else wrote the record first
     ├── KeyReused               409   6   an idempotency key came back with another request
@@ -92,6 +94,24 @@ class WorkerNotFound(PyocoError):
     http_status = 404
     exit_code = 5
     default_hint = "List the workers with: pyoco-client workers --scope all"
+
+
+class DeadLetterNotFound(PyocoError):
+    """No dead letter has this id (any more)."""
+
+    code = "dead_letter_not_found"
+    http_status = 404
+    exit_code = 5
+    default_hint = "It may have been replayed or deleted. List the dead letters with: pyoco-client dlq list"
+
+
+class NotReplayable(PyocoError):
+    """A dead letter or a run that does not hold what a new run needs; the message says what is missing."""
+
+    code = "not_replayable"
+    http_status = 409
+    exit_code = 6
+    default_hint = "Submit the run anew."
 
 
 class StoreUnavailable(PyocoError):

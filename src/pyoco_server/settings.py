@@ -74,6 +74,8 @@ class Settings(BaseSettings):
     dlq_max_age_sec: SecondsOrZero = 7 * 24 * 3600.0
     dlq_max_msgs: int = 100_000
     dlq_max_bytes: int = 512 * 1024 * 1024
+    advisory_stream: Name = "PYOCO_ADVISORIES"
+    """Keeps what the server itself says of jobs that it gave up, until a gateway has looked at them."""
 
     max_run_snapshot_bytes: Annotated[int, Field(ge=4096)] = 256 * 1024
     workflow_yaml_max_bytes: Annotated[int, Field(ge=256)] = 256 * 1024

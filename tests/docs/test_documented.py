@@ -1,10 +1,12 @@
 """What users can set, call or meet is documented."""
 
+import re
 from pathlib import Path
 
 import pytest
 
 from pyoco_server.gateway.app import create_app
+from pyoco_server.model.deadletter import DeadLetter, DeadLetterReason
 from pyoco_server.model.run import EndReason, RunRecord, RunStatus
 from pyoco_server.settings import Settings, variable
 
@@ -27,11 +29,16 @@ def test_every_path(settings: Settings) -> None:
     paths = create_app(settings).openapi()["paths"]
     assert len(paths) >= 9
     for path in paths:
-        assert path.replace("{run_id}", "{id}").replace("{worker_id}", "{id}") in SPEC
+        assert re.sub(r"\{\w+_id\}", "{id}", path) in SPEC
+
+
+@pytest.mark.parametrize("word", [*(reason.value for reason in DeadLetterReason), *DeadLetter.model_fields])
+def test_every_field_of_a_dead_letter(word: str) -> None:
+    assert word in SPEC
 
 
 def test_the_snapshots_fields() -> None:
-    internal = {"instance_id", "job_seq", "submission_digest", "tenant_id", "api_key_id", "schedule_id", "rerun_of"}
+    internal = {"instance_id", "job_seq", "tenant_id", "api_key_id", "schedule_id", "submission_digest"}
     missing = [name for name in RunRecord.model_fields if name not in internal and name not in SPEC]
     assert missing == []
 

@@ -15,6 +15,7 @@ from pyoco_server.settings import Settings
 from pyoco_server.store import topology
 from pyoco_server.store.connection import Connection
 from pyoco_server.store.control import ControlChannel
+from pyoco_server.store.deadletters import DeadLetterStore
 from pyoco_server.store.feed import BucketFeed, Change
 from pyoco_server.store.flows import FlowStore
 from pyoco_server.store.queue import JobQueue
@@ -42,6 +43,7 @@ class Gateway:
         self.flows = FlowStore(self.connection)
         self.workers = WorkerStore(self.connection)
         self.queue = JobQueue(self.connection)
+        self.letters = DeadLetterStore(self.connection)
         self.control = ControlChannel(self.connection)
         self.checker = FlowChecker(settings.workflow_yaml_max_bytes)
         self.worker_index = WorkerIndex(settings.worker_disconnect_timeout_sec)

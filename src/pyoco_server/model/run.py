@@ -3,6 +3,7 @@
 This is the only place that decides a next state; everybody else asks it.
 """
 
+import re
 import time
 import uuid
 from enum import Enum
@@ -31,6 +32,7 @@ class RunStatus(str, Enum):
         return self in _TERMINAL
 
 
+_RUN_ID = re.compile(r"[A-Za-z0-9_=-]{1,128}")
 _TERMINAL = {RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.CANCELLED}
 
 
@@ -131,6 +133,11 @@ class RunRecord(BaseModel):
         return cls.model_validate_json(raw)
 
 
+def is_run_id(text: str) -> bool:
+    """Tell whether a text may be a run's id: it becomes a key and part of subjects."""
+    return bool(_RUN_ID.fullmatch(text))
+
+
 def new_run_id() -> str:
     """Make a fresh run id."""
     return str(uuid.uuid4())
@@ -185,6 +192,51 @@ def requeue(record: RunRecord) -> RunRecord:
         job_seq=None,
         tasks=dict.fromkeys(record.tasks, TaskStatus.PENDING),
         task_records={},
+    )
+
+
+def undeliverable(record: RunRecord, max_attempts: int) -> RunRecord:
+    """Move on a run whose job the queue will not deliver again, and that nobody works on.
+
+    With attempts left it waits for a new job. Being handed back costs no attempt, but the queue counts every
+    delivery, so a run can get here without having started once.
+
+    Args:
+        record: The run, not terminal.
+        max_attempts: How many starts it may have.
+    """
+    if record.status is RunStatus.CANCELLING or record.attempt < max_attempts:
+        return requeue(record)
+    error = f"its worker was lost in attempt {record.attempt} of {max_attempts} (last on {record.worker_id})"
+    return settle(record, RunStatus.FAILED, EndReason.WORKER_LOST, error)
+
+
+def again(record: RunRecord, run_id: str) -> RunRecord:
+    """Make a new run of the same flow with the same params, linked to the old one.
+
+    Args:
+        record: The old run, in whatever state.
+        run_id: The new one's id.
+    """
+    now = time.time()
+    known_tasks = record.tasks if record.workflow_yaml_sha256 else ()  # a resolver's flow may have others by now
+    return RunRecord(
+        run_id=run_id,
+        flow_name=record.flow_name,
+        params=record.params,
+        tag=record.tag,
+        tags=record.tags,
+        tasks=dict.fromkeys(known_tasks, TaskStatus.PENDING),
+        submitted_at=now,
+        heartbeat_at=now,
+        updated_at=now,
+        max_attempts=record.max_attempts,
+        timeout_sec=record.timeout_sec,
+        tenant_id=record.tenant_id,
+        api_key_id=record.api_key_id,
+        workflow_yaml_sha256=record.workflow_yaml_sha256,
+        workflow_yaml_bytes=record.workflow_yaml_bytes,
+        rerun_of=record.run_id or None,
     )
 
 

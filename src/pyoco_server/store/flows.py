@@ -26,9 +26,7 @@ class FlowStore:
             return
         with contextlib.suppress(RevisionConflict):  # somebody stored the same text before
             await self._bucket.create(sha256, body)
-        self._seen[sha256] = None
-        if len(self._seen) > _REMEMBERED:
-            self._seen.popitem(last=False)
+        self._remember(sha256)
 
     async def get(self, sha256: str) -> bytes | None:
         """Read a flow's text; ``None`` if it is not there or is not what its name says."""
@@ -36,6 +34,21 @@ class FlowStore:
         if entry is None or hashlib.sha256(entry.value).hexdigest() != sha256:
             return None
         return entry.value
+
+    async def has(self, sha256: str) -> bool:
+        """Tell whether a flow's text is there."""
+        if sha256 in self._seen:
+            self._seen.move_to_end(sha256)
+            return True
+        if await self.get(sha256) is None:
+            return False
+        self._remember(sha256)
+        return True
+
+    def _remember(self, sha256: str) -> None:
+        self._seen[sha256] = None
+        if len(self._seen) > _REMEMBERED:
+            self._seen.popitem(last=False)
 
     async def _forget(self) -> None:
         # NATS may have come back with another store.

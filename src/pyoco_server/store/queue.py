@@ -13,6 +13,7 @@ from nats.js.errors import NotFoundError
 from pyoco_server.errors import StoreUnavailable
 from pyoco_server.model.job import Job
 from pyoco_server.store.connection import Connection
+from pyoco_server.store.direct import remove_message
 from pyoco_server.store.pull import CONFLICT, NO_MESSAGES, NO_RESPONDERS, TIMED_OUT, PullLine
 from pyoco_server.waiting import first_event
 
@@ -94,6 +95,41 @@ class JobQueue:
         with self.connection.errors(f"queueing run {job.run_id}"):
             ack = await js.publish(subject, job.to_json(), headers={"Nats-Msg-Id": name})
         return int(ack.seq)
+
+    async def look(self, seq: int) -> tuple[str, bytes] | None:
+        """Read a job where it lies: its tag and the message; ``None`` if it is not on the queue (any more)."""
+        js = self.connection.js
+        try:
+            with self.connection.errors(f"reading job {seq}", missing=True):
+                # From the leader: a replica may still have what was taken off.
+                found = await js.get_msg(self._settings.work_stream, seq=seq)
+        except NotFoundError:
+            return None
+        return (found.subject or "").removeprefix(f"{self._settings.work_subject_prefix}."), found.data or b""
+
+    async def publish_again(self, tag: str, raw: bytes, message_id: str) -> int:
+        """Put a job that can no longer be delivered on the queue as a new message.
+
+        Args:
+            tag: Its queue.
+            raw: The job as it was.
+            message_id: Must not be the run's id: under that name the server has seen a job already.
+
+        Raises:
+            StoreUnavailable: no acknowledgement; publishing again is safe.
+        """
+        js = self.connection.js
+        subject = f"{self._settings.work_subject_prefix}.{tag}"
+        with self.connection.errors("queueing a job again"):
+            return int((await js.publish(subject, raw, headers={"Nats-Msg-Id": message_id})).seq)
+
+    async def remove(self, seq: int) -> bool:
+        """Take a job off the queue without its consumer; ``False`` if it was not there."""
+        return await remove_message(self.connection, self._settings.work_stream, seq)
+
+    def tag_of_consumer(self, name: str) -> str:
+        """Give the tag that a consumer of that name serves."""
+        return name.removeprefix(f"{self._settings.consumer_prefix}_")
 
     def consumer_name(self, tag: str) -> str:
         """Give the name of a tag's durable consumer."""

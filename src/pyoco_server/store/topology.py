@@ -11,8 +11,17 @@ from pyoco_server.store.connection import Connection
 
 log = structlog.get_logger(__name__)
 
+MAX_DELIVERIES = "$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES"
+MSG_TERMINATED = "$JS.EVENT.ADVISORY.CONSUMER.MSG_TERMINATED"
+ADVISORY_SUBJECTS = (MAX_DELIVERIES, MSG_TERMINATED)
+
 DUPLICATE_WINDOW = 300.0
 """Seconds in which a repeated publish of the same job is dropped by the server."""
+_LETTER_WINDOW = 3600.0
+"""Seconds in which a second letter of the same cause is dropped: a job may be redelivered late."""
+_ADVISORY_AGE = 7 * 24 * 3600.0
+_ADVISORIES = 100_000
+_ADVISORY_BYTES = 64 * 1024 * 1024
 _MARKER_TTL = 3600.0
 _STREAM_NAME_IN_USE = 10058
 
@@ -33,10 +42,19 @@ def definitions(settings: Settings) -> list[api.StreamConfig]:
         max_age=settings.dlq_max_age_sec,
         max_msgs=settings.dlq_max_msgs,
         max_bytes=settings.dlq_max_bytes,
+        duplicate_window=min(_LETTER_WINDOW, settings.dlq_max_age_sec or _LETTER_WINDOW),
         allow_direct=True,
     )
+    advisories = api.StreamConfig(
+        name=settings.advisory_stream,
+        subjects=[f"{prefix}.{settings.work_stream}.*" for prefix in ADVISORY_SUBJECTS],
+        retention=api.RetentionPolicy.WORK_QUEUE,
+        max_age=_ADVISORY_AGE,
+        max_msgs=_ADVISORIES,
+        max_bytes=_ADVISORY_BYTES,
+    )
     buckets = (settings.runs_kv_bucket, settings.flows_kv_bucket, settings.workers_kv_bucket)
-    streams = [work, dead_letters, *(_bucket(name) for name in buckets)]
+    streams = [work, dead_letters, advisories, *(_bucket(name) for name in buckets)]
     for stream in streams:
         stream.num_replicas = settings.nats_replicas
         stream.storage = api.StorageType.FILE
@@ -87,7 +105,7 @@ async def _ensure_stream(js: JetStreamContext, wanted: api.StreamConfig) -> None
         return
     different = {
         field: (getattr(found, field), getattr(wanted, field))
-        for field in ("retention", "subjects", "num_replicas", "max_msgs_per_subject")
+        for field in ("retention", "subjects", "num_replicas", "max_msgs_per_subject", "allow_direct")
         if _value(getattr(wanted, field)) not in (None, _value(getattr(found, field)))
     }
     if different:

@@ -6,9 +6,16 @@ from dataclasses import dataclass
 import structlog
 
 from pyoco_server.errors import InvalidInput, RevisionConflict, StoreUnavailable
-from pyoco_server.model.deadletter import DeadLetter, DeadLetterReason, payload_preview
+from pyoco_server.model.deadletter import (
+    TERMINATED,
+    key_of_job,
+    key_of_run,
+    letter_of_job,
+    letter_of_run,
+    letter_reason,
+)
 from pyoco_server.model.job import Job
-from pyoco_server.model.run import EndReason, RunRecord, RunStatus, cancelled, claim, settle
+from pyoco_server.model.run import RunRecord, RunStatus, cancelled, claim, undeliverable
 from pyoco_server.settings import Settings
 from pyoco_server.store.deadletters import DeadLetterStore
 from pyoco_server.store.queue import Delivery
@@ -59,12 +66,12 @@ class Claims:
         try:
             job = Job.from_json(delivery.data)
         except InvalidInput as error:
-            await self._refuse(delivery, error.message, run_id=None)
+            await self._refuse(delivery, error.message, None)
             return None
         for _ in range(_CLAIM_TRIES):
             stored = await self._runs.get(job.run_id)
             if stored is None:
-                await self._refuse(delivery, f"there is no record of run {job.run_id}", run_id=job.run_id)
+                await self._refuse(delivery, f"there is no record of run {job.run_id}", job)
                 return None
             try:
                 return await self._decide(delivery, job, stored)
@@ -74,26 +81,27 @@ class Claims:
         await delivery.give_back()
         return None
 
-    async def bury(self, record: RunRecord, delivery: Delivery, reason: DeadLetterReason) -> None:
-        """Publish the dead letter of a run that ended badly."""
-        await self._letters.publish(
-            DeadLetter(
-                reason=reason,
-                error=record.error,
-                run_id=record.run_id,
-                flow_name=record.flow_name,
+    async def bury(self, record: RunRecord, delivery: Delivery) -> None:
+        """Publish the dead letter of a run that ended badly, if it leaves one; a repeat is dropped by the server."""
+        reason = letter_reason(record, execution_errors=self._settings.dlq_publish_execution_error)
+        if reason is not None:
+            letter = letter_of_run(
+                record,
+                reason,
                 tag=delivery.tag,
-                tags=record.tags,
+                job=Job.from_json(delivery.data),
                 worker_id=self._worker_id,
                 num_delivered=delivery.num_delivered,
                 subject=delivery.subject,
             )
-        )
+            await self._letters.publish(letter, key_of_run(record, reason))
 
     async def _decide(self, delivery: Delivery, job: Job, stored: StoredRun) -> Claimed | None:
         record = stored.record
         if record.status.is_terminal:
-            await delivery.ack()  # redelivered after its end: nothing to run
+            # Redelivered after its end: nothing to run, but its worker may have died before it published the letter.
+            await self.bury(record, delivery)
+            await delivery.ack()
             return None
         if record.status is not RunStatus.PENDING and record.job_seq not in (None, delivery.seq):
             # Only the message that a running attempt holds may take that attempt over. A run that waits again
@@ -142,25 +150,23 @@ class Claims:
 
     async def _exhaust(self, delivery: Delivery, stored: StoredRun, allowed: int) -> None:
         record = stored.record
-        error = f"its worker was lost in attempt {record.attempt} of {allowed} (last on {record.worker_id})"
-        ended = settle(record, RunStatus.FAILED, EndReason.WORKER_LOST, error)
+        ended = undeliverable(record, allowed)
         await self._runs.update(ended, stored.revision)
-        await self.bury(ended, delivery, DeadLetterReason.ATTEMPTS_EXHAUSTED)
+        await self.bury(ended, delivery)
         await delivery.ack()
         log.error("a run has no attempts left", run_id=record.run_id, attempt=record.attempt)
 
-    async def _refuse(self, delivery: Delivery, error: str, run_id: str | None) -> None:
-        log.error("an invalid job became a dead letter", tag=delivery.tag, run_id=run_id, reason=error)
-        await self._letters.publish(
-            DeadLetter(
-                reason=DeadLetterReason.INVALID_JOB,
-                error=error,
-                run_id=run_id,
-                tag=delivery.tag,
-                worker_id=self._worker_id,
-                num_delivered=delivery.num_delivered,
-                subject=delivery.subject,
-                payload=payload_preview(delivery.data),
-            )
+    async def _refuse(self, delivery: Delivery, error: str, job: Job | None) -> None:
+        letter = letter_of_job(
+            delivery.data,
+            error,
+            tag=delivery.tag,
+            job=job,
+            worker_id=self._worker_id,
+            num_delivered=delivery.num_delivered,
+            subject=delivery.subject,
         )
-        await delivery.drop("invalid job")
+        letter_id = await self._letters.publish(letter, key_of_job(delivery.seq, delivery.data))
+        told = {"run_id": letter.run_id, "tag": delivery.tag, "letter_id": letter_id}
+        log.error("an invalid job became a dead letter", reason=error, **told)
+        await delivery.drop(f"{TERMINATED}{letter_id}: invalid job")

@@ -8,8 +8,7 @@ from pathlib import Path
 import structlog
 
 from pyoco_server.errors import CommandFailed, StoreUnavailable
-from pyoco_server.model.deadletter import DeadLetterReason
-from pyoco_server.model.run import EndReason, RunRecord, RunStatus
+from pyoco_server.model.run import RunRecord
 from pyoco_server.settings import Settings
 from pyoco_server.store.flows import FlowStore
 from pyoco_server.store.queue import Delivery, TagPuller
@@ -207,17 +206,11 @@ class Slot:
             if not last.status.is_terminal:
                 await delivery.give_back()
                 return
-            if last.status is RunStatus.FAILED:
-                await self._bury(delivery, last)
+            # After the terminal write: before it, a lost answer would leave a letter of a run that may yet succeed.
+            await self._claims.bury(last, delivery)
             await delivery.ack()
         except StoreUnavailable as error:
             log.warning("the queue could not be told of a run's end", run_id=last.run_id, reason=error.message)
-
-    async def _bury(self, delivery: Delivery, last: RunRecord) -> None:
-        if last.end_reason is EndReason.FLOW_NOT_FOUND:
-            await self._claims.bury(last, delivery, DeadLetterReason.FLOW_NOT_FOUND)
-        elif self._settings.dlq_publish_execution_error:
-            await self._claims.bury(last, delivery, DeadLetterReason.EXECUTION_ERROR)
 
     def _print(self, stream: str, line: str) -> None:
         run_id = self.execution.run_id if self.execution else None

@@ -1,7 +1,6 @@
 """Runs: one, many, their tasks, and the request to stop one."""
 
 import asyncio
-import re
 from typing import Annotated, Any
 
 import structlog
@@ -12,13 +11,12 @@ from pyoco_server.errors import RunNotFound, StoreUnavailable
 from pyoco_server.gateway.index import RunFilter
 from pyoco_server.gateway.records import number, readable
 from pyoco_server.gateway.state import Gateway, Here
-from pyoco_server.model.run import RunStatus, request_cancel
+from pyoco_server.model.run import RunStatus, is_run_id, request_cancel
 from pyoco_server.model.snapshot import public
 
 log = structlog.get_logger(__name__)
 router = APIRouter(tags=["runs"])
 
-_RUN_ID = re.compile(r"[A-Za-z0-9_=-]{1,128}")
 _WITH_RECORDS = {"records", "task_records", "full", "all"}
 _WHOLE = {"full", "all"}
 
@@ -168,6 +166,6 @@ async def _whole(here: Gateway, items: list[dict[str, Any]]) -> list[dict[str, A
 
 def _checked(run_id: str) -> str:
     """Return the id if it may become a subject."""
-    if not _RUN_ID.fullmatch(run_id):
+    if not is_run_id(run_id):
         raise RunNotFound
     return run_id

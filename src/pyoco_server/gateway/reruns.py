@@ -1,0 +1,132 @@
+"""New runs out of old ones: a run done once more, a dead letter replayed."""
+
+import hashlib
+import uuid
+from typing import Any
+
+from pydantic import ValidationError
+
+from pyoco_server.errors import DeadLetterNotFound, InvalidInput, NotReplayable, RunNotFound
+from pyoco_server.gateway.records import parse
+from pyoco_server.gateway.state import Gateway
+from pyoco_server.model.run import RunRecord, again, is_run_id, new_run_id
+from pyoco_server.model.tags import check_tag
+from pyoco_server.store.deadletters import StoredLetter
+from pyoco_server.store.feed import Change
+
+_REPLAYS = uuid.UUID("6f0d2c1e-93f5-4a5a-9d0f-2f1f1c6f8b11")
+"""Namespace of the ids of replayed runs."""
+_LETTER_FIELDS = (
+    "flow_name", "params", "tags", "timeout_sec", "max_attempts", "tenant_id", "api_key_id", "workflow_yaml_sha256",
+    "workflow_yaml_bytes",
+)  # fmt: skip
+
+
+async def rerun(here: Gateway, run_id: str) -> RunRecord:
+    """Start a new run of an old one's flow and params.
+
+    Raises:
+        RunNotFound: there is no such run, or what is stored is no record.
+        NotReplayable: its flow.yaml is not in the store any more.
+        StoreUnavailable: NATS is away; no run was made.
+    """
+    stored = await here.runs.get(run_id) if is_run_id(run_id) else None
+    if stored is None:
+        raise RunNotFound
+    record = again(stored.record, new_run_id())
+    await _check(here, record, f"run {run_id} cannot be run again")
+    return await _start(here, record)
+
+
+async def replay(here: Gateway, letter_id: int) -> RunRecord:
+    """Start a new run of a dead letter's flow and params, and take the letter out.
+
+    The new run's id follows from the letter's cause. So two requests at once, and a request made again after a crash
+    between the two steps, find the run that the first one made.
+
+    Raises:
+        DeadLetterNotFound: there is no such letter (any more).
+        NotReplayable: neither the letter nor the run's record holds what a new run needs.
+        StoreUnavailable: NATS is away; asking again is safe.
+    """
+    letter = await read_letter(here, letter_id)
+    trouble = f"dead letter {letter_id} cannot be replayed"
+    body = parse(letter.raw) or {}
+    run_id = body.get("run_id")
+    stored = await here.runs.get(run_id) if isinstance(run_id, str) and is_run_id(run_id) else None
+    old = stored.record if stored else _run_of_letter(letter, body, trouble)
+    if body.get("workflow_yaml"):
+        old = await _store_flow(here, old, body["workflow_yaml"], trouble)
+    elif "workflow_yaml" in (body.get("omitted") or ()):
+        raise NotReplayable(f"{trouble}: the text of its flow was too large for the letter", hint=_ANEW)
+    cause = letter.key or hashlib.sha256(letter.raw).hexdigest()
+    # With a key of its own the run is made once and never taken back: another request may have answered with it.
+    record = again(old, str(uuid.uuid5(_REPLAYS, cause))).evolve(idempotency_key=f"replay of {cause}")
+    await _check(here, record, trouble)
+    record = await _start(here, record)
+    await here.letters.remove(letter_id)
+    return record
+
+
+async def read_letter(here: Gateway, letter_id: int) -> StoredLetter:
+    """Read a letter.
+
+    Raises:
+        DeadLetterNotFound: there is none with this id (any more).
+    """
+    letter = await here.letters.get(letter_id)
+    if letter is None:
+        raise DeadLetterNotFound(f"there is no dead letter {letter_id}")
+    return letter
+
+
+_ANEW = "Submit the flow anew; then take the letter out with: pyoco-client dlq delete <id>"
+
+
+def _run_of_letter(letter: StoredLetter, body: dict[str, Any], trouble: str) -> RunRecord:
+    """Give the run as its letter tells it: its record is gone, or never was."""
+    missing = [
+        field
+        for field, kind in (("flow_name", str), ("params", dict))
+        if not isinstance(body.get(field), kind)
+    ]  # fmt: skip
+    if missing:
+        raise NotReplayable(f"{trouble}: there is no record of its run, and it holds no {' and no '.join(missing)}",
+                            hint=_ANEW)  # fmt: skip
+    known = {field: body[field] for field in _LETTER_FIELDS if body.get(field) is not None}
+    try:
+        return RunRecord.model_validate({"run_id": body.get("run_id") or "", "tag": letter.tag, **known})
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise NotReplayable(f"{trouble}: {where}: {first['msg']}", hint=_ANEW) from None
+
+
+async def _store_flow(here: Gateway, old: RunRecord, text: Any, trouble: str) -> RunRecord:
+    """Store the flow's text that a job of another program had with it."""
+    try:
+        checked = await here.checker.check(text.encode() if isinstance(text, str) else b"")
+    except InvalidInput as error:
+        raise NotReplayable(f"{trouble}: {error.message}", hint=error.hint) from None
+    await here.flows.put(text.encode(), checked.sha256)
+    return old.evolve(workflow_yaml_sha256=checked.sha256, workflow_yaml_bytes=checked.size_bytes)
+
+
+async def _check(here: Gateway, record: RunRecord, trouble: str) -> None:
+    """Refuse what no worker could run."""
+    try:
+        check_tag(record.tag)
+    except InvalidInput as error:
+        raise NotReplayable(f"{trouble}: {error.message}", hint=error.hint) from None
+    sha256 = record.workflow_yaml_sha256
+    if sha256 is not None and not await here.flows.has(sha256):
+        raise NotReplayable(f"{trouble}: the text of its flow.yaml ({sha256[:12]}…) is not in the store", hint=_ANEW)
+
+
+async def _start(here: Gateway, record: RunRecord) -> RunRecord:
+    made = await here.submissions.submit(record)
+    if made.created:
+        here.index.apply([Change(record.run_id, record.to_json(), made.stored.revision)])
+    if made.job_seq is not None:
+        here.index.queued({record.run_id: made.job_seq}, made.stored.revision)
+    return made.stored.record

@@ -1,0 +1,78 @@
+"""Dead letters: what could not be run to its end, and how to run it again."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Query
+from pydantic import BaseModel
+
+from pyoco_server.errors import DeadLetterNotFound
+from pyoco_server.gateway import reruns
+from pyoco_server.gateway.records import parse
+from pyoco_server.gateway.state import Here
+from pyoco_server.model.run import RunRecord
+from pyoco_server.model.tags import check_tag
+from pyoco_server.store.deadletters import StoredLetter
+
+router = APIRouter(tags=["dead letters"])
+
+_LARGE_FIELDS = ("params", "payload", "workflow_yaml")
+_LAST_ID = 2**63 - 1
+
+LetterId = Annotated[int, Path(ge=1, le=_LAST_ID)]
+
+
+class Again(BaseModel):
+    """The answer: the new run exists."""
+
+    run_id: str
+    status: str
+    rerun_of: str | None
+
+
+@router.get("/dlq")
+async def list_letters(
+    here: Here,
+    tag: str | None = None,
+    limit: Annotated[int, Query(ge=1, le=500)] = 50,
+    before: Annotated[int | None, Query(ge=1, le=_LAST_ID)] = None,
+) -> list[dict[str, Any]]:
+    """List dead letters, the newest first, without what may be large; ``before`` is the last id of the page before."""
+    tag = check_tag(tag) if tag else None
+    return [_shown(letter, whole=False) for letter in await here.letters.list(tag=tag, before=before, limit=limit)]
+
+
+@router.get("/dlq/{letter_id}")
+async def get_letter(here: Here, letter_id: LetterId) -> dict[str, Any]:
+    """Give all of a dead letter."""
+    return _shown(await reruns.read_letter(here, letter_id), whole=True)
+
+
+@router.post("/dlq/{letter_id}/replay")
+async def replay(here: Here, letter_id: LetterId) -> Again:
+    """Start a new run of a dead letter's flow and params, and take the letter out."""
+    return _again(await reruns.replay(here, letter_id))
+
+
+@router.delete("/dlq/{letter_id}")
+async def delete_letter(here: Here, letter_id: LetterId) -> dict[str, Any]:
+    """Take a dead letter out."""
+    if not await here.letters.remove(letter_id):
+        raise DeadLetterNotFound(f"there is no dead letter {letter_id}")
+    return {"id": letter_id, "deleted": True}
+
+
+@router.post("/runs/{run_id}/rerun")
+async def rerun(here: Here, run_id: str) -> Again:
+    """Start a new run of the same flow and params, whatever became of the old one."""
+    return _again(await reruns.rerun(here, run_id))
+
+
+def _again(record: RunRecord) -> Again:
+    return Again(run_id=record.run_id, status=record.status.value, rerun_of=record.rerun_of)
+
+
+def _shown(letter: StoredLetter, *, whole: bool) -> dict[str, Any]:
+    body = parse(letter.raw) or {"error": "this dead letter cannot be read"}
+    if not whole:
+        body = {field: value for field, value in body.items() if field not in _LARGE_FIELDS}
+    return {**body, "id": letter.id, "tag": letter.tag}
