@@ -8,6 +8,7 @@ import structlog
 from fastapi import Depends, Request
 
 from pyoco_server.errors import StoreUnavailable
+from pyoco_server.gateway.advisories import Backstop
 from pyoco_server.gateway.index import RunIndex
 from pyoco_server.gateway.validation import FlowChecker
 from pyoco_server.gateway.worker_index import WorkerIndex
@@ -49,6 +50,9 @@ class Gateway:
         self.worker_index = WorkerIndex(settings.worker_disconnect_timeout_sec)
         self.index = RunIndex(settings.state_dir, settings.runs_kv_bucket)
         self.submissions = Submissions(self.runs, self.queue, has_job=self.index.has_job)
+        self.backstop = Backstop(
+            self.connection, runs=self.runs, queue=self.queue, letters=self.letters, workers=self.workers
+        )
         self.stopping = asyncio.Event()
         """Set when the server stops; open streams end then."""
         self._made = asyncio.Event()
@@ -77,6 +81,7 @@ class Gateway:
             asyncio.create_task(self._keep_streams(), name="streams"),
             asyncio.create_task(self._follow(self.run_feed, lambda: self.index.revision), name="run-index"),
             asyncio.create_task(self._follow(self.worker_feed, lambda: 0), name="worker-index"),
+            asyncio.create_task(self._watch_advisories(), name="advisories"),
         ]
 
     async def stop(self) -> None:
@@ -135,6 +140,19 @@ class Gateway:
     async def _look_again(self) -> None:
         self._look.set()
 
+    async def _watch_advisories(self) -> None:
+        await self._until_made()
+        while not self.stopping.is_set():
+            try:
+                await self.backstop.run(self.stopping)
+            except Exception:  # a bug: it is logged, and must not leave jobs lying for ever
+                log.exception("following the advisories failed; starting over")
+                await first_event(_RESTART_SEC, self.stopping)
+
+    async def _until_made(self) -> None:
+        while not self._made.is_set() and not self.stopping.is_set():
+            await first_event(_LOOK_AGAIN_SEC, self._made, self.stopping)
+
     async def _follow(self, feed: BucketFeed, seen: Callable[[], int]) -> None:
         """Follow a bucket; whatever goes wrong, lists come back to life.
 
@@ -142,8 +160,7 @@ class Gateway:
             feed: The feed.
             seen: Tells the last revision that was taken in, from where to go on after a failure.
         """
-        while not self._made.is_set() and not self.stopping.is_set():
-            await first_event(_LOOK_AGAIN_SEC, self._made, self.stopping)
+        await self._until_made()
         while not self.stopping.is_set():
             try:
                 await feed.run()
