@@ -35,9 +35,19 @@ def started(pid):
     return None if fields[0] in "ZX" else int(fields[19])
 
 
+def worker():
+    """Give the worker's pid: the ancestor that was started with a worker id."""
+    pid = os.getpid()
+    while b"--worker-id" not in Path(f"/proc/{pid}/cmdline").read_bytes():
+        pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+        if pid <= 1:
+            return None  # a worker inside a test's own process
+    return pid
+
+
 def begin():
     """Note the start, and any earlier execution of this run that still lives."""
-    me = note("start", born=started(os.getpid()), worker=os.getppid())
+    me = note("start", born=started(os.getpid()), worker=worker())
     going = {}
     for text in JOURNAL.read_text().splitlines():
         event = json.loads(text)
@@ -83,9 +93,9 @@ def first_only(gate):
 
 
 def kill_worker():
-    """Kill the worker that runs this, and everything else that might protect it."""
+    """Kill the worker that runs this."""
     begin()
-    os.kill(os.getppid(), signal.SIGKILL)
+    os.kill(worker(), signal.SIGKILL)
     time.sleep(600)
 
 

@@ -47,6 +47,11 @@ class Witness:
         """Read every dead letter that is stored now."""
         return self._portal.call(self._read_letters)
 
+    def delete_consumer(self, tag: str) -> None:
+        """Delete the durable consumer of a tag."""
+        name = f"{self._settings.consumer_prefix}_{tag}"
+        self._portal.call(self._connection.js.delete_consumer, self._settings.work_stream, name)
+
     @contextlib.asynccontextmanager
     async def _follow(self) -> AsyncIterator[None]:
         await self._connection.start()
