@@ -165,6 +165,35 @@ class AsyncPyocoHttpClient:
                     await anyio.sleep(min(EARLY_END_PAUSE, left))
         return snapshot
 
+    async def rerun_run(self, run_id: str) -> dict[str, Any]:
+        """Start a new run of the same flow and params, whatever became of the old one."""
+        return cast(dict[str, Any], await self._json(requests.rerun(run_id)))
+
+    async def list_dead_letters(
+        self, *, tag: str | None = None, limit: int | None = None, before: int | None = None
+    ) -> list[dict[str, Any]]:
+        """List dead letters, the newest first.
+
+        Args:
+            tag: Only this tag.
+            limit: How many at most.
+            before: ``id`` of the last letter of the page before.
+        """
+        call = requests.dead_letters(tag=tag, limit=limit, before=before)
+        return cast(list[dict[str, Any]], await self._json(call))
+
+    async def get_dead_letter(self, letter_id: int) -> dict[str, Any]:
+        """Give all of a dead letter."""
+        return cast(dict[str, Any], await self._json(requests.dead_letter(letter_id)))
+
+    async def replay_dead_letter(self, letter_id: int) -> dict[str, Any]:
+        """Start a new run of what a dead letter tells, and take the letter out."""
+        return cast(dict[str, Any], await self._json(requests.dead_letter(letter_id, "POST", "/replay")))
+
+    async def delete_dead_letter(self, letter_id: int) -> dict[str, Any]:
+        """Take a dead letter out."""
+        return cast(dict[str, Any], await self._json(requests.dead_letter(letter_id, "DELETE")))
+
     async def get_workers(
         self,
         *,

@@ -117,6 +117,21 @@ def patch_worker(worker_id: str, hidden: bool) -> Call:
     return Call("PATCH", f"/workers/{_part(worker_id)}", _json({"hidden": bool(hidden)}))
 
 
+def rerun(run_id: str) -> Call:
+    """``POST /runs/{id}/rerun``."""
+    return Call("POST", f"/runs/{_part(run_id)}/rerun")
+
+
+def dead_letters(**query: Any) -> Call:
+    """``GET /dlq``."""
+    return Call("GET", "/dlq", {"params": _filled(query)})
+
+
+def dead_letter(letter_id: int, method: str = "GET", suffix: str = "") -> Call:
+    """``GET`` or ``DELETE /dlq/{id}``, ``POST /dlq/{id}/replay``."""
+    return Call(method, f"/dlq/{int(letter_id)}{suffix}")
+
+
 def wheels() -> Call:
     """``GET /wheels``."""
     return Call("GET", "/wheels")

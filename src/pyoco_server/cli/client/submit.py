@@ -1,4 +1,4 @@
-"""``submit`` and ``submit-yaml``."""
+"""``submit``, ``submit-yaml`` and ``rerun``."""
 
 import json
 from pathlib import Path
@@ -65,7 +65,17 @@ def submit_yaml(
     return _finish(client, answer, options)
 
 
-COMMANDS = [submit, submit_yaml]
+@click.command(epilog="Example: pyoco-client rerun <run_id> --wait")
+@click.argument("run_id")
+@click.option("--timeout-sec", type=click.FloatRange(min=0, min_open=True), help="With --wait: give up after this.")
+@click.option("--wait", is_flag=True, help="Wait for the end, print it, and exit 0, 3 or 8 by it.")
+@pass_client
+def rerun(client: PyocoHttpClient, /, run_id: str, **options: Any) -> int:
+    """Start a new run of a run's flow and params, whatever became of it."""
+    return _finish(client, client.rerun_run(run_id), options)
+
+
+COMMANDS = [submit, submit_yaml, rerun]
 
 
 def _finish(client: PyocoHttpClient, /, answer: dict[str, Any], options: dict[str, Any]) -> int:
