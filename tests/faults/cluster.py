@@ -42,6 +42,9 @@ tasks:
     callable: fault_tasks:{task}
 """
 
+_SHOWN = ("ts", "level", "message", "reason", "run_id", "attempt", "status", "end_reason", "exc_message")
+_SHOWN_LINES = 200
+
 
 def free_port() -> int:
     """Give a port that was free a moment ago."""
@@ -281,6 +284,13 @@ class Cluster:
     def letters(self) -> list[dict[str, Any]]:
         """Read every dead letter."""
         return self.witness.letters()
+
+    def show_logs(self) -> None:
+        """Print what every process has said: pytest shows it beside a failure."""
+        for name, member in self.members.items():
+            print(f"--- {name}: exit code {member.process.popen.poll()}")
+            for line in member.process.lines[-_SHOWN_LINES:]:
+                print(*(f"{field}={line[field]}" for field in _SHOWN if field in line))
 
     def close(self) -> None:
         """End everything that still runs."""

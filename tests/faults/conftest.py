@@ -38,16 +38,20 @@ def figure(request: pytest.FixtureRequest) -> Figure:
 @pytest.fixture
 def start(tmp_path: Path, seed: int) -> Iterator[Start]:
     """Start a system, as ``start(gateway=True, store=…, PYOCO_…=…)``."""
+    systems: list[Cluster] = []
     with contextlib.ExitStack() as stack:
 
         def begin(*, gateway: bool = True, **options: Any) -> Cluster:
             cluster = Cluster(tmp_path, seed, **options)
             stack.callback(cluster.close)
+            systems.append(cluster)
             if gateway:
                 cluster.gateway()
             return cluster
 
         yield begin
+        for cluster in systems:
+            cluster.show_logs()
 
 
 @pytest.fixture

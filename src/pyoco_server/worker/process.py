@@ -66,7 +66,8 @@ class ChildProcess:
         self._guardian: asyncio.subprocess.Process | None = None
         self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
-        self._control: asyncio.StreamWriter | None = None
+        self._control: socket.socket | None = None
+        self._reports: asyncio.StreamWriter | None = None
         self._ending: asyncio.Task[ChildEnd] | None = None
         self._printing: list[asyncio.Task[None]] = []
         self.pid = 0
@@ -97,7 +98,9 @@ class ChildProcess:
                 start_new_session=True,
             )  # fmt: skip
         self._reader, self._writer = await asyncio.open_connection(sock=ours)
-        reports, self._control = await asyncio.open_connection(sock=control)
+        # Commands go past asyncio: a failed write there would take the guardian's last report from the reader.
+        self._control = control.dup()
+        reports, self._reports = await asyncio.open_connection(sock=control)
         self._ending = asyncio.create_task(self._await_end(reports), name="child-end")
         for name, pipe in (("stdout", self._guardian.stdout), ("stderr", self._guardian.stderr)):
             if pipe is not None:
@@ -157,7 +160,7 @@ class ChildProcess:
             _, late = await asyncio.wait(self._printing, timeout=1)
             for task in late:
                 task.cancel()
-        for writer in (self._writer, self._control):
+        for writer in (self._writer, self._reports, self._control):
             if writer is not None:
                 writer.close()
         return end
@@ -173,6 +176,11 @@ class ChildProcess:
         if self._ending is None:
             return ChildEnd(0)
         done, _ = await asyncio.wait({self._ending}, timeout=timeout)
+        if not done and self._guardian is not None:
+            log.error("a child's guardian does not obey; ending both", pid=self.pid)
+            with contextlib.suppress(ProcessLookupError):
+                self._guardian.kill()
+            done, _ = await asyncio.wait({self._ending}, timeout=timeout)
         if not done:
             log.error("a child process survives SIGKILL", pid=self.pid)
             return ChildEnd(-signal.SIGKILL, killed=True)
@@ -180,7 +188,10 @@ class ChildProcess:
 
     async def _await_end(self, reports: asyncio.StreamReader) -> ChildEnd:
         """Read the guardian's report, its only line."""
-        line = await reports.readline()
+        try:
+            line = await reports.readline()
+        except ConnectionError:
+            line = b""
         if self._guardian is not None:
             await self._guardian.wait()
         try:
@@ -195,7 +206,9 @@ class ChildProcess:
 
     def _tell(self, command: str) -> None:
         if self._control is not None and self.is_alive:
-            self._control.write(command.encode() + b"\n")
+            # One that is gone has sent its report; one that does not read is ended when it does not obey.
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError, BlockingIOError):
+                self._control.send(command.encode() + b"\n")
 
     async def _print(self, name: str, pipe: asyncio.StreamReader) -> None:
         while True:

@@ -1,0 +1,44 @@
+"""A child and its guardian, from the worker's side of their sockets."""
+
+import asyncio
+import signal
+from typing import Any
+
+import psutil
+import pytest
+
+from pyoco_server.worker.process import ChildProcess
+
+pytestmark = pytest.mark.anyio
+
+
+async def started(lease: float) -> tuple[ChildProcess, psutil.Process]:
+    child = ChildProcess(None, 1000, lambda *_: None)
+    await child.start()
+    child.begin(lease)
+    guardian = psutil.Process(child.pid).parent()
+    assert guardian is not None
+    return child, guardian
+
+
+async def test_a_worker_that_stood_still_still_hears_why_its_child_was_killed() -> None:
+    child, guardian = await started(0.05)
+    # The worker stands still: nothing of it runs until the guardian has reported and gone.
+    psutil.wait_procs([psutil.Process(child.pid)], timeout=10)
+    assert guardian.status() == psutil.STATUS_ZOMBIE or guardian.wait(10) is not None
+    child.renew()
+    end = await asyncio.wait_for(child.wait_end(), 10)
+    assert end.fenced
+    await child.end()
+
+
+async def test_a_guardian_that_does_not_obey_is_ended_with_its_child(monkeypatch: Any) -> None:
+    monkeypatch.setattr("pyoco_server.worker.process._KILL_TIMEOUT", 0.2)
+    child, guardian = await started(60)
+    guardian.send_signal(signal.SIGSTOP)
+    for _ in range(5000):
+        child.renew()  # nobody reads them, and nobody waits
+    await asyncio.wait_for(child.end(), 10)
+    assert not child.is_alive
+    for process in (child.pid, guardian.pid):
+        assert not psutil.pid_exists(process) or psutil.Process(process).status() == psutil.STATUS_ZOMBIE
