@@ -68,6 +68,10 @@ class Settings(BaseSettings):
     cancel_grace_period_sec: SecondsOrZero = 30.0
     run_max_attempts: Count = 3
 
+    reconcile_interval_sec: Seconds = 3.0
+    reconcile_after_sec: Seconds = 15.0
+    """How long a run waits before the gateway looks whether its job is on the queue."""
+
     dlq_stream: Name = "PYOCO_DLQ"
     dlq_subject_prefix: Subject = "pyoco.dlq"
     dlq_publish_execution_error: bool = True

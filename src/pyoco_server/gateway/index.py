@@ -8,7 +8,7 @@ import math
 import time
 from asyncio import Event
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import structlog
 
 from pyoco_server.errors import InvalidInput
 from pyoco_server.gateway.database import IndexFile
+from pyoco_server.gateway.job_ledger import JobLedger
 from pyoco_server.gateway.records import number, parse
 from pyoco_server.model.snapshot import summary
 from pyoco_server.store.feed import Change
@@ -75,6 +76,7 @@ class RunIndex:
     def __init__(self, state_dir: Path, bucket: str) -> None:
         self._file = IndexFile(state_dir, bucket)
         self._db = self._file.connection
+        self.jobs = JobLedger(self._db)
         self._mailboxes: defaultdict[str, list[Mailbox]] = defaultdict(list)
         meta = dict(self._db.execute("SELECT name, value FROM meta").fetchall())
         self.revision = int(meta.get("revision", 0))
@@ -166,26 +168,6 @@ class RunIndex:
     def count(self) -> int:
         """Tell how many runs are known."""
         return self._number("SELECT count(*) FROM runs")
-
-    def queued(self, job_seqs: Mapping[str, int], revision: int | None = None) -> None:
-        """Note where the jobs of waiting runs are; it holds until their records change.
-
-        Args:
-            job_seqs: Sequence in the work stream, by run_id.
-            revision: Only for records of this revision.
-        """
-        match = "" if revision is None else " AND revision=?"
-        values = () if revision is None else (revision,)
-        with self._transaction():
-            self._db.executemany(
-                f"UPDATE runs SET job_seq=? WHERE run_id=? AND status='PENDING'{match}",  # noqa: S608 - our own words
-                [(seq, run_id, *values) for run_id, seq in job_seqs.items()],
-            )
-
-    def has_job(self, run_id: str, revision: int) -> bool:
-        """Tell whether the job of a waiting run was seen on the queue, for this revision of its record."""
-        query = "SELECT count(*) FROM runs WHERE run_id=? AND revision=? AND job_seq IS NOT NULL"
-        return bool(self._number(query, run_id, revision))
 
     def waiting(self, tag: str) -> int:
         """Tell how many runs of a tag wait for a worker."""

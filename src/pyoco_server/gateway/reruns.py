@@ -128,5 +128,5 @@ async def _start(here: Gateway, record: RunRecord) -> RunRecord:
     if made.created:
         here.index.apply([Change(record.run_id, record.to_json(), made.stored.revision)])
     if made.job_seq is not None:
-        here.index.queued({record.run_id: made.job_seq}, made.stored.revision)
+        here.index.jobs.mark({record.run_id: made.job_seq}, made.stored.revision)
     return made.stored.record

@@ -10,6 +10,9 @@ from fastapi import Depends, Request
 from pyoco_server.errors import StoreUnavailable
 from pyoco_server.gateway.advisories import Backstop
 from pyoco_server.gateway.index import RunIndex
+from pyoco_server.gateway.lost_jobs import LostJobs
+from pyoco_server.gateway.lost_owners import LostOwners
+from pyoco_server.gateway.reconciler import Doubts, Reconciler
 from pyoco_server.gateway.validation import FlowChecker
 from pyoco_server.gateway.worker_index import WorkerIndex
 from pyoco_server.settings import Settings
@@ -19,6 +22,7 @@ from pyoco_server.store.control import ControlChannel
 from pyoco_server.store.deadletters import DeadLetterStore
 from pyoco_server.store.feed import BucketFeed, Change
 from pyoco_server.store.flows import FlowStore
+from pyoco_server.store.jobs import QueuedJobs
 from pyoco_server.store.queue import JobQueue
 from pyoco_server.store.runs import RunStore
 from pyoco_server.store.submissions import Submissions
@@ -49,10 +53,12 @@ class Gateway:
         self.checker = FlowChecker(settings.workflow_yaml_max_bytes)
         self.worker_index = WorkerIndex(settings.worker_disconnect_timeout_sec)
         self.index = RunIndex(settings.state_dir, settings.runs_kv_bucket)
-        self.submissions = Submissions(self.runs, self.queue, has_job=self.index.has_job)
         self.backstop = Backstop(
             self.connection, runs=self.runs, queue=self.queue, letters=self.letters, workers=self.workers
         )
+        self.jobs = QueuedJobs(self.connection)
+        doubts = Doubts(self.runs)
+        self.submissions = Submissions(self.runs, self.queue, in_doubt=doubts.add, job_of=self.index.jobs.seq_of)
         self.stopping = asyncio.Event()
         """Set when the server stops; open streams end then."""
         self._made = asyncio.Event()
@@ -73,6 +79,18 @@ class Gateway:
             on_reset=self.worker_index.clear,
         )
 
+        self.reconciler = Reconciler(
+            self.connection,
+            [self.run_feed, self.worker_feed],
+            doubts,
+            LostJobs(self.runs, self.queue, self.jobs, self.index.jobs, after_sec=settings.reconcile_after_sec),
+            LostOwners(
+                settings, self.runs, self.jobs, self.submissions, self.letters, self.index.jobs, self.worker_index
+            ),
+            interval_sec=settings.reconcile_interval_sec,
+            after_sec=settings.reconcile_after_sec,
+        )  # fmt: skip
+
     async def start(self) -> None:
         """Connect in the background; NATS may come later."""
         await self.connection.start()
@@ -82,6 +100,7 @@ class Gateway:
             asyncio.create_task(self._follow(self.run_feed, lambda: self.index.revision), name="run-index"),
             asyncio.create_task(self._follow(self.worker_feed, lambda: 0), name="worker-index"),
             asyncio.create_task(self._watch_advisories(), name="advisories"),
+            asyncio.create_task(self.reconciler.run(self.stopping), name="reconciler"),
         ]
 
     async def stop(self) -> None:

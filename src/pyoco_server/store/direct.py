@@ -5,6 +5,7 @@ import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from typing import Any
 
 from nats.aio.msg import Msg
@@ -33,6 +34,12 @@ class StreamMessage:
     pending: int
     """How many matching messages come after it."""
 
+    @property
+    def stored_at(self) -> datetime:
+        """When it was stored, by NATS's clock."""
+        whole, _, fraction = self.headers["Nats-Time-Stamp"].rstrip("Z").partition(".")
+        return datetime.fromisoformat(f"{whole}.{fraction[:6]:0<6}+00:00")
+
 
 class DirectReader:
     """Reads a stream whose definition has ``allow_direct``.
@@ -46,11 +53,11 @@ class DirectReader:
         self._connection = connection
         self._stream = stream
 
-    async def read(self, *, start: int, subject: str, limit: int) -> list[StreamMessage]:
-        """Give the first ``limit`` messages from a sequence on.
+    async def read(self, *, start: int | datetime, subject: str, limit: int) -> list[StreamMessage]:
+        """Give the first ``limit`` messages from a sequence or a time on.
 
         Args:
-            start: The lowest sequence.
+            start: The lowest sequence, or the earliest time by NATS's clock.
             subject: Only these; may hold wildcards.
             limit: How many at most; asked for in pieces, so that the answer never overruns the client.
 
@@ -60,7 +67,7 @@ class DirectReader:
         found: list[StreamMessage] = []
         while len(found) < limit:
             piece = min(_BATCH, limit - len(found))
-            messages = await self._batch(max(1, start), subject, piece)
+            messages = await self._batch(start, subject, piece)
             found += messages
             if len(messages) < piece or not messages[-1].pending:
                 break
@@ -113,10 +120,10 @@ class DirectReader:
         return low
 
     async def _count_from(self, start: int, subject: str) -> int:
-        messages = await self._batch(max(1, start), subject, 1)
+        messages = await self._batch(start, subject, 1)
         return messages[0].pending + 1 if messages else 0
 
-    async def _batch(self, start: int, subject: str, limit: int) -> list[StreamMessage]:
+    async def _batch(self, start: int | datetime, subject: str, limit: int) -> list[StreamMessage]:
         what = f"reading the stream {self._stream}"
         client = self._connection.client
         found: list[StreamMessage] = []
@@ -131,7 +138,11 @@ class DirectReader:
                 status.append(headers.get("Status", "unknown"))
             news.set()
 
-        wish = {"batch": limit, "seq": start, "next_by_subj": subject}
+        wish: dict[str, Any] = {"batch": limit, "next_by_subj": subject}
+        if isinstance(start, datetime):
+            wish["start_time"] = start.astimezone(timezone.utc).isoformat().replace("+00:00", "Z")
+        else:
+            wish["seq"] = max(1, start)
         with self._connection.errors(what):
             inbox = client.new_inbox()
             subscription = await client.subscribe(inbox, cb=receive)

@@ -74,13 +74,13 @@ class JobQueue:
         self.connection = connection
         self._settings = connection.settings
 
-    async def publish(self, job: Job, tag: str, *, requeued: int | None = None) -> int:
+    async def publish(self, job: Job, tag: str, *, requeued: str | None = None) -> int:
         """Put a job on the queue of its tag; the server drops a repeat within five minutes.
 
         Args:
             job: The job.
             tag: The tag.
-            requeued: Revision of the record for which the run's first job is gone: repeats are told by it, so that the
+            requeued: Why there is a second job, such as the record's revision: repeats are told by it, and the run's
                 first job does not count as one.
 
         Returns:

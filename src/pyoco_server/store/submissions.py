@@ -43,7 +43,7 @@ class Submissions:
         queue: The queue.
         in_doubt: Told the run_id, and the revision where it is known, of a run without a key that could be neither made
             nor taken back.
-        has_job: Tells whether the job of a run is known to be queued, for the record's revision.
+        job_of: Tells where the job of a run lies, if that is known, for the record's revision.
     """
 
     def __init__(
@@ -52,12 +52,12 @@ class Submissions:
         queue: JobQueue,
         *,
         in_doubt: Doubt = lambda _run_id, _revision: None,
-        has_job: Callable[[str, int], bool] = lambda _run_id, _revision: False,
+        job_of: Callable[[str, int], int | None] = lambda _run_id, _revision: None,
     ) -> None:
         self._runs = runs
         self._queue = queue
         self._in_doubt = in_doubt
-        self._has_job = has_job
+        self._job_of = job_of
 
     async def submit(self, record: RunRecord) -> Submission:
         """Make a run, or find the one that the same key has made before.
@@ -96,7 +96,7 @@ class Submissions:
         record = stored.record
         age = time.time() - (record.submitted_at or 0.0)
         fresh = record.attempt == 0 and age < DUPLICATE_WINDOW - _CLOCKS_APART
-        return await self._queue.publish(Job.of(record), record.tag, requeued=None if fresh else stored.revision)
+        return await self._queue.publish(Job.of(record), record.tag, requeued=None if fresh else str(stored.revision))
 
     async def _submit_once(self, record: RunRecord) -> Submission:
         try:
@@ -123,7 +123,7 @@ class Submissions:
                 f"the idempotency key {record.idempotency_key!r} was used for another request: run {record.run_id}"
             )
         # The first request may have ended between record and job. Whoever answers sees to the job first.
-        if found.record.status is RunStatus.PENDING and not self._has_job(record.run_id, found.revision):
+        if found.record.status is RunStatus.PENDING and self._job_of(record.run_id, found.revision) is None:
             return Submission(found, await self.put_job(found), created=False)
         return Submission(found, None, created=False)
 

@@ -1,6 +1,7 @@
 """Runs: one, many, their tasks, and the request to stop one."""
 
 import asyncio
+from datetime import datetime, timezone
 from typing import Annotated, Any
 
 import structlog
@@ -11,7 +12,7 @@ from pyoco_server.errors import RunNotFound, StoreUnavailable
 from pyoco_server.gateway.index import RunFilter
 from pyoco_server.gateway.records import number, readable
 from pyoco_server.gateway.state import Gateway, Here
-from pyoco_server.model.run import RunStatus, is_run_id, request_cancel
+from pyoco_server.model.run import RunRecord, RunStatus, is_run_id, request_cancel
 from pyoco_server.model.snapshot import public
 
 log = structlog.get_logger(__name__)
@@ -19,6 +20,8 @@ router = APIRouter(tags=["runs"])
 
 _WITH_RECORDS = {"records", "task_records", "full", "all"}
 _WHOLE = {"full", "all"}
+_PAGES_TO_SEARCH = 8
+_CLOCKS_APART_SEC = 2.0
 
 Include = Annotated[list[str], Query()]
 
@@ -81,15 +84,29 @@ async def get_tasks(here: Here, run_id: str) -> dict[str, Any]:
 async def cancel(here: Here, run_id: str, request: CancelRequest | None = None) -> dict[str, Any]:
     """Ask a run to stop: a waiting one is CANCELLED at once, a running one CANCELLING until its worker stopped it."""
     reason = request.reason if request else None
-    stored = await here.runs.change(_checked(run_id), lambda record: request_cancel(record, by=None, reason=reason))
+    job_seq = here.index.jobs.seq_of(_checked(run_id))  # before the change: afterwards nobody knows it
+    stored = await here.runs.change(run_id, lambda record: request_cancel(record, by=None, reason=reason))
     if stored is None:
         raise RunNotFound
-    if stored.record.status is RunStatus.CANCELLING:
-        try:
+    try:
+        if stored.record.status is RunStatus.CANCELLING:
             await here.control.tell(run_id)
-        except StoreUnavailable as error:  # the cancel is recorded; the worker sees it with its next write
-            log.warning("a cancel could not be told to the worker", run_id=run_id, reason=error.message)
+        elif stored.record.status is RunStatus.CANCELLED and stored.record.start_time is None:
+            await _remove_job(here, stored.record, job_seq or stored.record.job_seq)
+    except StoreUnavailable as error:
+        # The cancel is recorded: the worker sees it with its next write, or drops the job when it gets it.
+        log.warning("a cancel could not be told", run_id=run_id, reason=error.message)
     return public(stored.record.to_json(), records=False)
+
+
+async def _remove_job(here: Gateway, record: RunRecord, job_seq: int | None) -> None:
+    """Take the job of a run that will not begin off the queue, where it is found soon."""
+    if job_seq is None and record.submitted_at:
+        began = datetime.fromtimestamp(record.submitted_at - _CLOCKS_APART_SEC, timezone.utc)
+        job = await here.jobs.find(record.run_id, record.tag, began, pages=_PAGES_TO_SEARCH)
+        job_seq = job.seq if job else None
+    if job_seq is not None:
+        await here.jobs.remove(job_seq, record.run_id)
 
 
 async def read_record(here: Gateway, run_id: str) -> tuple[bytes, int]:

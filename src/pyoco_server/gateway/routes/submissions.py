@@ -144,7 +144,7 @@ async def _submit(here: Gateway, *, key: str | None, **fields: Any) -> Submitted
         # A list asked for right after this answer shows the run, however far behind the feed is.
         here.index.apply([Change(record.run_id, stored, made.stored.revision)])
     if made.job_seq is not None:
-        here.index.queued({record.run_id: made.job_seq}, made.stored.revision)
+        here.index.jobs.mark({record.run_id: made.job_seq}, made.stored.revision)
     return Submitted(run_id=record.run_id, status=made.stored.record.status.value, created=made.created)
 
 
