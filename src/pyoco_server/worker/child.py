@@ -12,6 +12,7 @@ import socket
 import sys
 import threading
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,13 @@ class Child:
             return _failed(EndReason.INVALID_FLOW, error.message, error)
         except BaseException as error:  # noqa: BLE001 - a resolver is user code and may raise anything
             return _failed(EndReason.INVALID_FLOW, f"making the flow raised {type(error).__name__}: {error}", error)
-        with _own_directory(job["directory"]):
+        directory = Path(job["directory"])
+        try:
+            directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            text = f"the run's working directory {directory} could not be made: {error.strerror}"
+            return _failed(EndReason.CHILD_EXITED, text, None)
+        with _inside(directory):
             return self._execute(job["run_id"], flow, params, max_value_bytes)
 
     def _execute(self, run_id: str, flow: Flow, params: dict[str, Any], max_value_bytes: int) -> Message:
@@ -136,14 +143,12 @@ def _failed(reason: EndReason, message: str, error: BaseException | None, task: 
 
 
 @contextlib.contextmanager
-def _own_directory(directory: str) -> Any:
-    """Give the run a working directory of its own; an empty one is removed again.
+def _inside(path: Path) -> Iterator[None]:
+    """Work in a directory, and remove it afterwards if it is empty.
 
     pyoco makes ``./artifacts`` in the working directory whether or not it is used.
     """
     home = Path.cwd()
-    path = Path(directory)
-    path.mkdir(parents=True, exist_ok=True, mode=0o700)
     os.chdir(path)
     try:
         yield
@@ -193,7 +198,7 @@ def main(descriptor: int, guardian: int) -> None:
     try:
         Child(sock).main()
     except OSError:
-        os._exit(0)  # the worker is gone
+        os._exit(LOST_WORKER)
     except Exception:
         traceback.print_exc()
         raise
