@@ -184,3 +184,36 @@ def test_a_consumer_made_anew_does_not_take_a_run_from_its_living_worker(system:
     run = system.end(run_id)
     assert (run["status"], run["attempt"], run["worker_id"]) == ("COMPLETED", 1, "holder")
     assert log.read_text() == "x"
+
+
+@pytest.fixture
+def memory_group() -> Iterator[Path]:
+    """A control group with 250 MB of memory, where this machine lets us make one."""
+    version_1 = Path("/sys/fs/cgroup/memory")
+    group = (version_1 if version_1.is_dir() else Path("/sys/fs/cgroup")) / f"pyoco-test-{os.getpid()}"
+    limit = "memory.limit_in_bytes" if version_1.is_dir() else "memory.max"
+    try:
+        group.mkdir()
+        (group / limit).write_text("250000000")
+    except OSError as error:
+        pytest.skip(f"no control group can be made here: {error}")
+    try:
+        yield group
+    finally:
+        within(lambda: not (group / "cgroup.procs").read_text())
+        group.rmdir()
+
+
+def test_the_kernel_out_of_memory_is_told_from_a_signal(system: System, memory_group: Path) -> None:
+    small = system.worker(worker_id="small", tags="small", **FAST)
+    for process in (psutil.Process(small.popen.pid), *psutil.Process(small.popen.pid).children(recursive=True)):
+        (memory_group / "cgroup.procs").write_text(str(process.pid))
+    try:
+        run = system.run(system.flow("def t():\n    return len(bytearray(10**9))"), tag="small")
+        assert (run["status"], run["end_reason"]) == ("FAILED", "out_of_memory")
+        assert run["error"].endswith("for want of memory while task 't' was running")
+        run = system.run(system.flow("import os\ndef t():\n    os.kill(os.getpid(), 9)"), tag="small")
+        assert run["end_reason"] == "child_killed_by_signal"
+        assert small.popen.poll() is None
+    finally:
+        small.stop()
