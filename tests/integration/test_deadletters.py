@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 import uuid
 from collections.abc import AsyncIterator
 from typing import Any
@@ -23,7 +24,12 @@ from pyoco_server.settings import Settings
 from pyoco_server.store import topology
 from pyoco_server.store.connection import Connection
 from pyoco_server.store.deadletters import DeadLetterStore
-from tests.integration.test_gateway import FLOW, Running, running
+from pyoco_server.store.queue import TagPuller
+from pyoco_server.waiting import first_event
+from pyoco_server.worker.claims import Claims
+from pyoco_server.worker.owners import Owners
+from pyoco_server.worker.registration import Registration
+from tests.integration.test_gateway import DEADLINE, FLOW, Running, running
 
 pytestmark = pytest.mark.anyio
 
@@ -257,3 +263,47 @@ async def test_a_rerun_without_its_flow_text_is_refused(here: Running) -> None:
     assert (answer.status_code, answer.json()["code"]) == (409, "not_replayable")
     assert "000000000000" in answer.json()["detail"]
     assert json.loads(record.to_json())["status"] == "PENDING"
+
+
+async def test_a_job_redelivered_after_its_runs_failure_brings_the_missing_letter(here: Running) -> None:
+    """Its worker died after the terminal write and before the letter, or before the acknowledgement."""
+    gateway = here.gateway
+    run_id = await here.submit(tag="cpu")
+    stored = await gateway.runs.get(run_id)
+    assert stored is not None
+    ended = settle(
+        claim(stored.record, worker_id="dead", instance_id="i", job_seq=1), RunStatus.FAILED, EndReason.TASK_FAILED, "e"
+    )
+    await gateway.runs.update(ended, stored.revision)
+    owners = Owners(gateway.connection, gateway.workers, Registration(gateway.settings, gateway.workers, "w", [], 1))
+    claims = Claims(gateway.settings, gateway.runs, gateway.letters, owners, worker_id="w", instance_id="j")
+    puller = TagPuller(gateway.queue, ["cpu"])
+    delivery = await puller.next(5, asyncio.Event())
+    assert delivery is not None
+    for _ in range(2):
+        assert await claims.take(delivery) is None
+    await puller.close()
+    [letter] = (await here.http.get("/dlq")).json()
+    assert (letter["run_id"], letter["worker_id"], letter["reason"]) == (run_id, "dead", "execution_error")
+    streams = (await here.http.get("/ready")).json()["streams"]
+    assert streams[gateway.settings.work_stream]["messages"] == 0
+
+
+async def test_an_invalid_job_leaves_one_letter_though_the_server_tells_of_it_too(here: Running) -> None:
+    gateway = here.gateway
+    await gateway.connection.js.publish(f"{gateway.settings.work_subject_prefix}.cpu", b"rubbish")
+    owners = Owners(gateway.connection, gateway.workers, Registration(gateway.settings, gateway.workers, "w", [], 1))
+    claims = Claims(gateway.settings, gateway.runs, gateway.letters, owners, worker_id="w", instance_id="j")
+    puller = TagPuller(gateway.queue, ["cpu"])
+    delivery = await puller.next(5, asyncio.Event())
+    assert delivery is not None
+    for _ in range(2):  # as if the first had died before it took the job off
+        assert await claims.take(delivery) is None
+    await puller.close()
+    stream, deadline = gateway.settings.advisory_stream, time.monotonic() + DEADLINE
+    while (state := (await gateway.connection.js.stream_info(stream)).state).messages or not state.last_seq:
+        assert time.monotonic() < deadline
+        await first_event(0.01, asyncio.Event())
+    [letter] = (await here.http.get("/dlq")).json()
+    assert letter["reason"] == "invalid_job" and "payload" not in letter
+    assert (await here.http.get(f"/dlq/{letter['id']}")).json()["payload"] == "rubbish"

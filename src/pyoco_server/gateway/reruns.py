@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from pyoco_server.errors import DeadLetterNotFound, InvalidInput, NotReplayable, RunNotFound
+from pyoco_server.errors import DeadLetterNotFound, InvalidInput, NotReplayable, RunNotFound, TooLarge
 from pyoco_server.gateway.records import parse
 from pyoco_server.gateway.state import Gateway
 from pyoco_server.model.run import RunRecord, again, is_run_id, new_run_id
@@ -57,7 +57,7 @@ async def replay(here: Gateway, letter_id: int) -> RunRecord:
     old = stored.record if stored else _run_of_letter(letter, body, trouble)
     if body.get("workflow_yaml"):
         old = await _store_flow(here, old, body["workflow_yaml"], trouble)
-    elif "workflow_yaml" in (body.get("omitted") or ()):
+    elif "workflow_yaml" in _omitted(body):
         raise NotReplayable(f"{trouble}: the text of its flow was too large for the letter", hint=_ANEW)
     cause = letter.key or hashlib.sha256(letter.raw).hexdigest()
     # With a key of its own the run is made once and never taken back: another request may have answered with it.
@@ -85,11 +85,9 @@ _ANEW = "Submit the flow anew; then take the letter out with: pyoco-client dlq d
 
 def _run_of_letter(letter: StoredLetter, body: dict[str, Any], trouble: str) -> RunRecord:
     """Give the run as its letter tells it: its record is gone, or never was."""
-    missing = [
-        field
-        for field, kind in (("flow_name", str), ("params", dict))
-        if not isinstance(body.get(field), kind)
-    ]  # fmt: skip
+    required = {"flow_name": str, "params": dict}
+    missing = [field for field, kind in required.items() if not isinstance(body.get(field), kind)]
+    missing += [field for field in _omitted(body) if field in _LETTER_FIELDS and field not in missing]
     if missing:
         raise NotReplayable(f"{trouble}: there is no record of its run, and it holds no {' and no '.join(missing)}",
                             hint=_ANEW)  # fmt: skip
@@ -102,11 +100,16 @@ def _run_of_letter(letter: StoredLetter, body: dict[str, Any], trouble: str) -> 
         raise NotReplayable(f"{trouble}: {where}: {first['msg']}", hint=_ANEW) from None
 
 
+def _omitted(body: dict[str, Any]) -> list[Any]:
+    omitted = body.get("omitted")
+    return omitted if isinstance(omitted, list) else []
+
+
 async def _store_flow(here: Gateway, old: RunRecord, text: Any, trouble: str) -> RunRecord:
     """Store the flow's text that a job of another program had with it."""
     try:
         checked = await here.checker.check(text.encode() if isinstance(text, str) else b"")
-    except InvalidInput as error:
+    except (InvalidInput, TooLarge) as error:
         raise NotReplayable(f"{trouble}: {error.message}", hint=error.hint) from None
     await here.flows.put(text.encode(), checked.sha256)
     return old.evolve(workflow_yaml_sha256=checked.sha256, workflow_yaml_bytes=checked.size_bytes)

@@ -17,8 +17,10 @@ PAYLOAD_BYTES = 4096
 TERMINATED = "dead letter "
 """How the reason begins with which a worker takes a job off the queue for which it has published a letter."""
 
-_LEFT_OUT_FIRST = ("workflow_yaml", "params", "payload", "tags")
-_SHORT_ERROR = 500
+_LEFT_OUT_FIRST = ("workflow_yaml", "payload", "params", "tags")
+_LEFT_OUT_LAST = ("flow_name", "tenant_id", "api_key_id", "workflow_yaml_sha256")
+_SHORT = 500
+"""Characters that a text may have in a letter from which all else was left out already."""
 
 
 class DeadLetterReason(str, Enum):
@@ -76,11 +78,18 @@ class DeadLetter(BaseModel):
             if len(letter.to_json()) <= max_bytes:
                 return letter
             if getattr(letter, field):
-                empty: Any = [] if field == "tags" else None
-                letter = letter.model_copy(update={field: empty, "omitted": [*letter.omitted, field]})
+                letter = letter._without(field)
         if len(letter.to_json()) > max_bytes and letter.error:
-            letter = letter.model_copy(update={"error": clean_text(letter.error, _SHORT_ERROR)})
+            letter = letter.model_copy(update={"error": clean_text(letter.error, _SHORT)})
+        if len(letter.to_json()) > max_bytes:  # a job of another program may hold anything
+            for field in _LEFT_OUT_LAST:
+                if len(getattr(letter, field) or "") > _SHORT:
+                    letter = letter._without(field)
         return letter
+
+    def _without(self, field: str) -> Self:
+        empty: Any = [] if field == "tags" else None
+        return self.model_copy(update={field: empty, "omitted": [*self.omitted, field]})
 
     def to_json(self) -> bytes:
         """Give the message body."""
