@@ -128,6 +128,7 @@ def test_the_time_limit_is_for_each_try_and_not_for_the_pauses(system: System, t
         ("lacks", "dependency_missing", "ModuleNotFoundError: No module named 'nowhere_to_be_found'"),
         ("greedy", "out_of_memory", "task 'greedy' failed: MemoryError"),
         ("dies", "child_exited", "exit code 3"),
+        ("nothing_of_that_name", "invalid_flow", "has no 'nothing_of_that_name'"),
     ],
 )
 def test_the_end_reason_and_the_tasks_own_error(system: System, name: str, reason: str, said: str) -> None:
@@ -135,6 +136,7 @@ def test_the_end_reason_and_the_tasks_own_error(system: System, name: str, reaso
     assert (run["status"], run["end_reason"]) == ("FAILED", reason)
     assert said in run["error"]
     assert run["task_records"][name]["error"] in run["error"]
+    assert bool(run["task_records"][name].get("exception")) is (name in ("lacks", "greedy"))
 
 
 def test_an_isolated_failure_ends_what_waits_for_it_and_nothing_else(system: System) -> None:

@@ -135,3 +135,13 @@ def test_a_task_that_was_running_gets_the_runs_error_and_one_that_failed_keeps_i
     ended = failed.task_records["b"]
     assert (ended["state"], ended["error"], ended["exception"]) == ("FAILED", "the process was killed", None)
     assert (ended["retry_at"], ended["ended_at"]) == (None, failed.end_time)
+
+
+def test_long_errors_are_cut_before_a_record_is_dropped():
+    long = "x" * 8_000
+    task = {"state": "RUNNING", "error": long, "last_error": long, "exception": {"class": "E", "message": long}}
+    record = PENDING.evolve(task_records={"a": task, "b": dict(task)})
+    small = fit(record, 20_000)
+    assert len(small.to_json()) <= 20_000
+    assert small.task_records["a"]["exception"]["class"] == "E"
+    assert "characters cut" in small.task_records["b"]["exception"]["message"]

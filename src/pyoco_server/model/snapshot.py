@@ -63,9 +63,11 @@ def _cut_task(task: dict[str, Any], limit: int) -> dict[str, Any]:
             cut[field] = clean_value(cut[field], limit)
     if isinstance(cut.get("inputs"), dict):
         cut["inputs"] = {name: clean_value(value, limit) for name, value in cut["inputs"].items()}
-    for field in ("error", "traceback"):
+    for field in ("error", "last_error", "traceback"):
         if isinstance(cut.get(field), str):
             cut[field] = clean_text(cut[field], limit)
+    if isinstance(cut.get("exception"), dict) and isinstance(cut["exception"].get("message"), str):
+        cut["exception"] = {**cut["exception"], "message": clean_text(cut["exception"]["message"], limit)}
     return cut
 
 

@@ -59,7 +59,8 @@ class Child:
         while True:
             job = self._jobs.get()
             result = self._run(job, flows, setup["max_value_bytes"])
-            result["reusable"] = threading.active_count() <= baseline and not _left_processes()
+            spent = result.get("reason") == EndReason.OUT_OF_MEMORY.value  # what it still holds, nobody knows
+            result["reusable"] = not spent and threading.active_count() <= baseline and not _left_processes()
             sys.stdout.flush()
             sys.stderr.flush()
             self.send(result)
@@ -137,8 +138,8 @@ def _failed(reason: EndReason, message: str, error: BaseException | None, task: 
         "error": clean_text(message),
         "task": task,
     }
-    if error is not None:
-        result["details"] = describe_exception(error.__cause__ or error)
+    if error is not None and error.__cause__ is not None:  # the user's exception behind our sentence
+        result["details"] = describe_exception(error.__cause__)
     return result
 
 
