@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from pyoco_server.gateway.app import create_app
+from pyoco_server.gateway.why import WhyCode
 from pyoco_server.model.deadletter import DeadLetter, DeadLetterReason
 from pyoco_server.model.run import EndReason, RunRecord, RunStatus
 from pyoco_server.settings import Settings, variable
@@ -23,6 +24,11 @@ def test_every_setting(name: str) -> None:
 @pytest.mark.parametrize("word", [*(status.value for status in RunStatus), *(reason.value for reason in EndReason)])
 def test_every_status_and_end_reason(word: str) -> None:
     assert word in SPEC
+
+
+@pytest.mark.parametrize("code", WhyCode)
+def test_every_code_of_why(code: WhyCode) -> None:
+    assert f"`{code.value}`" in SPEC.split("## Why")[1].split("##")[0]
 
 
 def test_every_path(settings: Settings) -> None:

@@ -291,7 +291,7 @@ async def test_foreign_records_break_no_answer(here: Running) -> None:
     assert len((await here.http.get("/runs?include=full")).json()) == 4
     for key in FOREIGN:
         status = 200 if key in ("empty", "numbers", "surrogate", "types") else 404
-        for path in ("", "/tasks", "/watch?timeout_sec=1"):
+        for path in ("", "/tasks", "/why", "/watch?timeout_sec=1"):
             assert (await here.http.get(f"/runs/{key}{path}")).status_code == status
         assert (await here.http.post(f"/runs/{key}/cancel")).status_code in (200, 404)
 

@@ -11,7 +11,7 @@ import pytest
 
 from pyoco_server.cli.client import following, main
 from pyoco_server.client.http import PyocoHttpClient
-from tests.unit.client_fakes import AWAY, RUN, Clock, Server, fake_server
+from tests.unit.client_fakes import AWAY, RUN, Clock, Server, fake_server, snapshot
 
 
 @pytest.fixture
@@ -133,7 +133,7 @@ def test_help_and_version(server: Server, words: list[str], code: int) -> None:
 
 
 def test_every_command_has_help_with_an_example(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
-    commands = "submit submit-yaml get tasks list list-vnext watch cancel workers metrics".split()
+    commands = "submit submit-yaml get tasks list list-vnext watch cancel why workers metrics".split()
     for name in commands:
         assert main([name, "--help"]) == 0
         assert f"Example: pyoco-client {name}" in capsys.readouterr().out
@@ -208,3 +208,47 @@ def test_the_client_is_closed(server: Server, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(PyocoHttpClient, "close", lambda _: closed.append(True))
     assert main(["get", "r1"]) == 0
     assert closed
+
+
+@pytest.mark.parametrize(
+    ("words", "answered", "ended", "code", "said"),
+    [
+        ("--wait", "CANCELLING", "CANCELLED", 8, ""),
+        ("--wait", "CANCELLED", "", 8, ""),
+        ("--wait", "COMPLETED", "", 0, "run r1: it had already COMPLETED before the cancel\n"),
+        ("--wait", "FAILED", "", 3, "run r1: it had already FAILED before the cancel\n"),
+        ("--wait", "CANCELLING", "COMPLETED", 0, "run r1: it COMPLETED before it could be stopped\n"),
+        ("", "CANCELLING", "", 0, ""),
+        ("", "CANCELLED", "", 0, ""),
+        ("", "FAILED", "", 0, "run r1: it had already FAILED before the cancel\n"),
+    ],
+)
+def test_a_cancels_exit_code_tells_which_came_first(
+    server: Server, capsys: pytest.CaptureFixture[str], words: str, answered: str, ended: str, code: int, said: str
+) -> None:
+    server.answer = lambda _: httpx2.Response(200, json={**RUN, "status": answered})
+    server.watches = [(snapshot(ended),)]
+    assert main(["cancel", "--run-id", "r1", *words.split()]) == code
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["status"] == (ended or answered)
+    assert printed.err == said
+
+
+@pytest.mark.parametrize(
+    ("words", "locale", "asked"),
+    [("", "ja_JP.UTF-8", "ja"), ("", "C", "en"), ("", "", "en"), ("--lang ja", "en_US.UTF-8", "ja")],
+)
+def test_why_is_a_sentence_and_a_hint_in_the_terminals_language(
+    server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    words: str, locale: str, asked: str,
+) -> None:  # fmt: skip
+    for name in ("LC_ALL", "LC_MESSAGES"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("LANG", locale)
+    answer = {"code": "c", "message": "It waits \x1b[31m.", "hint": "", "details": {}}
+    server.answer = lambda _: httpx2.Response(200, json=answer)
+    assert main(["why", "r1", *words.split()]) == 0
+    assert capsys.readouterr().out == "It waits ?[31m.\n"
+    assert dict(server.seen[0].url.params) == {"lang": asked}
+    assert main(["why", "r1", "--output", "json"]) == 0
+    assert json.loads(capsys.readouterr().out) == answer

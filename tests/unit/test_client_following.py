@@ -125,7 +125,7 @@ def test_a_wait_that_fails_still_tells_the_run(
 def test_cancel_waits_by_watching(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
     server.answer = lambda _: httpx2.Response(200, json={**RUN, "status": "CANCELLING"})
     server.watches = [(snapshot("CANCELLING"), HEARTBEAT, snapshot("CANCELLED"))]
-    assert main("cancel --run-id r1 --wait --reason enough".split()) == 0
+    assert main("cancel --run-id r1 --wait --reason enough".split()) == 8
     assert json.loads(capsys.readouterr().out)["status"] == "CANCELLED"
     assert [request.url.path for request in server.seen] == ["/runs/r1/cancel", "/runs/r1/watch"]
     assert json.loads(server.seen[0].content) == {"reason": "enough"}

@@ -28,6 +28,12 @@ def print_table(columns: list[str], items: list[dict[str, Any]]) -> None:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
+def print_lines(*lines: str) -> None:
+    """Print sentences, each on a line of its own; an empty one is left out."""
+    for line in filter(None, lines):
+        click.echo(_plain(line))
+
+
 def print_error(error: PyocoError) -> None:
     """Print an error and its hint on stderr."""
     _complain(error.message, error.hint)

@@ -80,6 +80,14 @@ class AsyncPyocoHttpClient:
         """Give a run's tasks."""
         return cast(dict[str, Any], await self._json(requests.run(run_id, "/tasks")))
 
+    async def why_run(self, run_id: str, *, lang: str | None = None) -> dict[str, Any]:
+        """Tell why a run is where it is: ``code``, ``message``, ``hint`` and ``details``.
+
+        Args:
+            lang: ``en`` or ``ja``; the server's choice when not given.
+        """
+        return cast(dict[str, Any], await self._json(requests.run(run_id, "/why", lang=lang)))
+
     async def list_runs(
         self,
         *,

@@ -98,6 +98,14 @@ class PyocoHttpClient:
         """Give a run's tasks."""
         return cast(dict[str, Any], self._json(requests.run(run_id, "/tasks")))
 
+    def why_run(self, run_id: str, *, lang: str | None = None) -> dict[str, Any]:
+        """Tell why a run is where it is: ``code``, ``message``, ``hint`` and ``details``.
+
+        Args:
+            lang: ``en`` or ``ja``; the server's choice when not given.
+        """
+        return cast(dict[str, Any], self._json(requests.run(run_id, "/why", lang=lang)))
+
     def list_runs(
         self,
         *,

@@ -42,6 +42,11 @@ class WorkerIndex:
         """Give a worker's state now."""
         return record.state_at(time.time(), self._timeout)
 
+    def serving(self, tag: str) -> list[tuple[WorkerRecord, WorkerState]]:
+        """Give the workers that serve a tag and their states now, also those that are gone; last seen first."""
+        found = [(record, self.state(record)) for record in self._records.values() if tag in record.tags]
+        return sorted(found, key=lambda one: one[0].last_seen_at, reverse=True)
+
     def list(
         self, *, active_only: bool, state: WorkerState | None, include_hidden: bool, limit: int
     ) -> list[dict[str, Any]]:

@@ -67,6 +67,18 @@ class Delivery:
             await self._connection.client.publish(self._message.reply, payload)
 
 
+@dataclass(frozen=True)
+class ConsumerFigures:
+    """What the server says of a tag's consumer."""
+
+    ack_wait_sec: float
+    waiting: int
+    """Jobs that were not delivered yet."""
+    unacknowledged: int
+    """Jobs that were delivered and neither acknowledged nor given back: of runs that run, or whose worker is lost."""
+    max_unacknowledged: int
+
+
 class JobQueue:
     """Publishing, and the durable consumer of each tag."""
 
@@ -159,6 +171,25 @@ class JobQueue:
                     ),
                 )
         return float(info.config.ack_wait or self._settings.consumer_ack_wait_sec)
+
+    async def figures(self, tag: str) -> ConsumerFigures | None:
+        """Read how a tag's consumer stands; ``None`` if no worker has made one yet.
+
+        Raises:
+            StoreUnavailable: NATS is away.
+        """
+        js, name = self.connection.js, self.consumer_name(tag)
+        with self.connection.errors(f"reading the consumer {name}"):
+            try:
+                info = await js.consumer_info(self._settings.work_stream, name)
+            except NotFoundError:
+                return None
+        return ConsumerFigures(
+            ack_wait_sec=float(info.config.ack_wait or self._settings.consumer_ack_wait_sec),
+            waiting=info.num_pending or 0,
+            unacknowledged=info.num_ack_pending or 0,
+            max_unacknowledged=info.config.max_ack_pending or self._settings.consumer_max_ack_pending,
+        )
 
 
 class TagPuller:

@@ -112,18 +112,24 @@ def watch(
 
 @click.command(epilog="Example: pyoco-client cancel --run-id <run_id> --wait")
 @click.option("--run-id", required=True, help="Which run.")
-@click.option("--wait", is_flag=True, help="Wait until it has stopped, and show it then.")
+@click.option("--wait", is_flag=True, help="Wait for its end, show it then, and exit 8, or 0 or 3 if it came first.")
 @click.option(
     "--timeout-sec", type=click.IntRange(1), default=30, show_default=True, help="With --wait: at most so long."
 )
 @click.option("--reason", help="Kept with the run.")
 @pass_client
-def cancel(client: PyocoHttpClient, /, run_id: str, wait: bool, timeout_sec: int, reason: str | None) -> None:
+def cancel(client: PyocoHttpClient, /, run_id: str, wait: bool, timeout_sec: int, reason: str | None) -> int:
     """Ask a run to stop."""
     snapshot = client.cancel_run(run_id, reason=reason)
-    if wait and snapshot.get("status") not in TERMINAL:
+    came_first = snapshot.get("status") in TERMINAL
+    if wait and not came_first:
         snapshot = wait_for_end(client, run_id, timeout_sec)
+    status = str(snapshot.get("status"))
     print_json(snapshot)
+    if status in TERMINAL and status != "CANCELLED":
+        how = f"it had already {status} before the cancel" if came_first else f"it {status} before it could be stopped"
+        click.echo(f"run {run_id}: {how}", err=True)
+    return EXIT_CODES.get(status, 0) if wait else 0
 
 
 COMMANDS = [get, tasks, list_runs, list_vnext, watch, cancel]

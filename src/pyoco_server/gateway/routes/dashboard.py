@@ -6,6 +6,7 @@ from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import HTMLResponse
 from fastapi.staticfiles import StaticFiles
 
+from pyoco_server.gateway.languages import preferred
 from pyoco_server.gateway.state import Here
 
 router = APIRouter(include_in_schema=False)
@@ -25,8 +26,7 @@ async def page(here: Here, request: Request) -> HTMLResponse:
     """Give the page in the language of the settings, or of the browser."""
     language = here.settings.dashboard_lang
     if language == "auto":
-        wanted = [part.strip()[:2].lower() for part in request.headers.get("accept-language", "").split(",")]
-        language = "ja" if next((code for code in wanted if code in ("ja", "en")), "en") == "ja" else "en"
+        language = preferred(request.headers.get("accept-language", ""))
     text = (_FILES / "index.html").read_text(encoding="utf-8")
     return HTMLResponse(text.replace('lang="en"', f'lang="{language}"', 1), headers=_HEADERS)
 

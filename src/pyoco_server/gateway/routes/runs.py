@@ -88,6 +88,8 @@ async def cancel(here: Here, run_id: str, request: CancelRequest | None = None) 
     stored = await here.runs.change(run_id, lambda record: request_cancel(record, by=None, reason=reason))
     if stored is None:
         raise RunNotFound
+    if stored.record.status in (RunStatus.COMPLETED, RunStatus.FAILED):
+        log.info("a cancel came after the end of the run", run_id=run_id, status=stored.record.status.value)
     try:
         if stored.record.status is RunStatus.CANCELLING:
             await here.control.tell(run_id)

@@ -1,0 +1,82 @@
+"""Why is a run not running, or how did it end?"""
+
+import time
+from dataclasses import replace
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header
+
+from pyoco_server.errors import InvalidInput, RunNotFound
+from pyoco_server.gateway.languages import Language, preferred
+from pyoco_server.gateway.records import number, parse
+from pyoco_server.gateway.routes.runs import read_record
+from pyoco_server.gateway.state import Gateway, Here
+from pyoco_server.gateway.why import Facts, explain
+from pyoco_server.gateway.why_texts import render
+from pyoco_server.model.run import RunStatus
+from pyoco_server.model.tags import check_tag
+from pyoco_server.store.queue import ConsumerFigures
+
+router = APIRouter(tags=["runs"])
+
+_MOVES = {status.value for status in RunStatus if not status.is_terminal}
+
+
+@router.get("/runs/{run_id}/why")
+async def why_run(
+    here: Here, run_id: str, lang: Language | None = None, accept_language: Annotated[str, Header()] = ""
+) -> dict[str, Any]:
+    """Say in one sentence why a run waits, what it does, or how it ended; and what to do."""
+    raw, _ = await read_record(here, run_id)
+    snapshot = parse(raw)
+    if snapshot is None:
+        raise RunNotFound
+    snapshot["run_id"] = run_id
+    if not isinstance(snapshot.get("tag"), str) or not snapshot["tag"]:
+        snapshot["tag"] = here.settings.default_tag  # another program may leave it out
+    facts = await _facts(here, snapshot)
+    answer = explain(snapshot, facts)
+    message, hint = render(answer, lang or preferred(accept_language), facts.now)
+    return {
+        "run_id": run_id,
+        "status": snapshot.get("status"),
+        "code": answer.code.value,
+        "message": message,
+        "hint": hint,
+        "details": answer.details(),
+    }
+
+
+async def _facts(here: Gateway, snapshot: dict[str, Any]) -> Facts:
+    """Gather what the answer may depend on; of a run that ended nothing can have changed.
+
+    Raises:
+        StoreUnavailable: NATS is away, or runs and workers are still being read.
+    """
+    settings = here.settings
+    facts = Facts(
+        now=time.time(),
+        cancel_grace_sec=settings.cancel_grace_period_sec,
+        max_attempts=settings.run_max_attempts,
+        default_ack_wait_sec=settings.consumer_ack_wait_sec,
+        nats_url=here.connection.shown_url,
+    )
+    if str(snapshot.get("status")) not in _MOVES:
+        return facts
+    index, workers = await here.fresh_index(), await here.fresh_workers()
+    worker_id = snapshot.get("worker_id")
+    holder = workers.get(worker_id) if isinstance(worker_id, str) else None
+    return replace(
+        facts,
+        workers=workers.serving(snapshot["tag"]),
+        holder=(holder, workers.state(holder)) if holder else None,
+        ahead=index.ahead(snapshot["tag"], number(snapshot.get("submitted_at"))),
+        consumer=await _consumer(here, snapshot["tag"]),
+    )
+
+
+async def _consumer(here: Gateway, tag: str) -> ConsumerFigures | None:
+    try:
+        return await here.queue.figures(check_tag(tag))
+    except InvalidInput:
+        return None  # another program's tag, which no worker can serve
