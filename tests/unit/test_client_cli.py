@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import httpx2
 import pytest
 
 from pyoco_server.cli.client import following, main
+from pyoco_server.client import http, patience
 from pyoco_server.client.http import PyocoHttpClient
 from tests.unit.client_fakes import AWAY, RUN, Clock, Server, fake_server, snapshot
 
@@ -22,7 +24,8 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Server:
 @pytest.fixture(autouse=True)
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(following, "time", clock)
+    for module in (following, patience, http):
+        monkeypatch.setattr(module, "time", clock)
     return clock
 
 
@@ -153,7 +156,9 @@ def test_a_refusal_is_two_lines_and_a_code(
     assert capsys.readouterr() == ("", "error: why\nhint: what to do\n")
 
 
-@pytest.mark.parametrize("words", ["get r1", "watch r1", "watch r1 --until-terminal", "submit"])
+@pytest.mark.parametrize(
+    "words", ["get r1", "watch r1", "watch r1 --until-terminal", "--retry-sec 0 submit --idempotency-key k"]
+)
 def test_no_server_is_told_at_once(
     server: Server, capsys: pytest.CaptureFixture[str], clock: Clock, words: str
 ) -> None:  # fmt: skip
@@ -252,3 +257,48 @@ def test_why_is_a_sentence_and_a_hint_in_the_terminals_language(
     assert dict(server.seen[0].url.params) == {"lang": asked}
     assert main(["why", "r1", "--output", "json"]) == 0
     assert json.loads(capsys.readouterr().out) == answer
+
+
+def test_submit_repeats_itself_with_one_key(
+    server: Server, clock: Clock, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    flow = tmp_path / "flow.yaml"
+    flow.write_text("version: 1\n")
+    failures = [AWAY, httpx2.ReadTimeout("slow"), httpx2.Response(503, json={"detail": "NATS is away"})]
+    script: list[Exception | httpx2.Response] = []
+
+    def answer(_: httpx2.Request) -> httpx2.Response:
+        failure = script.pop(0)
+        if isinstance(failure, Exception):
+            raise failure
+        return failure
+
+    server.answer = answer
+    for words in (["submit"], ["submit-yaml", "--workflow-file", str(flow), "--flow-name", "f"]):
+        for given in ([], ["--idempotency-key", "mine"]):
+            server.seen.clear()
+            script[:] = [*failures, httpx2.Response(200, json=RUN)]
+            assert main([*words, *given]) == 0
+            bodies = {re.sub(rb"--[0-9a-f]{32}", b"", request.content) for request in server.seen}
+            assert len(server.seen) == 4 and len(bodies) == 1
+            assert (b"mine" in bodies.pop()) is bool(given)
+            out, err = capsys.readouterr()
+            assert json.loads(out) == RUN and err.count("\n") == 1 and "trying again for up to 30 s" in err
+    assert clock.slept[:3] == [0.2, 0.4, 0.8]
+
+
+def test_submit_gives_up_and_tells_how_to_go_on(
+    server: Server, clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.answer = lambda _: httpx2.Response(503, json={"detail": "NATS is away"})
+    began = clock.now
+    assert main(["--retry-sec", "10", "submit"]) == 7
+    assert 10 <= clock.now - began < 20 and len(server.seen) > 3
+    key = json.loads(server.seen[0].content)["idempotency_key"]
+    assert f"--idempotency-key {key}" in capsys.readouterr().err
+
+
+def test_submit_does_not_repeat_what_was_refused(server: Server, clock: Clock) -> None:
+    server.answer = lambda _: httpx2.Response(409, json={"detail": "another request"})
+    assert main(["submit", "--idempotency-key", "k"]) == 6
+    assert len(server.seen) == 1 and not clock.slept

@@ -8,6 +8,7 @@ import httpx2
 import pytest
 
 from pyoco_server.cli.client import following, main
+from pyoco_server.client import http, patience
 from tests.unit.client_fakes import AWAY, HEARTBEAT, RUN, Clock, Server, fake_server, snapshot
 
 
@@ -19,7 +20,8 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Server:
 @pytest.fixture(autouse=True)
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(following, "time", clock)
+    for module in (following, patience, http):
+        monkeypatch.setattr(module, "time", clock)
     return clock
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import httpx2
 import pytest
 
+from pyoco_server.client import patience
 from pyoco_server.client.async_http import AsyncPyocoHttpClient
 from pyoco_server.client.errors import ApiError, CannotConnect
 from pyoco_server.client.http import PyocoHttpClient
@@ -79,6 +80,26 @@ def test_submit_sends_what_was_given_and_nothing_else(kind: str, server: Server)
          "timeout_sec": 2.5, "max_attempts": 3},
     ]  # fmt: skip
     assert server.seen[0].headers["X-API-Key"] == KEY
+
+
+@both
+@pytest.mark.parametrize("method", ["submit_run", "submit_run_yaml"])
+def test_only_a_submission_with_a_key_is_repeated(kind: str, method: str, server: Server, monkeypatch: Any) -> None:
+    monkeypatch.setattr(patience, "_FIRST_PAUSE", 0.001)
+    answers = [httpx2.Response(status, json={"detail": "away"}) for status in (503, 502, 504)]
+    arguments: dict[str, Any] = {} if method == "submit_run" else {"workflow_yaml": "version: 1"}
+
+    def answer(_: httpx2.Request) -> httpx2.Response:
+        return script.pop(0)
+
+    server.answer = answer
+    script = [*answers, httpx2.Response(200, json={"run_id": "r"})]
+    assert call(kind, method, flow_name="f", idempotency_key="k", **arguments) == {"run_id": "r"}
+    assert len(server.seen) == 4 and all(b"k" in request.content for request in server.seen)
+    script = [*answers]
+    with pytest.raises(ApiError):
+        call(kind, method, flow_name="f", **arguments)
+    assert len(script) == 2
 
 
 @both

@@ -39,6 +39,11 @@ def print_error(error: PyocoError) -> None:
     _complain(error.message, error.hint)
 
 
+def print_note(text: str) -> None:
+    """Tell the user on stderr what goes on meanwhile."""
+    sys.stderr.write(_plain(text) + "\n")
+
+
 def run_command(command: click.Command, argv: list[str] | None, name: str) -> int:
     """Run a click command; every error that we know becomes a message and an exit code.
 

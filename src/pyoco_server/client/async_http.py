@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from typing import Any, cast
 
 import anyio
@@ -11,18 +11,30 @@ from typing_extensions import Self
 
 from pyoco_server.client import requests
 from pyoco_server.client.answers import TERMINAL, body_of, check, connection_errors, event, snapshot_of
+from pyoco_server.client.errors import ApiError, CannotConnect
 from pyoco_server.client.http import EARLY_END_PAUSE
+from pyoco_server.client.patience import GIVE_UP_SEC, Patience
 from pyoco_server.client.requests import Call
+from pyoco_server.errors import PyocoError
 
 
 class AsyncPyocoHttpClient:
     """Speaks to a gateway; arguments, answers and errors are those of ``PyocoHttpClient``."""
 
     def __init__(
-        self, base_url: str, *, api_key: str | None = None, api_key_header: str = "X-API-Key", timeout: float = 10.0
+        self,
+        base_url: str,
+        *,
+        api_key: str | None = None,
+        api_key_header: str = "X-API-Key",
+        timeout: float = 10.0,
+        retry_sec: float = GIVE_UP_SEC,
+        on_retry: Callable[[PyocoError], None] = lambda _: None,
     ) -> None:
         options = requests.client_options(base_url, api_key, api_key_header, timeout)
         self._url: str = options["base_url"]
+        self._retry_sec = retry_sec
+        self._on_retry = on_retry
         self._client = httpx2.AsyncClient(**options)
 
     async def close(self) -> None:
@@ -44,13 +56,14 @@ class AsyncPyocoHttpClient:
         tags: list[str] | None = None,
         timeout_sec: float | None = None,
         max_attempts: int | None = None,
+        idempotency_key: str | None = None,
     ) -> dict[str, Any]:
         """Submit a run of a flow that the workers' resolver knows."""
         call = requests.submit(
             flow_name, params, tag=tag, tags=tags, timeout_sec=timeout_sec,
-            max_attempts=max_attempts,
+            max_attempts=max_attempts, idempotency_key=idempotency_key,
         )  # fmt: skip
-        return cast(dict[str, Any], await self._json(call))
+        return cast(dict[str, Any], await self._submit(call, idempotency_key))
 
     async def submit_run_yaml(
         self,
@@ -61,12 +74,14 @@ class AsyncPyocoHttpClient:
         params: dict[str, Any] | None = None,
         timeout_sec: float | None = None,
         max_attempts: int | None = None,
+        idempotency_key: str | None = None,
     ) -> dict[str, Any]:
         """Submit a run of a flow.yaml; ``params`` go over its defaults."""
         call = requests.submit_yaml(
-            workflow_yaml, flow_name, params, tag=tag, timeout_sec=timeout_sec, max_attempts=max_attempts
-        )
-        return cast(dict[str, Any], await self._json(call))
+            workflow_yaml, flow_name, params, tag=tag, timeout_sec=timeout_sec, max_attempts=max_attempts,
+            idempotency_key=idempotency_key,
+        )  # fmt: skip
+        return cast(dict[str, Any], await self._submit(call, idempotency_key))
 
     async def get_run(self, run_id: str) -> dict[str, Any]:
         """Give a run's snapshot."""
@@ -242,6 +257,18 @@ class AsyncPyocoHttpClient:
     async def get_metrics(self) -> str:
         """Give the metrics' text."""
         return (await self._send(requests.metrics())).text
+
+    async def _submit(self, call: Call, key: str | None) -> Any:
+        patience = Patience(give_up_sec=self._retry_sec)
+        while True:
+            try:
+                return await self._json(call)
+            except (CannotConnect, ApiError) as error:
+                if key is None:  # it may have been carried out: a repeat could make a second run
+                    raise
+                pause = patience.next_pause(error)
+                self._on_retry(error)
+                await anyio.sleep(pause)
 
     async def _json(self, call: Call) -> Any:
         return body_of(await self._send(call))

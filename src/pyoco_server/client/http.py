@@ -1,7 +1,7 @@
 """The synchronous client."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, cast
 
 import httpx2
@@ -10,7 +10,9 @@ from typing_extensions import Self
 from pyoco_server.client import requests
 from pyoco_server.client.answers import TERMINAL, body_of, check, connection_errors, event, snapshot_of
 from pyoco_server.client.errors import ApiError, CannotConnect
+from pyoco_server.client.patience import GIVE_UP_SEC, Patience
 from pyoco_server.client.requests import Call
+from pyoco_server.errors import PyocoError
 
 EARLY_END_PAUSE = 0.2
 """Seconds before a stream that the server ended is opened anew."""
@@ -27,13 +29,25 @@ class PyocoHttpClient:
         api_key: Sent with every request, if given.
         api_key_header: In this header.
         timeout: Seconds to wait for a connection, and for each part of an answer.
+        retry_sec: For so many seconds after its first failure a submission with an idempotency key is repeated while
+            the server cannot be reached, or answers 502, 503 or 504; 0 for never. Nothing else is repeated.
+        on_retry: Told why, before each repeat.
     """
 
     def __init__(
-        self, base_url: str, *, api_key: str | None = None, api_key_header: str = "X-API-Key", timeout: float = 10.0
+        self,
+        base_url: str,
+        *,
+        api_key: str | None = None,
+        api_key_header: str = "X-API-Key",
+        timeout: float = 10.0,
+        retry_sec: float = GIVE_UP_SEC,
+        on_retry: Callable[[PyocoError], None] = lambda _: None,
     ) -> None:
         options = requests.client_options(base_url, api_key, api_key_header, timeout)
         self._url: str = options["base_url"]
+        self._retry_sec = retry_sec
+        self._on_retry = on_retry
         self._client = httpx2.Client(**options)
 
     def close(self) -> None:
@@ -55,6 +69,7 @@ class PyocoHttpClient:
         tags: list[str] | None = None,
         timeout_sec: float | None = None,
         max_attempts: int | None = None,
+        idempotency_key: str | None = None,
     ) -> dict[str, Any]:
         """Submit a run of a flow that the workers' resolver knows.
 
@@ -63,12 +78,14 @@ class PyocoHttpClient:
             tags: Free labels.
             timeout_sec: Seconds that the run may take.
             max_attempts: How many workers may start it, one after the other.
+            idempotency_key: Names the run: repeating the call with the same key and arguments gives the same run.
+                With it the call repeats itself while the server is away.
         """
         call = requests.submit(
             flow_name, params, tag=tag, tags=tags, timeout_sec=timeout_sec,
-            max_attempts=max_attempts,
+            max_attempts=max_attempts, idempotency_key=idempotency_key,
         )  # fmt: skip
-        return cast(dict[str, Any], self._json(call))
+        return cast(dict[str, Any], self._submit(call, idempotency_key))
 
     def submit_run_yaml(
         self,
@@ -79,12 +96,14 @@ class PyocoHttpClient:
         params: dict[str, Any] | None = None,
         timeout_sec: float | None = None,
         max_attempts: int | None = None,
+        idempotency_key: str | None = None,
     ) -> dict[str, Any]:
         """Submit a run of a flow.yaml; ``params`` go over its defaults."""
         call = requests.submit_yaml(
-            workflow_yaml, flow_name, params, tag=tag, timeout_sec=timeout_sec, max_attempts=max_attempts
-        )
-        return cast(dict[str, Any], self._json(call))
+            workflow_yaml, flow_name, params, tag=tag, timeout_sec=timeout_sec, max_attempts=max_attempts,
+            idempotency_key=idempotency_key,
+        )  # fmt: skip
+        return cast(dict[str, Any], self._submit(call, idempotency_key))
 
     def get_run(self, run_id: str) -> dict[str, Any]:
         """Give a run's snapshot."""
@@ -265,6 +284,18 @@ class PyocoHttpClient:
     def get_metrics(self) -> str:
         """Give the metrics' text."""
         return self._send(requests.metrics()).text
+
+    def _submit(self, call: Call, key: str | None) -> Any:
+        patience = Patience(give_up_sec=self._retry_sec)
+        while True:
+            try:
+                return self._json(call)
+            except (CannotConnect, ApiError) as error:
+                if key is None:  # it may have been carried out: a repeat could make a second run
+                    raise
+                pause = patience.next_pause(error)
+                self._on_retry(error)
+                time.sleep(pause)
 
     def _json(self, call: Call) -> Any:
         return body_of(self._send(call))

@@ -7,45 +7,10 @@ from typing import Any
 from pyoco_server.client.answers import TERMINAL, snapshot_of
 from pyoco_server.client.errors import ApiError, CannotConnect
 from pyoco_server.client.http import PyocoHttpClient
+from pyoco_server.client.patience import Patience
 
 EXIT_CODES = {"COMPLETED": 0, "FAILED": 3, "CANCELLED": 8}
-_GIVE_UP_SEC = 30.0
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 3.0
 _WINDOW_SEC = 600
-_AWAY = {502, 503, 504}
-"""A server or a proxy that says: not now."""
-
-
-class _Patience:
-    """How long to bear a server that is away.
-
-    Args:
-        deadline: Monotonic time at which it ends in any case; ``None`` for no limit.
-    """
-
-    def __init__(self, deadline: float | None) -> None:
-        self._deadline = deadline
-        self.renew()
-
-    def renew(self) -> None:
-        """The server is there."""
-        self._away_since: float | None = None
-        self._next = _FIRST_PAUSE
-
-    def bear(self, error: CannotConnect | ApiError) -> None:
-        """Pause before the next try, or raise what has gone on for too long."""
-        if isinstance(error, ApiError) and error.status not in _AWAY:
-            raise error
-        self._away_since = self._away_since or time.monotonic()
-        if time.monotonic() - self._away_since >= _GIVE_UP_SEC:
-            raise error
-        self.pause()
-
-    def pause(self) -> None:
-        """Wait, each time longer, never past the deadline."""
-        left = _LONGEST_PAUSE if self._deadline is None else max(0.0, self._deadline - time.monotonic())
-        time.sleep(min(self._next, left))
-        self._next = min(self._next * 2, _LONGEST_PAUSE)
 
 
 def follow(
@@ -70,7 +35,7 @@ def follow(
         ApiError: there is no such run, or the server refused.
     """
     deadline = None if timeout_sec is None else time.monotonic() + timeout_sec
-    patience = _Patience(deadline)
+    patience = Patience(deadline=deadline)
     seen: str | None = None
     while True:
         left = _WINDOW_SEC if deadline is None else deadline - time.monotonic()

@@ -1,9 +1,14 @@
 """The command itself, and the options that come before the subcommand."""
 
+from collections.abc import Callable
+
 import click
 
 from pyoco_server import __version__
+from pyoco_server.cli.output import print_note
 from pyoco_server.client.http import PyocoHttpClient
+from pyoco_server.client.patience import GIVE_UP_SEC
+from pyoco_server.errors import PyocoError
 
 pass_client = click.make_pass_decorator(PyocoHttpClient)
 
@@ -32,9 +37,27 @@ Shell completion for bash (for zsh: zsh_source):
 )  # fmt: skip
 @click.option("--api-key", envvar="PYOCO_API_KEY", show_envvar=True, help="Key, where the server asks for one.")
 @click.option("--api-key-header", default="X-API-Key", show_default=True, help="Header that carries the key.")
+@click.option(
+    "--retry-sec", type=click.FloatRange(min=0), default=GIVE_UP_SEC, show_default=True,
+    help="How long a submission is repeated while the server is away; it stays one run.",
+)  # fmt: skip
 @click.pass_context
-def command(context: click.Context, server: str, api_key: str | None, api_key_header: str) -> None:
+def command(context: click.Context, server: str, api_key: str | None, api_key_header: str, retry_sec: float) -> None:
     """Submit runs to a pyoco-server and look at them."""
-    client = PyocoHttpClient(server, api_key=api_key, api_key_header=api_key_header)
+    client = PyocoHttpClient(
+        server, api_key=api_key, api_key_header=api_key_header, retry_sec=retry_sec, on_retry=_tell_once(retry_sec)
+    )
     context.obj = client
     context.call_on_close(client.close)
+
+
+def _tell_once(retry_sec: float) -> Callable[[PyocoError], None]:
+    told = False
+
+    def tell(error: PyocoError) -> None:
+        nonlocal told
+        if not told:
+            told = True
+            print_note(f"{error.message}; trying again for up to {retry_sec:g} s (Ctrl-C ends it)")
+
+    return tell

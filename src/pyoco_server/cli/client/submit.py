@@ -1,6 +1,9 @@
 """``submit``, ``submit-yaml`` and ``rerun``."""
 
+import contextlib
 import json
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +12,19 @@ import yaml
 
 from pyoco_server.cli.client.following import EXIT_CODES, wait_for_end
 from pyoco_server.cli.client.root import pass_client
-from pyoco_server.cli.output import print_json
+from pyoco_server.cli.output import print_json, print_note
+from pyoco_server.client.errors import CannotConnect
 from pyoco_server.client.http import PyocoHttpClient
 from pyoco_server.errors import InvalidInput, PyocoError
 
+_SERVER_FAULT = 500
 _PARAM_OPTIONS = (
     click.option("--params-file", type=click.Path(exists=True, dir_okay=False, path_type=Path),
                  help="JSON or YAML file with a mapping."),
     click.option("--params", help="""JSON object, such as '{"x": 1}'; over the file."""),
     click.option("--param", multiple=True, metavar="KEY=VALUE", help="One param; over both. JSON if it reads as such."),
+    click.option("--idempotency-key", metavar="KEY",
+                 help="Names the run: the same command again gives the same run. Made up when not given."),
     click.option("--timeout-sec", type=click.FloatRange(min=0, min_open=True), help="With --wait: give up after this."),
     click.option("--wait", is_flag=True, help="Wait for the end, print it, and exit 0, 3 or 8 by it."),
 )  # fmt: skip
@@ -38,7 +45,9 @@ def _param_options(function: Any) -> Any:
 def submit(client: PyocoHttpClient, /, flow_name: str, tag: str | None, tags: str | None, **options: Any) -> int:
     """Submit a run of a flow that the workers' resolver knows."""
     labels = [part.strip() for part in (tags or "").split(",") if part.strip()] or None
-    answer = client.submit_run(flow_name, _params(options), tag=tag, tags=labels)
+    params = _params(options)
+    with _key(options) as key:
+        answer = client.submit_run(flow_name, params, tag=tag, tags=labels, idempotency_key=key)
     return _finish(client, answer, options)
 
 
@@ -61,7 +70,9 @@ def submit_yaml(
         text = workflow_file.read_bytes()
     except OSError as error:
         raise InvalidInput(f"--workflow-file {workflow_file} cannot be read: {error.strerror}") from None
-    answer = client.submit_run_yaml(text, flow_name=flow_name, tag=tag, params=_params(options) or None)
+    params = _params(options) or None
+    with _key(options) as key:
+        answer = client.submit_run_yaml(text, flow_name=flow_name, tag=tag, params=params, idempotency_key=key)
     return _finish(client, answer, options)
 
 
@@ -76,6 +87,20 @@ def rerun(client: PyocoHttpClient, /, run_id: str, **options: Any) -> int:
 
 
 COMMANDS = [submit, submit_yaml, rerun]
+
+
+@contextlib.contextmanager
+def _key(options: dict[str, Any]) -> Iterator[str]:
+    """Give the key that makes repeats safe; when the submission fails all the same, tell how to go on with it."""
+    given = options["idempotency_key"]
+    key = uuid.uuid4().hex if given is None else given
+    try:
+        yield key
+    except (PyocoError, KeyboardInterrupt) as error:
+        unknown = isinstance(error, CannotConnect | KeyboardInterrupt) or error.http_status >= _SERVER_FAULT
+        if unknown and given is None:
+            print_note(f"in case it did arrive: the same command with --idempotency-key {key} is the same run")
+        raise
 
 
 def _finish(client: PyocoHttpClient, /, answer: dict[str, Any], options: dict[str, Any]) -> int:
