@@ -12,8 +12,8 @@ from pyoco_server.model.run import EndReason, RunStatus
 from pyoco_server.model.worker import WorkerRecord, WorkerState
 from pyoco_server.store.queue import ConsumerFigures
 
-LOOKED_FOR_SEC = 30.0
-"""Seconds after which a run that waits beside a free worker is one whose job may be lost."""
+LATE_SEC = 30.0
+"""Seconds after which it is strange that a run still waits beside a free worker."""
 _OVERDUE_SEC = 5.0
 _TERMINAL = {status.value for status in RunStatus if status.is_terminal}
 _TEXT = 300
@@ -30,6 +30,7 @@ class WhyCode(str, Enum):
     QUEUE_LIMIT = "queue_limit"
     STARTING = "starting"
     JOB_MISSING = "job_missing"
+    NOT_FETCHED = "not_fetched"
     RUNNING = "running"
     RETRY_WAIT = "retry_wait"
     WORKER_SILENT = "worker_silent"
@@ -77,6 +78,7 @@ class Facts:
         workers: Those that serve the run's tag, with their states now, last seen first.
         holder: The worker that the record names, if it is known.
         ahead: How many runs of the tag were submitted earlier and still wait.
+        job_seen: Whether the run's job was seen on the queue.
         consumer: The tag's consumer; ``None`` if there is none.
     """
 
@@ -88,6 +90,7 @@ class Facts:
     workers: list[tuple[WorkerRecord, WorkerState]] = field(default_factory=list)
     holder: tuple[WorkerRecord, WorkerState] | None = None
     ahead: int = 0
+    job_seen: bool = False
     consumer: ConsumerFigures | None = None
 
     @property
@@ -155,18 +158,36 @@ def _waiting(snapshot: dict[str, Any], facts: Facts) -> Why:
         seen = {"known_worker": last.worker_id, "known_state": state.value, "last_seen_at": _moment(last.last_seen_at)}
         silent = _span(facts.now - last.last_seen_at)
         return Why(WhyCode.WORKERS_GONE, {**values, **seen, "silent_for": silent})
-    slots = sum(record.slots for record in live)
     free = sum(max(0, record.slots - len(record.current_run_ids)) for record in live)
-    values |= {"slots": slots, "free_slots": free, "live_workers": len(live)}
+    values |= {
+        "slots": sum(record.slots for record in live),
+        "free_slots": free,
+        "live_workers": len(live),
+        "unacknowledged": facts.consumer.unacknowledged if facts.consumer else None,
+        "last_pull_at": _moment(max(record.last_pull_at or 0.0 for record in live)),
+    }
+    return Why(_waiting_code(facts, free, late=waited > LATE_SEC), values)
+
+
+def _waiting_code(facts: Facts, free: int, *, late: bool) -> WhyCode:
+    """Tell why a run waits although there are workers.
+
+    Args:
+        facts: What is known.
+        free: Slots without a run.
+        late: Whether it waits longer than a worker takes to fetch a job.
+    """
     consumer = facts.consumer
     if free == 0:
-        return Why(WhyCode.ALL_BUSY, values)
+        return WhyCode.ALL_BUSY
     if consumer is not None and consumer.unacknowledged >= consumer.max_unacknowledged > 0:
-        return Why(WhyCode.QUEUE_LIMIT, {**values, "unacknowledged": consumer.unacknowledged})
-    no_job = consumer is None or consumer.waiting + consumer.unacknowledged == 0
-    if waited > LOOKED_FOR_SEC and (no_job or (facts.ahead == 0 and waited > 2 * LOOKED_FOR_SEC)):
-        return Why(WhyCode.JOB_MISSING, values)
-    return Why(WhyCode.STARTING, values)
+        return WhyCode.QUEUE_LIMIT
+    if late and facts.job_seen and facts.ahead == 0:
+        return WhyCode.NOT_FETCHED
+    empty = consumer is None or consumer.waiting + consumer.unacknowledged == 0
+    if late and not facts.job_seen and (facts.ahead == 0 or empty):
+        return WhyCode.JOB_MISSING
+    return WhyCode.STARTING
 
 
 def _running(snapshot: dict[str, Any], facts: Facts, common: dict[str, Any]) -> Why:

@@ -132,6 +132,14 @@ TEXTS: dict[WhyCode, Text] = {
         "失われていればキューに入れ直します。",
         "操作は不要です。数分続くときはサーバーのログと、pyoco-client workers の last_pull_at を見てください。",
     ),
+    WhyCode.NOT_FETCHED: Text(
+        "It still waits[ after {waited}] although a worker for the tag {tag} is free and its job is on the queue:"
+        " nobody fetches it[; the last answer of the queue to a worker was at {last_pull_at}].",
+        "Start those workers again whose last_pull_at is old: pyoco-client workers",
+        "タグ {tag} のワーカーは空いており、ジョブもキューにありますが[、{waited}たっても]誰も取り出していません"
+        "[。ワーカーへのキューの最後の応答: {last_pull_at}]。",
+        "last_pull_at の古いワーカーを起動し直してください: pyoco-client workers",
+    ),
     WhyCode.RUNNING: Text(
         "It has been running[ for {running_for}][ on worker {worker_id}][ (attempt {attempt} of {max_attempts})]"
         "[; last sign of life {silent_for} ago][; tasks running now: {tasks}][; waiting for a retry: {retrying}].",

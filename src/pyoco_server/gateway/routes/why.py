@@ -71,6 +71,7 @@ async def _facts(here: Gateway, snapshot: dict[str, Any]) -> Facts:
         workers=workers.serving(snapshot["tag"]),
         holder=(holder, workers.state(holder)) if holder else None,
         ahead=index.ahead(snapshot["tag"], number(snapshot.get("submitted_at"))),
+        job_seen=index.jobs.seq_of(snapshot["run_id"]) is not None,
         consumer=await _consumer(here, snapshot["tag"]),
     )
 
