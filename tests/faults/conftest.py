@@ -35,23 +35,39 @@ def figure(request: pytest.FixtureRequest) -> Figure:
     return note
 
 
+@contextlib.contextmanager
+def clusters(folder: Path, seed: int) -> Iterator[Start]:
+    """Start systems that end with the block; what they logged is printed, for pytest to show beside a failure."""
+    systems: list[Cluster] = []
+
+    def begin(*, gateway: bool = True, **options: Any) -> Cluster:
+        systems.append(Cluster(folder, seed, **options))
+        if gateway:
+            systems[-1].gateway()
+        return systems[-1]
+
+    try:
+        yield begin
+    finally:
+        for system in systems:
+            system.show_logs()
+            system.close()
+
+
 @pytest.fixture
 def start(tmp_path: Path, seed: int) -> Iterator[Start]:
     """Start a system, as ``start(gateway=True, store=…, PYOCO_…=…)``."""
-    systems: list[Cluster] = []
-    with contextlib.ExitStack() as stack:
-
-        def begin(*, gateway: bool = True, **options: Any) -> Cluster:
-            cluster = Cluster(tmp_path, seed, **options)
-            stack.callback(cluster.close)
-            systems.append(cluster)
-            if gateway:
-                cluster.gateway()
-            return cluster
-
+    with clusters(tmp_path, seed) as begin:
         yield begin
-        for cluster in systems:
-            cluster.show_logs()
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A system with one gateway and one worker, for all those tests of a module that leave it as they found it."""
+    with clusters(tmp_path_factory.mktemp("shared"), _SEED) as begin:
+        system: Cluster = begin()
+        system.worker()
+        yield system
 
 
 @pytest.fixture
