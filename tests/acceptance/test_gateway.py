@@ -179,7 +179,7 @@ def test_nothing_outlives_a_killed_server(tmp_path_factory: pytest.TempPathFacto
     server = Process(["pyoco-server", *arguments], tmp_path_factory.mktemp("killed"))
     server.wait_for("worker ready")
     family = psutil.Process(server.popen.pid).children(recursive=True)
-    assert len(family) == 3  # nats-server, the worker, its child
+    assert len(family) == 4  # nats-server, the worker, its guardian, its child
     server.stop(signal.SIGKILL)
     _, alive = psutil.wait_procs(family, timeout=40)
     assert alive == []
