@@ -9,7 +9,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from nats.aio.msg import Msg
-from nats.js.errors import APIError, NotFoundError
+from nats.js.errors import NotFoundError
 
 from pyoco_server.errors import StoreUnavailable
 from pyoco_server.store.connection import REQUEST_TIMEOUT, Connection
@@ -176,21 +176,25 @@ def _message(message: Msg, headers: dict[str, Any]) -> StreamMessage:
 async def remove_message(connection: Connection, stream: str, seq: int) -> bool:
     """Take a message out of a stream; ``False`` if it was not there.
 
+    It is not erased from the disk. The server would rewrite the whole block of messages around it, with the stream
+    locked: of a large stream less than 150 a second, against more than 10,000.
+
     Raises:
         StoreUnavailable: NATS is away, or refuses.
     """
-    js = connection.js
-    with connection.errors(f"removing message {seq} from {stream}"):
+    what = f"removing message {seq} from {stream}"
+    wish = json.dumps({"seq": seq, "no_erase": True}).encode()
+    answer = json.loads((await connection.request(f"$JS.API.STREAM.MSG.DELETE.{stream}", wish, what=what)).data)
+    if answer.get("success"):
+        return True
+    error = answer.get("error") or {}
+    if error.get("err_code") == _SEQUENCE_NOT_FOUND:
+        return False
+    if error.get("err_code") == _DELETE_FAILED:
+        # Also the answer for a sequence below the first or above the last one: look whether it is there.
         try:
-            return bool(await js.delete_msg(stream, seq))
-        except APIError as error:
-            if error.err_code == _SEQUENCE_NOT_FOUND:
-                return False
-            if error.err_code != _DELETE_FAILED:
-                raise
-            # Also the answer for a sequence below the first or above the last one: look whether it is there.
-            try:
-                await js.get_msg(stream, seq)
-            except NotFoundError:
-                return False
-            raise
+            with connection.errors(what, missing=True):
+                await connection.js.get_msg(stream, seq)
+        except NotFoundError:
+            return False
+    raise StoreUnavailable(f"{what}: NATS answered {error.get('description') or answer}")
