@@ -10,6 +10,7 @@ import pytest
 from nats.aio.msg import Msg
 from nats.errors import TimeoutError as NothingThere
 
+from pyoco_server.errors import StoreUnavailable
 from pyoco_server.model.run import EndReason as End
 from pyoco_server.model.run import RunRecord, RunStatus, claim, request_cancel, settle
 from pyoco_server.model.worker import WorkerRecord
@@ -19,6 +20,7 @@ from pyoco_server.store.connection import Connection
 from pyoco_server.store.deadletters import StoredLetter
 from pyoco_server.store.queue import JobQueue
 from pyoco_server.waiting import first_event
+from tests.integration.test_deadletters import spoil
 from tests.integration.test_gateway import DEADLINE, Running, running
 
 pytestmark = pytest.mark.anyio
@@ -135,35 +137,29 @@ async def test_what_happened_while_no_gateway_ran_is_dealt_with_by_one_of_two(se
         assert (shown["reason"], shown["run_id"], shown["num_delivered"]) == ("attempts_exhausted", run_id, 1)
 
 
-@pytest.mark.parametrize(
-    ("steps", "status", "left", "reason"),
-    [
-        ({"attempt": 1}, "PENDING", 1, None),
+async def test_where_a_run_goes_whose_job_is_stuck(here: Running) -> None:
+    cases: list[tuple[dict[str, Any], str, int, str | None]] = [
         ({"attempt": 3}, "FAILED", 0, "attempts_exhausted"),
         ({"attempt": 3, "cancel": True}, "CANCELLED", 0, None),
         ({"end": RunStatus.COMPLETED}, "COMPLETED", 0, None),
         ({"end": RunStatus.FAILED}, "FAILED", 0, "execution_error"),
-        ({"job_seq": 7}, "RUNNING", 0, None),  # another job has the run
-    ],
-)
-async def test_where_a_run_goes_whose_job_is_stuck(
-    here: Running, steps: dict[str, Any], status: str, left: int, reason: str | None
-) -> None:
-    run_id = await here.submit()
-    await change(here, run_id, **steps)
-    # Several gateways at once, and once more after all of it.
-    assert all(await asyncio.gather(*(here.gateway.backstop.settle(1, 20) for _ in range(5))))
-    assert await here.gateway.backstop.settle(1, 20)
-    stored = await here.gateway.runs.get(run_id)
-    assert stored is not None and stored.record.status.value == status
-    assert await jobs(here) == left
-    shown = (await here.http.get("/dlq")).json()
-    assert [letter["reason"] for letter in shown] == ([reason] if reason else [])
-    if status == "PENDING":
-        queue = await queue_of(here.gateway.connection)
-        message = await queue.pull()
-        assert message is not None and message.metadata.sequence.stream == 2
-        assert stored.record.attempt == 1 and stored.record.worker_id is None
+        ({"job_seq": 777}, "RUNNING", 0, None),  # another job has the run
+        ({"attempt": 1}, "PENDING", 1, None),
+    ]
+    for seq, (steps, status, left, reason) in enumerate(cases, start=1):
+        run_id = await here.submit(tag="unserved")
+        await change(here, run_id, **{"job_seq": seq, **steps})
+        # Several gateways at once, and once more after all of it.
+        assert all(await asyncio.gather(*(here.gateway.backstop.settle(seq, 20) for _ in range(5))))
+        assert await here.gateway.backstop.settle(seq, 20)
+        stored = await here.gateway.runs.get(run_id)
+        assert stored is not None and stored.record.status.value == status
+        assert await jobs(here) == left, steps
+        shown = (await here.http.get("/dlq")).json()
+        assert [letter["reason"] for letter in shown if letter["run_id"] == run_id] == ([reason] if reason else [])
+    message = await (await queue_of(here.gateway.connection, "unserved")).pull()
+    assert message is not None and message.metadata.sequence.stream == len(cases) + 1
+    assert (stored.record.attempt, stored.record.worker_id) == (1, None)
 
 
 async def test_a_live_owner_is_left_alone(here: Running) -> None:
@@ -220,3 +216,33 @@ async def test_an_advisory_that_makes_no_sense_holds_nothing_up(here: Running) -
     await queue.exhaust()
     assert await queue.pull(0.3) is None
     assert (await ended(here, run_id, "FAILED"))["end_reason"] == "worker_lost"
+
+
+@pytest.mark.parametrize(("attempt", "left", "status"), [(1, 1, "PENDING"), (3, 0, "FAILED")])
+async def test_whichever_call_fails_the_next_try_completes_it(
+    here: Running, attempt: int, left: int, status: str
+) -> None:
+    gateway = here.gateway
+    last = (gateway.queue, "publish_again") if left else (gateway.letters, "publish")
+    calls: list[tuple[Any, str]] = [
+        (gateway.queue, "look"),
+        (gateway.runs, "get"),
+        (gateway.workers, "get"),
+        (gateway.runs, "update"),
+        last,
+        (gateway.queue, "remove"),
+    ]
+    seq = 0
+    for count, (store, method) in enumerate([call for call in calls for _ in range(2)], start=1):
+        run_id = await here.submit(tag="unserved")
+        seq += 1
+        await change(here, run_id, attempt=attempt, job_seq=seq)
+        with pytest.MonkeyPatch.context() as patch:
+            called = spoil(patch, store, method, executed=bool(count % 2))
+            with pytest.raises(StoreUnavailable):
+                await gateway.backstop.settle(seq, 20)
+            assert called
+        assert await gateway.backstop.settle(seq, 20)
+        seq += left
+        assert (await here.http.get(f"/runs/{run_id}")).json()["status"] == status, method
+        assert (await jobs(here), len(await letters(here))) == (count * left, count * (1 - left)), method

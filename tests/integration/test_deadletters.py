@@ -101,9 +101,9 @@ async def test_a_stream_that_is_missing_is_told(letters: DeadLetterStore, settin
         await letters.list(tag=None, before=None, limit=5)
 
 
-async def bury(here: Running, **fields: Any) -> tuple[RunRecord, int]:
+async def bury(here: Running, run_id: str = "", **fields: Any) -> tuple[RunRecord, int]:
     """Let a submitted run fail, as its worker would."""
-    run_id = await here.submit(**fields)
+    run_id = run_id or await here.submit(**fields)
     stored = await here.gateway.runs.get(run_id)
     assert stored is not None
     running_record = claim(stored.record, worker_id="w", instance_id="i", job_seq=1)
@@ -205,40 +205,41 @@ async def test_a_flow_that_came_with_its_job_is_kept_for_the_replay(here: Runnin
     assert await here.gateway.flows.get(run["workflow_yaml_sha256"]) == FLOW.encode()
 
 
-@pytest.mark.parametrize(
-    "raw", [b"\xff", b"[]", b'{"reason":"of tomorrow","run_id":7,"params":"\\ud800"}', b'{"tags":1}']
-)
-async def test_letters_of_other_programs_break_no_list(here: Running, raw: bytes) -> None:
+async def test_letters_of_other_programs_break_no_list(here: Running) -> None:
     settings = here.gateway.settings
-    ack = await here.gateway.connection.js.publish(f"{settings.dlq_subject_prefix}.odd", raw)
-    [shown] = (await here.http.get("/dlq")).json()
-    assert (shown["id"], shown["tag"]) == (ack.seq, "odd")
-    assert (await here.http.get(f"/dlq/{ack.seq}")).status_code == 200
-    assert (await here.http.post(f"/dlq/{ack.seq}/replay")).status_code == 409
-    assert (await here.http.delete(f"/dlq/{ack.seq}")).json() == {"id": ack.seq, "deleted": True}
-    assert (await here.http.delete(f"/dlq/{ack.seq}")).status_code == 404
+    for raw in (
+        b"\xff", b"[]", b'{"tags":1}', b'{"reason":"of tomorrow","run_id":7,"params":"\\ud800","omitted":3}',
+        b'{"flow_name":"f","params":{},"workflow_yaml":7}', b'{"flow_name":"f","params":{},"timeout_sec":"x"}',
+    ):  # fmt: skip
+        ack = await here.gateway.connection.js.publish(f"{settings.dlq_subject_prefix}.odd", raw)
+        [shown] = (await here.http.get("/dlq")).json()
+        assert (shown["id"], shown["tag"]) == (ack.seq, "odd")
+        assert (await here.http.get(f"/dlq/{ack.seq}")).status_code == 200
+        assert (await here.http.post(f"/dlq/{ack.seq}/replay")).status_code == 409, raw
+        assert (await here.http.delete(f"/dlq/{ack.seq}")).json() == {"id": ack.seq, "deleted": True}
+        assert (await here.http.delete(f"/dlq/{ack.seq}")).status_code == 404
 
 
-@pytest.mark.parametrize(
-    ("method", "path", "status", "code"),
-    [
-        ("GET", "/dlq?limit=0", 422, "invalid_input"),
-        ("GET", "/dlq?limit=501", 422, "invalid_input"),
-        ("GET", "/dlq?tag=a.b", 422, "invalid_input"),
-        ("GET", "/dlq?before=0", 422, "invalid_input"),
-        ("GET", "/dlq/x", 422, "invalid_input"),
-        ("GET", "/dlq/99999999999999999999", 422, "invalid_input"),
-        ("GET", "/dlq/9", 404, "dead_letter_not_found"),
-        ("DELETE", "/dlq/9", 404, "dead_letter_not_found"),
-        ("POST", "/dlq/9/replay", 404, "dead_letter_not_found"),
-        ("POST", "/runs/unknown/rerun", 404, "run_not_found"),
-        ("POST", "/runs/a.b/rerun", 404, "run_not_found"),
-    ],
-)
-async def test_refusals(here: Running, method: str, path: str, status: int, code: str) -> None:
-    answer = await here.http.request(method, path)
-    assert (answer.status_code, answer.json()["code"]) == (status, code)
-    assert answer.json()["hint"]
+REFUSALS = [
+    ("GET", "/dlq?limit=0", 422, "invalid_input"),
+    ("GET", "/dlq?limit=501", 422, "invalid_input"),
+    ("GET", "/dlq?tag=a.b", 422, "invalid_input"),
+    ("GET", "/dlq?before=0", 422, "invalid_input"),
+    ("GET", "/dlq/x", 422, "invalid_input"),
+    ("GET", "/dlq/99999999999999999999", 422, "invalid_input"),
+    ("GET", "/dlq/9", 404, "dead_letter_not_found"),
+    ("DELETE", "/dlq/9", 404, "dead_letter_not_found"),
+    ("POST", "/dlq/9/replay", 404, "dead_letter_not_found"),
+    ("POST", "/runs/unknown/rerun", 404, "run_not_found"),
+    ("POST", "/runs/a.b/rerun", 404, "run_not_found"),
+]
+
+
+async def test_refusals(here: Running) -> None:
+    for method, path, status, code in REFUSALS:
+        answer = await here.http.request(method, path)
+        assert (answer.status_code, answer.json()["code"]) == (status, code), path
+        assert answer.json()["hint"]
 
 
 async def test_a_rerun_is_a_new_run_of_the_same(here: Running) -> None:
@@ -307,3 +308,47 @@ async def test_an_invalid_job_leaves_one_letter_though_the_server_tells_of_it_to
     [letter] = (await here.http.get("/dlq")).json()
     assert letter["reason"] == "invalid_job" and "payload" not in letter
     assert (await here.http.get(f"/dlq/{letter['id']}")).json()["payload"] == "rubbish"
+
+
+def spoil(patch: pytest.MonkeyPatch, store: Any, method: str, *, executed: bool) -> list[str]:
+    """Let a call fail once, before or after it was executed; what was called is noted."""
+    real, called = getattr(store, method), []
+
+    async def fail(*args: Any, **options: Any) -> Any:
+        if called:
+            return await real(*args, **options)
+        called.append(method)
+        if executed:
+            await real(*args, **options)
+        raise StoreUnavailable("no answer")
+
+    patch.setattr(store, method, fail)
+    return called
+
+
+async def test_whichever_call_of_a_replay_fails_the_next_one_completes_it(here: Running) -> None:
+    gateway, job_count = here.gateway, 0
+    calls = [
+        (gateway.letters, "get"),
+        (gateway.runs, "get"),
+        (gateway.flows, "has"),
+        (gateway.runs, "create"),
+        (gateway.queue, "publish"),
+        (gateway.letters, "remove"),
+    ]
+    form = {"data": {"flow_name": "f"}, "files": {"workflow": ("f", FLOW.encode())}}
+    for store, method in calls:
+        for executed in (False, True):
+            old, letter_id = await bury(here, (await here.http.post("/runs/yaml", **form)).json()["run_id"])
+            with pytest.MonkeyPatch.context() as patch:
+                called = spoil(patch, store, method, executed=executed)
+                first = await here.http.post(f"/dlq/{letter_id}/replay")
+            assert called and first.status_code == (200 if method == "publish" else 503), first.text
+            again = await here.http.post(f"/dlq/{letter_id}/replay")
+            assert again.status_code == (404 if first.is_success or (method == "remove" and executed) else 200)
+            job_count += 2  # the old run's, which no worker has taken here, and the new one's
+            streams = (await here.http.get("/ready")).json()["streams"]
+            assert streams[gateway.settings.work_stream]["messages"] == job_count, (method, executed)
+            runs = (await here.http.get("/runs?limit=200")).json()
+            assert [run["rerun_of"] for run in runs].count(old.run_id) == 1, (method, executed)
+            assert (await here.http.get("/dlq")).json() == []

@@ -158,8 +158,11 @@ class DirectReader:
                 if client.is_connected:
                     await subscription.unsubscribe()
         if status[0] not in (_END_OF_BATCH, _NO_MESSAGE):
-            reason = "it does not take direct reads" if status[0] == _NO_RESPONDERS else f"status {status[0]}"
-            raise StoreUnavailable(f"{what}: {reason}", hint="Is the stream there, and does it have allow_direct?")
+            missing = status[0] == _NO_RESPONDERS
+            raise StoreUnavailable(
+                f"{what}: " + ("there is no such stream, or it takes no direct reads" if missing else status[0]),
+                hint=f"nats stream edit {self._stream} --allow-direct" if missing else "",
+            )
         return found
 
 
