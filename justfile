@@ -22,11 +22,11 @@ test *arguments:
 
 # Run the tests that take long
 slow *arguments:
-    {{ uv }} run pytest -m slow {{ arguments }} || [ $? -eq 5 ] # 5: there are none
+    {{ uv }} run pytest -n 0 -m slow {{ arguments }} || [ $? -eq 5 ] # 5: there are none
 
 # Run the tests that kill, stop and cut real processes
 faults *arguments:
-    {{ uv }} run pytest -m faults {{ arguments }} || [ $? -eq 5 ]
+    {{ uv }} run pytest -n 0 -m faults {{ arguments }} || [ $? -eq 5 ]
 
 # Pin every package anew, to the newest versions that fit together
 pins:
