@@ -24,14 +24,19 @@ async def started(lease: float) -> tuple[ChildProcess, psutil.Process]:
     return child, guardian
 
 
+def wait_dead(pid: int) -> None:
+    """Wait, with the event loop standing still, until a process is gone or waits to be reaped."""
+    deadline = time.monotonic() + 10
+    with contextlib.suppress(psutil.NoSuchProcess):
+        while psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+            assert time.monotonic() < deadline
+            os.sched_yield()
+
+
 async def test_a_worker_that_stood_still_still_hears_why_its_child_was_killed() -> None:
     child, guardian = await started(0.05)
     # The worker stands still: nothing of it runs until the guardian has reported and gone.
-    deadline = time.monotonic() + 10
-    with contextlib.suppress(psutil.NoSuchProcess):  # a thread of asyncio's may have reaped it
-        while guardian.status() != psutil.STATUS_ZOMBIE:
-            assert time.monotonic() < deadline
-            os.sched_yield()
+    wait_dead(guardian.pid)
     child.renew()
     end = await asyncio.wait_for(child.wait_end(), 10)
     assert end.fenced
@@ -47,4 +52,4 @@ async def test_a_guardian_that_does_not_obey_is_ended_with_its_child(monkeypatch
     await asyncio.wait_for(child.end(), 10)
     assert not child.is_alive
     for process in (child.pid, guardian.pid):
-        assert not psutil.pid_exists(process) or psutil.Process(process).status() == psutil.STATUS_ZOMBIE
+        wait_dead(process)
