@@ -247,7 +247,7 @@ async def test_a_rerun_is_a_new_run_of_the_same(here: Running) -> None:
     old_id = (await here.http.post("/runs/yaml", **form)).json()["run_id"]
     answers = [(await here.http.post(f"/runs/{old_id}/rerun")).json() for _ in range(2)]
     assert len({old_id, *(answer["run_id"] for answer in answers)}) == 3
-    assert answers[0] == {"run_id": answers[0]["run_id"], "status": "PENDING", "rerun_of": old_id}
+    assert answers[0] == {"run_id": answers[0]["run_id"], "status": "PENDING", "rerun_of": old_id, "created": True}
     old, new = [(await here.http.get(f"/runs/{run_id}")).json() for run_id in (old_id, answers[0]["run_id"])]
     assert {**new, "run_id": 0, "rerun_of": 0} == {
         **old, "run_id": 0, "rerun_of": 0,
@@ -255,6 +255,11 @@ async def test_a_rerun_is_a_new_run_of_the_same(here: Running) -> None:
     }  # fmt: skip
     listed = (await here.http.get("/runs")).json()
     assert [item["rerun_of"] for item in listed] == [old_id, old_id, None]
+    key = {"Idempotency-Key": "once"}
+    keyed = [(await here.http.post(f"/runs/{old_id}/rerun", headers=key)).json() for _ in range(2)]
+    assert keyed[0]["run_id"] == keyed[1]["run_id"] and [answer["created"] for answer in keyed] == [True, False]
+    reused = await here.http.post(f"/runs/{keyed[0]['run_id']}/rerun", headers=key)
+    assert (reused.status_code, reused.json()["code"]) == (409, "idempotency_key_reused")
 
 
 async def test_a_rerun_without_its_flow_text_is_refused(here: Running) -> None:

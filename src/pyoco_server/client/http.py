@@ -215,9 +215,10 @@ class PyocoHttpClient:
                 time.sleep(min(EARLY_END_PAUSE, left))
         return snapshot
 
-    def rerun_run(self, run_id: str) -> dict[str, Any]:
+    def rerun_run(self, run_id: str, *, idempotency_key: str | None = None) -> dict[str, Any]:
         """Start a new run of the same flow and params, whatever became of the old one."""
-        return cast(dict[str, Any], self._json(requests.rerun(run_id)))
+        call = requests.rerun(run_id, idempotency_key)
+        return cast(dict[str, Any], self._submit(call, idempotency_key))
 
     def list_dead_letters(
         self, *, tag: str | None = None, limit: int | None = None, before: int | None = None

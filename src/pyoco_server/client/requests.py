@@ -117,9 +117,14 @@ def patch_worker(worker_id: str, hidden: bool) -> Call:
     return Call("PATCH", f"/workers/{_part(worker_id)}", _json({"hidden": bool(hidden)}))
 
 
-def rerun(run_id: str) -> Call:
+def rerun(run_id: str, idempotency_key: str | None) -> Call:
     """``POST /runs/{id}/rerun``."""
-    return Call("POST", f"/runs/{_part(run_id)}/rerun")
+    path = f"/runs/{_part(run_id)}/rerun"
+    if idempotency_key is None:
+        return Call("POST", path)
+    if not idempotency_key.isprintable():
+        raise InvalidInput("the idempotency key has characters that cannot be printed")
+    return Call("POST", path, {"headers": {"Idempotency-Key": idempotency_key.encode()}})
 
 
 def dead_letters(**query: Any) -> Call:

@@ -9,10 +9,12 @@ from pydantic import ValidationError
 from pyoco_server.errors import DeadLetterNotFound, InvalidInput, NotReplayable, RunNotFound, TooLarge
 from pyoco_server.gateway.records import parse
 from pyoco_server.gateway.state import Gateway
+from pyoco_server.model import idempotency
 from pyoco_server.model.run import RunRecord, again, is_run_id, new_run_id
 from pyoco_server.model.tags import check_tag
 from pyoco_server.store.deadletters import StoredLetter
 from pyoco_server.store.feed import Change
+from pyoco_server.store.submissions import Submission
 
 _REPLAYS = uuid.UUID("6f0d2c1e-93f5-4a5a-9d0f-2f1f1c6f8b11")
 """Namespace of the ids of replayed runs."""
@@ -22,23 +24,32 @@ _LETTER_FIELDS = (
 )  # fmt: skip
 
 
-async def rerun(here: Gateway, run_id: str) -> RunRecord:
+async def rerun(here: Gateway, run_id: str, key: str | None) -> Submission:
     """Start a new run of an old one's flow and params.
+
+    Args:
+        here: The gateway.
+        run_id: The old run.
+        key: An idempotency key; the same one gives the same new run.
 
     Raises:
         RunNotFound: there is no such run, or what is stored is no record.
         NotReplayable: its flow.yaml is not in the store any more.
-        StoreUnavailable: NATS is away; no run was made.
+        KeyReused: the key belongs to another request.
+        StoreUnavailable: NATS is away; no run was made, or with a key asking again finds it.
     """
     stored = await here.runs.get(run_id) if is_run_id(run_id) else None
     if stored is None:
         raise RunNotFound
     record = again(stored.record, new_run_id())
+    if key is not None:
+        new_id, digest = idempotency.run_id_of(record.tenant_id, key), idempotency.digest(rerun_of=run_id)
+        record = record.evolve(run_id=new_id, idempotency_key=key, submission_digest=digest)
     await _check(here, record, f"run {run_id} cannot be run again")
     return await _start(here, record)
 
 
-async def replay(here: Gateway, letter_id: int) -> RunRecord:
+async def replay(here: Gateway, letter_id: int) -> Submission:
     """Start a new run of a dead letter's flow and params, and take the letter out.
 
     The new run's id follows from the letter's cause. So two requests at once, and a request made again after a crash
@@ -63,9 +74,9 @@ async def replay(here: Gateway, letter_id: int) -> RunRecord:
     # With a key of its own the run is made once and never taken back: another request may have answered with it.
     record = again(old, str(uuid.uuid5(_REPLAYS, cause))).evolve(idempotency_key=f"replay of {cause}")
     await _check(here, record, trouble)
-    record = await _start(here, record)
+    made = await _start(here, record)
     await here.letters.remove(letter_id)
-    return record
+    return made
 
 
 async def read_letter(here: Gateway, letter_id: int) -> StoredLetter:
@@ -126,10 +137,10 @@ async def _check(here: Gateway, record: RunRecord, trouble: str) -> None:
         raise NotReplayable(f"{trouble}: the text of its flow.yaml ({sha256[:12]}…) is not in the store", hint=_ANEW)
 
 
-async def _start(here: Gateway, record: RunRecord) -> RunRecord:
+async def _start(here: Gateway, record: RunRecord) -> Submission:
     made = await here.submissions.submit(record)
     if made.created:
         here.index.apply([Change(record.run_id, record.to_json(), made.stored.revision)])
     if made.job_seq is not None:
         here.index.jobs.mark({record.run_id: made.job_seq}, made.stored.revision)
-    return made.stored.record
+    return made

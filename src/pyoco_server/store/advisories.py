@@ -67,6 +67,7 @@ class AdvisoryQueue:
         self._ended = False
         self._refused = False
         self._wake = asyncio.Event()
+        connection.reconnected.append(self._interrupt)
 
     async def next(self, wait: float, stop: asyncio.Event) -> Advisory | None:
         """Wait for an advisory.
@@ -123,6 +124,11 @@ class AdvisoryQueue:
             with self._connection.errors("acknowledging an advisory"):
                 await self._connection.client.publish(message.reply, b"+ACK")
             return None
+
+    async def _interrupt(self) -> None:
+        """After a return of NATS: the request is gone, the consumer perhaps too."""
+        self._refused = self._ended = True
+        self._wake.set()
 
     async def _ensure_consumer(self) -> None:
         js = self._connection.js

@@ -78,12 +78,19 @@ def submit_yaml(
 
 @click.command(epilog="Example: pyoco-client rerun <run_id> --wait")
 @click.argument("run_id")
+@click.option(
+    "--idempotency-key",
+    metavar="KEY",
+    help="Names the new run: the same command again gives the same run. Made up when not given.",
+)
 @click.option("--timeout-sec", type=click.FloatRange(min=0, min_open=True), help="With --wait: give up after this.")
 @click.option("--wait", is_flag=True, help="Wait for the end, print it, and exit 0, 3 or 8 by it.")
 @pass_client
 def rerun(client: PyocoHttpClient, /, run_id: str, **options: Any) -> int:
     """Start a new run of a run's flow and params, whatever became of it."""
-    return _finish(client, client.rerun_run(run_id), options)
+    with _key(options) as key:
+        answer = client.rerun_run(run_id, idempotency_key=key)
+    return _finish(client, answer, options)
 
 
 COMMANDS = [submit, submit_yaml, rerun]

@@ -8,10 +8,11 @@ from pydantic import BaseModel
 from pyoco_server.errors import DeadLetterNotFound
 from pyoco_server.gateway import reruns
 from pyoco_server.gateway.records import parse
+from pyoco_server.gateway.routes.submissions import KeyHeader, read_key
 from pyoco_server.gateway.state import Here
-from pyoco_server.model.run import RunRecord
 from pyoco_server.model.tags import check_tag
 from pyoco_server.store.deadletters import StoredLetter
+from pyoco_server.store.submissions import Submission
 
 router = APIRouter(tags=["dead letters"])
 
@@ -27,6 +28,8 @@ class Again(BaseModel):
     run_id: str
     status: str
     rerun_of: str | None
+    created: bool
+    """``False`` if an earlier request made the run."""
 
 
 @router.get("/dlq")
@@ -62,13 +65,14 @@ async def delete_letter(here: Here, letter_id: LetterId) -> dict[str, Any]:
 
 
 @router.post("/runs/{run_id}/rerun")
-async def rerun(here: Here, run_id: str) -> Again:
+async def rerun(here: Here, run_id: str, key_header: KeyHeader = None) -> Again:
     """Start a new run of the same flow and params, whatever became of the old one."""
-    return _again(await reruns.rerun(here, run_id))
+    return _again(await reruns.rerun(here, run_id, read_key(None, key_header)))
 
 
-def _again(record: RunRecord) -> Again:
-    return Again(run_id=record.run_id, status=record.status.value, rerun_of=record.rerun_of)
+def _again(made: Submission) -> Again:
+    record = made.stored.record
+    return Again(run_id=record.run_id, status=record.status.value, rerun_of=record.rerun_of, created=made.created)
 
 
 def _shown(letter: StoredLetter, *, whole: bool) -> dict[str, Any]:

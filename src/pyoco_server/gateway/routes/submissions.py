@@ -63,7 +63,7 @@ async def submit(here: Here, wanted: Submission, key_header: KeyHeader = None) -
         tags=wanted.tags or [tag],
         timeout_sec=wanted.timeout_sec,
         max_attempts=wanted.max_attempts,
-        key=_key(wanted.idempotency_key, key_header),
+        key=read_key(wanted.idempotency_key, key_header),
     )
 
 
@@ -83,7 +83,7 @@ async def submit_yaml(
     """Submit a run of a flow.yaml."""
     # An empty field reads as one that was not sent; a key that got lost on its way must not pass in silence.
     empty = (await request.form()).get("idempotency_key") == ""
-    key = _key("" if empty else idempotency_key, key_header)
+    key = read_key("" if empty else idempotency_key, key_header)
     if not flow_name.strip():
         raise InvalidInput("flow_name is blank", hint="Give the run a name, such as flow_name=main.")
     tag = check_tag((tag or "").strip() or here.settings.default_tag)
@@ -148,7 +148,7 @@ async def _submit(here: Gateway, *, key: str | None, **fields: Any) -> Submitted
     return Submitted(run_id=record.run_id, status=made.stored.record.status.value, created=made.created)
 
 
-def _key(given: str | None, header: str | None) -> str | None:
+def read_key(given: str | None, header: str | None) -> str | None:
     """Give the idempotency key of a request, wherever it stands.
 
     Raises:
