@@ -2,8 +2,11 @@
 
 import asyncio
 import contextlib
+import os
+import signal
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,6 +25,7 @@ from pyoco_server.store.queue import JobQueue
 from pyoco_server.waiting import first_event
 from tests.integration.test_deadletters import spoil
 from tests.integration.test_gateway import DEADLINE, Running, running
+from tests.integration.test_gateway_away import Nats, ready, stop
 
 pytestmark = pytest.mark.anyio
 
@@ -246,3 +250,23 @@ async def test_whichever_call_fails_the_next_try_completes_it(
         seq += left
         assert (await here.http.get(f"/runs/{run_id}")).json()["status"] == status, method
         assert (await jobs(here), len(await letters(here))) == (count * left, count * (1 - left)), method
+
+
+async def test_advisories_are_heard_again_soon_after_natss_return(tmp_path: Path, settings: Settings) -> None:
+    nats = Nats(tmp_path / "nats")
+    await nats.start()
+    settings = settings.model_copy(update={"nats_url": nats.url, "worker_heartbeat_interval_sec": 0.1})
+    async with running(settings) as here:
+        assert nats.server is not None
+        os.kill(nats.server.pid, signal.SIGKILL)  # one that is stopped in order ends open requests itself
+        await stop(nats, here)
+        await nats.start()
+        await ready(here)
+        run_id = await here.submit()
+        await change(here, run_id, attempt=3)
+        queue = await queue_of(here.gateway.connection)
+        await queue.exhaust()
+        assert await queue.pull(0.3) is None
+        # Within half of the time that the request from before would have been waited for.
+        assert (await ended(here, run_id, "FAILED"))["end_reason"] == "worker_lost"
+    await nats.stop()
