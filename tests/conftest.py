@@ -51,6 +51,9 @@ def settings(nats_server: NatsServer, tmp_path: Path) -> Settings:
         dlq_subject_prefix=f"dlq.{mine}",
         dlq_max_bytes=1024 * 1024,  # NATS sets it aside for every stream at once
         advisory_stream=f"ADVISORIES_{mine}",
+        logs_stream=f"LOGS_{mine}",
+        logs_subject_prefix=f"logs.{mine}",
+        logs_max_bytes=1024 * 1024,
         control_subject_prefix=f"control.{mine}",
         consumer_prefix=f"workers_{mine}",
     )

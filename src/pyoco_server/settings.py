@@ -81,6 +81,14 @@ class Settings(BaseSettings):
     advisory_stream: Name = "PYOCO_ADVISORIES"
     """Keeps what the server itself says of jobs that it gave up, until a gateway has looked at them."""
 
+    logs_stream: Name = "PYOCO_LOGS"
+    logs_subject_prefix: Subject = "pyoco.logs"
+    logs_max_age_sec: SecondsOrZero = 7 * 24 * 3600.0
+    logs_max_bytes: int = 1024 * 1024 * 1024
+    """All runs together; NATS sets it aside. The oldest go first."""
+    run_log_max_bytes: Annotated[int, Field(ge=4096)] = 10 * 1024 * 1024
+    """One attempt of one run; beyond it the output is cut, never the run."""
+
     max_run_snapshot_bytes: Annotated[int, Field(ge=4096)] = 256 * 1024
     workflow_yaml_max_bytes: Annotated[int, Field(ge=256)] = 256 * 1024
 

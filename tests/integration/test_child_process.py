@@ -16,7 +16,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def started(lease: float) -> tuple[ChildProcess, psutil.Process]:
-    child = ChildProcess(None, 1000, lambda *_: None)
+    child = ChildProcess(None, 1000, 100_000)
     await child.start()
     child.begin(lease)
     guardian = psutil.Process(child.pid).parent()

@@ -86,6 +86,7 @@ async def test_a_job_that_could_not_be_claimed_is_not_kept_alive(tmp_path: Path)
         claims=claims(Runs(False, False, False)),
         runs=cast(Any, None),
         flows=cast(Any, None),
+        logs=cast(Any, None),
         registration=cast(Any, SimpleNamespace(last_pull_at=None)),
         resolver=None,
         directory=tmp_path,

@@ -29,7 +29,7 @@ class Run:
         self.context = RunContext()
         self.raised: BaseException | None = None
         self._cancel_when = cancel_when
-        self.reporter = TaskReporter(self._send, self.context, 1000)
+        self.reporter = TaskReporter(self._send, self.context, 1000, lambda _: None)
         try:
             with supervised(flow, self.context, self.reporter), isolating(flow):
                 Engine(self.reporter).run(flow, params={"x": 5}, run_context=self.context)

@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from pyoco_server import __version__
 from pyoco_server.gateway import problems
 from pyoco_server.gateway.limits import BodyLimit
-from pyoco_server.gateway.routes import dashboard, deadletters, runs, submissions, system, watch, why, workers
+from pyoco_server.gateway.routes import dashboard, deadletters, logs, runs, submissions, system, watch, why, workers
 from pyoco_server.gateway.state import Gateway
 from pyoco_server.settings import Settings
 
@@ -27,7 +27,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.settings = settings
     problems.install(app)
     app.add_middleware(BodyLimit, largest=max(settings.max_run_snapshot_bytes, settings.workflow_yaml_max_bytes))
-    for module in (system, submissions, watch, why, runs, deadletters, workers, dashboard):
+    for module in (system, submissions, watch, why, logs, runs, deadletters, workers, dashboard):
         app.include_router(module.router)
     dashboard.mount_static(app)
     return app

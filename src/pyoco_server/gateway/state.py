@@ -23,6 +23,7 @@ from pyoco_server.store.deadletters import DeadLetterStore
 from pyoco_server.store.feed import BucketFeed, Change
 from pyoco_server.store.flows import FlowStore
 from pyoco_server.store.jobs import QueuedJobs
+from pyoco_server.store.logs import LogStore
 from pyoco_server.store.queue import JobQueue
 from pyoco_server.store.runs import RunStore
 from pyoco_server.store.submissions import Submissions
@@ -34,6 +35,7 @@ log = structlog.get_logger(__name__)
 _CATCH_UP_SEC = 5.0
 _RETRY_SEC = 0.5
 _RESTART_SEC = 2.0
+_LOG_READS = 8
 _LOOK_AGAIN_SEC = 60.0
 """How often the streams are looked at without a cause: somebody may have removed one."""
 
@@ -50,6 +52,9 @@ class Gateway:
         self.queue = JobQueue(self.connection)
         self.letters = DeadLetterStore(self.connection)
         self.control = ControlChannel(self.connection)
+        self.logs = LogStore(self.connection)
+        self.log_reads = asyncio.Semaphore(_LOG_READS)
+        """Held while a page of a log is read and decoded, so that many readers do not cost much memory at once."""
         self.checker = FlowChecker(settings.workflow_yaml_max_bytes)
         self.worker_index = WorkerIndex(settings.worker_disconnect_timeout_sec)
         self.index = RunIndex(settings.state_dir, settings.runs_kv_bucket)

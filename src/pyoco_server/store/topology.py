@@ -42,7 +42,7 @@ def definitions(settings: Settings) -> list[api.StreamConfig]:
         max_age=settings.dlq_max_age_sec,
         max_msgs=settings.dlq_max_msgs,
         max_bytes=settings.dlq_max_bytes,
-        duplicate_window=min(_LETTER_WINDOW, settings.dlq_max_age_sec or _LETTER_WINDOW),
+        duplicate_window=_window(_LETTER_WINDOW, settings.dlq_max_age_sec),
         allow_direct=True,
     )
     advisories = api.StreamConfig(
@@ -53,12 +53,27 @@ def definitions(settings: Settings) -> list[api.StreamConfig]:
         max_msgs=_ADVISORIES,
         max_bytes=_ADVISORY_BYTES,
     )
+    logs = api.StreamConfig(
+        name=settings.logs_stream,
+        subjects=[f"{settings.logs_subject_prefix}.>"],
+        retention=api.RetentionPolicy.LIMITS,
+        discard=api.DiscardPolicy.OLD,
+        max_age=settings.logs_max_age_sec,
+        max_bytes=settings.logs_max_bytes,
+        duplicate_window=_window(DUPLICATE_WINDOW, settings.logs_max_age_sec),
+        allow_direct=True,
+    )
     buckets = (settings.runs_kv_bucket, settings.flows_kv_bucket, settings.workers_kv_bucket)
-    streams = [work, dead_letters, advisories, *(_bucket(name) for name in buckets)]
+    streams = [work, dead_letters, advisories, logs, *(_bucket(name) for name in buckets)]
     for stream in streams:
         stream.num_replicas = settings.nats_replicas
         stream.storage = api.StorageType.FILE
     return streams
+
+
+def _window(seconds: float, max_age: float) -> float:
+    """Give a duplicate window; NATS takes none that is longer than what it keeps (0: for ever)."""
+    return min(seconds, max_age or seconds)
 
 
 def _bucket(name: str) -> api.StreamConfig:

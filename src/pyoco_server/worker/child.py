@@ -28,6 +28,7 @@ from pyoco_server.worker.isolation import isolating
 from pyoco_server.worker.protocol import LOST_WORKER, Message, encode, receive_message
 from pyoco_server.worker.reporter import TaskReporter
 from pyoco_server.worker.retries import RunStopped, supervised, tasks_of
+from pyoco_server.worker.taskoutput import TaskOutput
 
 _PR_SET_PDEATHSIG = 1
 
@@ -47,6 +48,8 @@ class Child:
         setup = receive_message(self._socket)
         if setup is None:
             return
+        self._output = TaskOutput(setup["output"])
+        self._output.install()
         try:
             resolver = load_resolver(setup["resolver"]) if setup.get("resolver") else None
         except BaseException as error:  # noqa: BLE001 - whatever a user's module raises on import, SystemExit too
@@ -58,11 +61,11 @@ class Child:
         self.send({"type": "ready", "pid": os.getpid()})
         while True:
             job = self._jobs.get()
+            self._output.begin(setup["max_log_bytes"])
             result = self._run(job, flows, setup["max_value_bytes"])
             spent = result.get("reason") == EndReason.OUT_OF_MEMORY.value  # what it still holds, nobody knows
             result["reusable"] = not spent and threading.active_count() <= baseline and not _left_processes()
-            sys.stdout.flush()
-            sys.stderr.flush()
+            self._output.end()
             self.send(result)
 
     def send(self, message: Message) -> None:
@@ -108,7 +111,7 @@ class Child:
     def _execute(self, run_id: str, flow: Flow, params: dict[str, Any], max_value_bytes: int) -> Message:
         context = RunContext(run_id=run_id, flow_name=flow.name)
         self._context = context
-        reporter = TaskReporter(self.send, context, max_value_bytes)
+        reporter = TaskReporter(self.send, context, max_value_bytes, self._output.announce)
         limits = {task.name: task.timeout_sec for task in tasks_of(flow) if task.timeout_sec}
         self.send({"type": "planned", "tasks": sorted(task.name for task in flow.tasks), "timeouts": limits})
         if self._cancelled == run_id:  # told while the flow was still being made

@@ -47,6 +47,7 @@ class Execution:
         lease: Seconds of our silence after which the child is killed, because the run may be another worker's by then.
         directory: Where run directories are made.
         read_flow: Gives the text of a flow.yaml by its hash.
+        end_log: Called before the run's end is written, so that whoever sees the end finds the whole log.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Execution:
         lease: float,
         directory: Path,
         read_flow: Callable[[str], Awaitable[str | None]],
+        end_log: Callable[[], Awaitable[None]],
     ) -> None:
         self._settings = settings
         self._job = claimed.job
@@ -66,6 +68,7 @@ class Execution:
         self._directory = directory
         self._read_flow = read_flow
         self._lease = lease
+        self._end_log = end_log
         self._ending: Outcome | None = None
         self._returned = False
         self._fenced = False
@@ -100,6 +103,7 @@ class Execution:
             for timer in (*self._timers, *self._task_timers.values()):
                 timer.cancel()
             self._child.rest()
+        await self._end_log()
         if self._returned:
             return await self.recorder.hand_back()
         if self._fenced:

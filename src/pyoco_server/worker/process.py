@@ -7,21 +7,21 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
 
 from pyoco_server.errors import CommandFailed
+from pyoco_server.worker.outputpipes import OutputPipes
 from pyoco_server.worker.protocol import Message, encode, read_message
+from pyoco_server.worker.runlog import NoRunLog
 
 log = structlog.get_logger(__name__)
 
 _START_TIMEOUT = 60.0
 _KILL_TIMEOUT = 5.0
 _LINGER = 1.0
-_LINE_LIMIT = 64 * 1024
 # The working directory must not shadow the standard library; the child puts it at the end of the path.
 _BOOT = "import sys; sys.path[:1] == [''] and sys.path.pop(0); from pyoco_server.worker.guardian import main; main()"
 
@@ -57,19 +57,24 @@ class ChildProcess:
     Args:
         resolver: The flow resolver's spec, or ``None``.
         max_value_bytes: Largest input or output value that the child sends.
-        on_output: Called with the stream's name and one line that the child printed.
+        max_log_bytes: Output of one run that the child sends.
     """
 
-    def __init__(self, resolver: str | None, max_value_bytes: int, on_output: Callable[[str, str], None]) -> None:
-        self._setup: Message = {"type": "setup", "resolver": resolver, "max_value_bytes": max_value_bytes}
-        self._on_output = on_output
+    def __init__(self, resolver: str | None, max_value_bytes: int, max_log_bytes: int) -> None:
+        self._setup: Message = {
+            "type": "setup",
+            "resolver": resolver,
+            "max_value_bytes": max_value_bytes,
+            "max_log_bytes": max_log_bytes,
+        }
+        self.output = OutputPipes(NoRunLog())
+        """What it prints."""
         self._guardian: asyncio.subprocess.Process | None = None
         self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._control: socket.socket | None = None
         self._reports: asyncio.StreamWriter | None = None
         self._ending: asyncio.Task[ChildEnd] | None = None
-        self._printing: list[asyncio.Task[None]] = []
         self.pid = 0
         """The child's process id, which is its process group too."""
         self.runs = 0
@@ -91,10 +96,9 @@ class ChildProcess:
             self._guardian = await asyncio.create_subprocess_exec(
                 sys.executable, "-u", "-c", _BOOT, str(theirs.fileno()), str(guardians.fileno()),
                 stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
-                limit=_LINE_LIMIT,
-                pass_fds=(theirs.fileno(), guardians.fileno()),
+                stdout=self.output.stdout_end,
+                stderr=self.output.stderr_end,
+                pass_fds=(theirs.fileno(), guardians.fileno(), self.output.frames_end),
                 start_new_session=True,
             )  # fmt: skip
         self._reader, self._writer = await asyncio.open_connection(sock=ours)
@@ -102,9 +106,8 @@ class ChildProcess:
         self._control = control.dup()
         reports, self._reports = await asyncio.open_connection(sock=control)
         self._ending = asyncio.create_task(self._await_end(reports), name="child-end")
-        for name, pipe in (("stdout", self._guardian.stdout), ("stderr", self._guardian.stderr)):
-            if pipe is not None:
-                self._printing.append(asyncio.create_task(self._print(name, pipe), name=f"child-{name}"))
+        self._setup["output"] = self.output.frames_end
+        self.output.start()
         await self.send(self._setup)
         try:
             answer = await asyncio.wait_for(self.receive(), _START_TIMEOUT)
@@ -155,11 +158,7 @@ class ChildProcess:
         """Kill what is left, and wait for the end."""
         self.kill()
         end = await self._ended(_KILL_TIMEOUT)
-        if self._printing:
-            # What a process that escaped even its guardian prints is not waited for.
-            _, late = await asyncio.wait(self._printing, timeout=1)
-            for task in late:
-                task.cancel()
+        self.output.close()
         for writer in (self._writer, self._reports, self._control):
             if writer is not None:
                 writer.close()
@@ -209,18 +208,6 @@ class ChildProcess:
             # One that is gone has sent its report; one that does not read is ended when it does not obey.
             with contextlib.suppress(BrokenPipeError, ConnectionResetError, BlockingIOError):
                 self._control.send(command.encode() + b"\n")
-
-    async def _print(self, name: str, pipe: asyncio.StreamReader) -> None:
-        while True:
-            try:
-                line = await pipe.readuntil(b"\n")
-            except asyncio.IncompleteReadError as end:
-                line = end.partial
-                if not line:
-                    return
-            except asyncio.LimitOverrunError as full:
-                line = await pipe.readexactly(min(full.consumed, _LINE_LIMIT) or 1)
-            self._on_output(name, line.decode("utf-8", "replace").rstrip("\r\n"))
 
 
 def run_directory(root: Path, run_id: str, attempt: int) -> Path:

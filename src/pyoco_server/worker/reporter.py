@@ -25,10 +25,23 @@ class TaskReporter(TraceBackend):
 
     The engine stores a task's output only after it has announced the task's end, so a finished task is sent twice:
     its end at once, its output with the next message or at the close.
+
+    Args:
+        send: Sends a message to the worker.
+        context: The run.
+        max_value_bytes: Largest input or output value that is sent.
+        announce: Called in a task's own thread with its name, before it starts.
     """
 
-    def __init__(self, send: Callable[[Message], None], context: RunContext, max_value_bytes: int) -> None:
+    def __init__(
+        self,
+        send: Callable[[Message], None],
+        context: RunContext,
+        max_value_bytes: int,
+        announce: Callable[[str], None],
+    ) -> None:
         self._send = send
+        self._announce = announce
         self._context = context
         self._max_value_bytes = max_value_bytes
         self._lock = threading.RLock()
@@ -50,6 +63,7 @@ class TaskReporter(TraceBackend):
 
     def on_node_start(self, node_name: str) -> None:
         """Tell that a task starts."""
+        self._announce(node_name)
         with self._lock:
             own: dict[str, Any] = {}
             if (tries := self.tries.get(node_name, 1)) > 1:

@@ -11,6 +11,7 @@ from pyoco_server.errors import CommandFailed, StoreUnavailable
 from pyoco_server.model.run import RunRecord
 from pyoco_server.settings import Settings
 from pyoco_server.store.flows import FlowStore
+from pyoco_server.store.logs import LogStore
 from pyoco_server.store.queue import Delivery, TagPuller
 from pyoco_server.store.runs import RunStore
 from pyoco_server.waiting import first_event
@@ -18,12 +19,15 @@ from pyoco_server.worker.claims import Claimed, Claims
 from pyoco_server.worker.execution import Execution
 from pyoco_server.worker.process import ChildProcess
 from pyoco_server.worker.registration import Registration
+from pyoco_server.worker.runlog import NoRunLog, RunLog
 
 log = structlog.get_logger(__name__)
 
 _NATS_PAUSE = 0.2
 _CACHED_FLOWS = 64
 _START_TRIES = 5
+_LOG_SEC = 2.0
+"""How long the end of a run waits for its log to be stored."""
 
 
 class FlowTexts:
@@ -61,6 +65,7 @@ class Slot:
         claims: Claims,
         runs: RunStore,
         flows: FlowTexts,
+        logs: LogStore,
         registration: Registration,
         resolver: str | None,
         directory: Path,
@@ -71,6 +76,7 @@ class Slot:
         self._claims = claims
         self._runs = runs
         self._flows = flows
+        self._logs = logs
         self._registration = registration
         self._resolver = resolver
         self._directory = directory
@@ -91,7 +97,9 @@ class Slot:
         if self._child is not None and self._child.is_alive:
             return self._child
         for attempt in range(1, _START_TRIES + 1):
-            child = ChildProcess(self._resolver, self._settings.max_run_snapshot_bytes // 2, self._print)
+            child = ChildProcess(
+                self._resolver, self._settings.max_run_snapshot_bytes // 2, self._settings.run_log_max_bytes
+            )
             try:
                 await child.start()
             except CommandFailed as error:
@@ -175,6 +183,14 @@ class Slot:
         record = claimed.stored.record
         context = {"run_id": record.run_id, "flow_name": record.flow_name, "tag": record.tag, "attempt": record.attempt}
         log.info("run started", **context)
+        run_log = RunLog(self._logs, record.run_id, record.attempt, self._settings.run_log_max_bytes)
+        output = child.output
+        output.attach(run_log)
+
+        async def end_log() -> None:
+            output.attach(NoRunLog())
+            await run_log.finish(_LOG_SEC)
+
         self.execution = Execution(
             self._settings,
             self._runs,
@@ -183,6 +199,7 @@ class Slot:
             lease=self.lease,
             directory=self._directory,
             read_flow=self._flows.read,
+            end_log=end_log,
         )
         self._registration.started(record.run_id)
         last: RunRecord | None = None
@@ -192,6 +209,8 @@ class Slot:
             reusable = self.execution.reusable and child.runs < self._max_runs_per_child
             self.execution = None
             self._registration.ended(record.run_id, last)
+            output.attach(NoRunLog())
+            await run_log.close(_LOG_SEC)
             if not reusable:
                 self._child = None
                 await child.end()
@@ -211,7 +230,3 @@ class Slot:
             await delivery.ack()
         except StoreUnavailable as error:
             log.warning("the queue could not be told of a run's end", run_id=last.run_id, reason=error.message)
-
-    def _print(self, stream: str, line: str) -> None:
-        run_id = self.execution.run_id if self.execution else None
-        log.info(line, stream=stream, run_id=run_id, source="task")

@@ -19,6 +19,7 @@ from pyoco_server.store.connection import Connection
 from pyoco_server.store.control import ControlChannel
 from pyoco_server.store.deadletters import DeadLetterStore
 from pyoco_server.store.flows import FlowStore
+from pyoco_server.store.logs import LogStore
 from pyoco_server.store.queue import JobQueue, TagPuller
 from pyoco_server.store.runs import RunStore
 from pyoco_server.store.workers import WorkerStore
@@ -92,6 +93,7 @@ class Worker:
                 claims=claims,
                 runs=runs,
                 flows=flows,
+                logs=LogStore(self._connection),
                 registration=self._registration,
                 resolver=resolver,
                 directory=directory,

@@ -1,0 +1,67 @@
+"""The log of a run: as one answer, or followed over server-sent events."""
+
+import re
+from collections.abc import AsyncIterator
+from typing import Annotated, Any, cast
+
+import anyio
+import pydantic_core
+from fastapi import APIRouter, Header, Query
+from fastapi.responses import Response, StreamingResponse
+from sse_starlette.sse import EventSourceResponse
+
+from pyoco_server.gateway.logfollower import LogFollower
+from pyoco_server.gateway.logreader import Lines, LogReader
+from pyoco_server.gateway.routes.runs import read_snapshot
+from pyoco_server.gateway.state import Here
+from pyoco_server.model.runlog import LogStream
+
+router = APIRouter(tags=["runs"])
+
+_GRACE_SEC = 2.0
+_POSITION = re.compile(r"[0-9]{1,18}")
+_LARGEST_TAIL = 10_000
+
+
+@router.get("/runs/{run_id}/logs", response_model=None)
+async def get_logs(
+    here: Here,
+    run_id: str,
+    follow: bool = False,
+    tail: Annotated[int | None, Query(ge=0, le=_LARGEST_TAIL)] = None,
+    task: str | None = None,
+    stream: LogStream | None = None,
+    last_event_id: Annotated[str | None, Header()] = None,
+) -> Response:
+    """Give what the run's tasks printed: all of it or the last ``tail`` lines; with ``follow`` also what comes."""
+    snapshot = await read_snapshot(here, run_id, records=False)
+    seen = int(last_event_id) if last_event_id and _POSITION.fullmatch(last_event_id) else 0
+    reader = LogReader(here, run_id, task=task or None, stream=stream, position=seen)
+    if not follow:
+        first = await (reader.next() if tail is None else reader.tail(tail))
+        head = {"run_id": run_id, "status": snapshot.get("status")}
+        return StreamingResponse(_body(reader, head, first, whole=tail is None), media_type="application/json")
+    follower = LogFollower(here, run_id, reader, None if seen else tail)
+    return EventSourceResponse(
+        follower.events(),
+        sep="\n",
+        ping=3600,
+        headers={"X-Accel-Buffering": "no"},
+        shutdown_event=cast(anyio.Event, here.stopping),
+        shutdown_grace_period=_GRACE_SEC,
+    )
+
+
+async def _body(reader: LogReader, head: dict[str, Any], lines: Lines | None, *, whole: bool) -> AsyncIterator[bytes]:
+    """Write the answer page by page, so that a large log takes little memory.
+
+    An error on the way breaks the connection: the answer is then no JSON, never a log that only looks whole.
+    """
+    yield pydantic_core.to_json(head)[:-1] + b',"lines":['
+    separator = b""
+    while lines is not None:
+        if lines:
+            yield separator + pydantic_core.to_json(lines)[1:-1]
+            separator = b","
+        lines = await reader.next() if whole else None
+    yield b'],"position":"%d"}' % reader.position

@@ -1,0 +1,125 @@
+"""The stream of logs: what the tasks of a run printed, under the run's own subject."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import structlog
+from nats.aio.msg import Msg
+from nats.js import api
+from nats.js.errors import NotFoundError
+
+from pyoco_server.model.runlog import LogChunk
+from pyoco_server.store.connection import Connection
+from pyoco_server.store.direct import DirectReader
+
+log = structlog.get_logger(__name__)
+
+_PAGE = 4
+"""Chunks read at once; with those of our workers less than half a megabyte."""
+
+StoredChunk = tuple[int, LogChunk]
+"""A chunk behind its place in the stream."""
+
+
+class LogStore:
+    """Publishing to and reading from ``pyoco.logs.<run_id>``."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._stream = connection.settings.logs_stream
+        self._prefix = connection.settings.logs_subject_prefix
+        self._reader = DirectReader(connection, self._stream)
+        self._replicated = connection.settings.nats_replicas > 1
+
+    async def publish(self, run_id: str, chunk: LogChunk, message_id: str) -> None:
+        """Store a chunk.
+
+        Args:
+            run_id: The run.
+            chunk: The chunk.
+            message_id: Unlike any other chunk's of the run; storing it again under the same id does nothing.
+
+        Raises:
+            StoreUnavailable: no acknowledgement; it may be stored all the same.
+        """
+        js = self._connection.js
+        with self._connection.errors(f"storing the log of run {run_id}"):
+            headers = {api.Header.MSG_ID.value: f"{run_id}.{message_id}"}
+            await js.publish(self._subject(run_id), chunk.to_json(), headers=headers)
+
+    async def read(self, run_id: str, *, after: int) -> list[StoredChunk]:
+        """Give the next few chunks of a run; none when there are none yet.
+
+        Args:
+            run_id: The run.
+            after: Place of the last chunk that is known; 0 for none.
+
+        Raises:
+            StoreUnavailable: NATS is away.
+        """
+        found = await self._reader.read(start=after + 1, subject=self._subject(run_id), limit=_PAGE)
+        return _chunks([(message.seq, message.data) for message in found])
+
+    async def read_next_from_leader(self, run_id: str, *, after: int) -> list[StoredChunk]:
+        """Give the next chunk of a run as the stream's leader knows it: with replicas, ``read`` may be a little behind.
+
+        Raises:
+            StoreUnavailable: NATS is away.
+        """
+        if not self._replicated:
+            return []
+        js = self._connection.js
+        try:
+            with self._connection.errors(f"reading the log of run {run_id}", missing=True):
+                found = await js.get_msg(self._stream, after + 1, self._subject(run_id), next=True)
+        except NotFoundError:
+            return []
+        return _chunks([(found.seq or 0, found.data or b"")])
+
+    async def newest(self, run_id: str, *, before: int | None, limit: int) -> list[StoredChunk]:
+        """Give the last ``limit`` chunks of a run, in order.
+
+        Args:
+            run_id: The run.
+            before: Only chunks that lie before this place; ``None`` for all.
+            limit: How many at most.
+
+        Raises:
+            StoreUnavailable: NATS is away.
+        """
+        found = await self._reader.newest(before=before, subject=self._subject(run_id), limit=limit)
+        return _chunks([(message.seq, message.data) for message in reversed(found)])
+
+    @asynccontextmanager
+    async def listen(self, run_id: str, on_chunk: Callable[[], None]) -> AsyncIterator[None]:
+        """Call ``on_chunk`` when a chunk is on its way; it is only a hint, and may come before the chunk can be read.
+
+        Raises:
+            StoreUnavailable: NATS is away.
+        """
+
+        async def receive(_: Msg) -> None:
+            on_chunk()
+
+        with self._connection.errors(f"listening to the log of run {run_id}"):
+            subscription = await self._connection.client.subscribe(self._subject(run_id), cb=receive)
+        try:
+            yield
+        finally:
+            if self._connection.is_up:
+                with self._connection.errors("ending to listen"):
+                    await subscription.unsubscribe()
+
+    def _subject(self, run_id: str) -> str:
+        return f"{self._prefix}.{run_id}"
+
+
+def _chunks(messages: list[tuple[int, bytes]]) -> list[StoredChunk]:
+    chunks = []
+    for seq, data in messages:
+        try:
+            chunks.append((seq, LogChunk.from_json(data)))
+        except ValueError as error:  # another program's: its place counts, its content cannot
+            log.warning("a chunk of a log cannot be read", seq=seq, reason=str(error))
+            chunks.append((seq, LogChunk(0, 0, [])))
+    return chunks
