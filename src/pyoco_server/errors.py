@@ -10,6 +10,9 @@
     ├── RunNotFound             404   5
     ├── WorkerNotFound          404   5
     ├── DeadLetterNotFound      404   5
+    ├── WheelNotFound           404   5
+    ├── WheelVersionConflict    409   6   the same or a newer version of the package is stored
+    ├── WheelDamaged            500   1   what the store gives is not what was uploaded
     ├── NotReplayable           409   6   a dead letter or a run that does not hold what a new run needs
     ├── StoreUnavailable        503   7   NATS cannot be reached, or did not answer in time
     ├── RevisionConflict        409   6   somebody else wrote the record first
@@ -103,6 +106,31 @@ class DeadLetterNotFound(PyocoError):
     http_status = 404
     exit_code = 5
     default_hint = "It may have been replayed or deleted. List the dead letters with: pyoco-client dlq list"
+
+
+class WheelNotFound(PyocoError):
+    """No wheel has this name."""
+
+    code = "wheel_not_found"
+    http_status = 404
+    exit_code = 5
+    default_hint = "List the wheels with: pyoco-client wheels"
+
+
+class WheelVersionConflict(PyocoError):
+    """The same or a newer version of the package is stored; the message names the newest."""
+
+    code = "wheel_version_conflict"
+    http_status = 409
+    exit_code = 6
+
+
+class WheelDamaged(PyocoError):
+    """The bytes in the store are not those that were uploaded."""
+
+    code = "wheel_damaged"
+    http_status = 500
+    default_hint = "Delete the wheel and upload it again: pyoco-client wheel-delete --name FILE"
 
 
 class NotReplayable(PyocoError):

@@ -21,9 +21,7 @@ _FALSE = {"0", "false", "no", "off"}
 _FOREIGN = {"PYOCO_LOAD_DOTENV", "PYOCO_ENV_FILE", "PYOCO_DISCOVERY_MODULES", "PYOCO_CUTE"}
 # Of the outside contract, but for parts that are still to be built; setting them does no harm.
 _LATER = {
-    "PYOCO_YAML_SCHEDULES_KV_BUCKET", "PYOCO_WHEEL_OBJECT_STORE_BUCKET", "PYOCO_WHEEL_MAX_BYTES",
-    "PYOCO_WHEEL_SYNC_ENABLED", "PYOCO_WHEEL_SYNC_DIR", "PYOCO_WHEEL_SYNC_INTERVAL_SEC",
-    "PYOCO_WHEEL_INSTALL_TIMEOUT_SEC", "PYOCO_WHEEL_HISTORY_KV_BUCKET", "PYOCO_WHEEL_HISTORY_TTL_SEC",
+    "PYOCO_YAML_SCHEDULES_KV_BUCKET",
     "PYOCO_HTTP_API_KEY_HEADER", "PYOCO_AUTH_KV_BUCKET", "PYOCO_AUTH_PEPPER", "PYOCO_RUN_RETENTION_SEC",
 }  # fmt: skip
 
@@ -91,6 +89,17 @@ class Settings(BaseSettings):
 
     max_run_snapshot_bytes: Annotated[int, Field(ge=4096)] = 256 * 1024
     workflow_yaml_max_bytes: Annotated[int, Field(ge=256)] = 256 * 1024
+
+    wheel_object_store_bucket: Name = "pyoco_wheels"
+    wheel_max_bytes: Annotated[int, Field(ge=1024)] = 512 * 1024 * 1024
+    wheel_history_kv_bucket: Name = "pyoco_wheel_history"
+    wheel_history_ttl_sec: SecondsOrZero = 90 * 24 * 3600.0
+    """For how long uploads and deletions are remembered; 0: for ever."""
+    wheel_sync_enabled: bool = False
+    wheel_sync_dir: Path = Path(".pyoco/wheels")
+    wheel_sync_interval_sec: Seconds = 10.0
+    """How often a worker looks at the wheels although nobody told it of a change."""
+    wheel_install_timeout_sec: Seconds = 180.0
 
     http_auth_mode: Literal["none", "api_key"] = "none"
 

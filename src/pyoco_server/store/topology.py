@@ -27,7 +27,7 @@ _STREAM_NAME_IN_USE = 10058
 
 
 def definitions(settings: Settings) -> list[api.StreamConfig]:
-    """Give every stream that we need, buckets included (a bucket is a stream named ``KV_…``)."""
+    """Give every stream that we need, buckets and object stores included (streams named ``KV_…``, ``OBJ_…``)."""
     work = api.StreamConfig(
         name=settings.work_stream,
         subjects=[f"{settings.work_subject_prefix}.>"],
@@ -64,7 +64,10 @@ def definitions(settings: Settings) -> list[api.StreamConfig]:
         allow_direct=True,
     )
     buckets = (settings.runs_kv_bucket, settings.flows_kv_bucket, settings.workers_kv_bucket)
-    streams = [work, dead_letters, advisories, logs, *(_bucket(name) for name in buckets)]
+    history = _bucket(settings.wheel_history_kv_bucket)
+    history.max_age = settings.wheel_history_ttl_sec
+    wheels = _object_store(settings.wheel_object_store_bucket)
+    streams = [work, dead_letters, advisories, logs, *(_bucket(name) for name in buckets), wheels, history]
     for stream in streams:
         stream.num_replicas = settings.nats_replicas
         stream.storage = api.StorageType.FILE
@@ -88,6 +91,32 @@ def _bucket(name: str) -> api.StreamConfig:
         allow_msg_ttl=True,
         subject_delete_marker_ttl=_MARKER_TTL,
     )
+
+
+def _object_store(name: str) -> api.StreamConfig:
+    """Give the stream of an object store as every NATS client makes it."""
+    return api.StreamConfig(
+        name=object_stream(name),
+        subjects=[f"{object_chunks(name)}.>", f"{object_metas(name)}.>"],
+        discard=api.DiscardPolicy.NEW,
+        allow_rollup_hdrs=True,
+        allow_direct=True,
+    )
+
+
+def object_stream(bucket: str) -> str:
+    """Give the stream's name of an object store."""
+    return f"OBJ_{bucket}"
+
+
+def object_chunks(bucket: str) -> str:
+    """Give the beginning of the subjects that hold the bytes of objects."""
+    return f"$O.{bucket}.C"
+
+
+def object_metas(bucket: str) -> str:
+    """Give the beginning of the subjects that hold what is known of objects."""
+    return f"$O.{bucket}.M"
 
 
 async def ensure(connection: Connection) -> None:

@@ -1,0 +1,235 @@
+"""Wheels: their names, what is known of a stored one, and which of them a worker uses."""
+
+import hashlib
+import math
+import re
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from packaging.tags import Tag
+from packaging.utils import BuildTag, InvalidName, InvalidWheelFilename, canonicalize_name, parse_wheel_filename
+from packaging.version import InvalidVersion, Version
+from pydantic import BaseModel, ConfigDict, Field
+
+from pyoco_server.errors import InvalidInput, WheelVersionConflict
+
+_FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+!-]*\.whl")
+_LONGEST_NAME = 200
+_MOST_TAGS = 500
+"""A name such as ``a.b.c-d.e.f-g.h.i`` stands for every combination."""
+_NAME_HINT = "Upload the file under the name that the build gave it, such as task_cpu-0.1.0-py3-none-any.whl."
+_PIN_HINT = "Name a package and a version that is stored, such as: task-cpu==0.1.0"
+
+
+class WheelName(NamedTuple):
+    """What a wheel's file name says."""
+
+    package: str
+    """The package's normalised name."""
+    version: Version
+    build: BuildTag
+    tags: frozenset[Tag]
+    """The interpreters and platforms that can install it."""
+    file_name: str
+
+
+class WheelEntry(BaseModel):
+    """One stored wheel."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    """Its file name."""
+    size_bytes: int
+    digest: str
+    """As the object store writes it: ``SHA-256=`` and base64."""
+    sha256_b64: str
+    sha256_hex: str
+    mtime: str
+    """When its bytes were stored, in ISO 8601."""
+    modified: float
+    """The same in unix seconds."""
+    bucket: str
+    nuid: str
+    """Names its bytes in the bucket."""
+    tags: list[str] = Field(default_factory=list)
+    """The workers that use it; none: all of them."""
+    package: str | None = None
+    """Normalised; ``None``, as ``version``, where another program stored a file whose name is no wheel's."""
+    version: str | None = None
+    pinned_at: float | None = None
+    """Since when this version is to be used although there may be newer ones (unix seconds)."""
+    requires_python: str | None = None
+
+
+class Skipped(NamedTuple):
+    """A wheel that is meant for a worker, but cannot be installed there."""
+
+    entry: WheelEntry
+    reason: str
+
+
+class Selection(NamedTuple):
+    """What one worker uses."""
+
+    chosen: tuple[WheelEntry, ...]
+    """One wheel for each package, sorted by package."""
+    skipped_incompatible: tuple[Skipped, ...]
+    """Sorted by name."""
+
+
+def parse_wheel_name(file_name: str) -> WheelName:
+    """Read a wheel's file name.
+
+    Raises:
+        InvalidInput: it is not the name of a wheel.
+    """
+    if not file_name.endswith(".whl"):
+        raise InvalidInput(f"{file_name[:_LONGEST_NAME]!r} is not the name of a wheel (.whl)", hint=_NAME_HINT)
+    if not _FILE_NAME.fullmatch(file_name) or len(file_name) > _LONGEST_NAME:
+        raise InvalidInput(
+            f"{file_name[:_LONGEST_NAME]!r} is not the name of a wheel: it may have up to {_LONGEST_NAME} letters, "
+            "digits, '.', '_', '+', '!' and '-'",
+            hint=_NAME_HINT,
+        )
+    choices = [part.count(".") + 1 for part in file_name.removesuffix(".whl").split("-")[-3:]]
+    if math.prod(choices) > _MOST_TAGS:
+        raise InvalidInput(f"{file_name!r} names too many interpreters and platforms", hint=_NAME_HINT)
+    try:
+        package, version, build, tags = parse_wheel_filename(file_name)
+    except InvalidWheelFilename as error:
+        raise InvalidInput(f"{file_name!r} is not the name of a wheel: {error}", hint=_NAME_HINT) from None
+    return WheelName(package, version, build, tags, file_name)
+
+
+def parse_pin(text: str) -> tuple[str, Version]:
+    """Read ``NAME==VERSION``.
+
+    Returns:
+        The package's normalised name, and the version.
+
+    Raises:
+        InvalidInput: it is none.
+    """
+    name, separator, version = text.partition("==")
+    try:
+        if separator:
+            return package_name(name), Version(version.strip())
+    except InvalidVersion:
+        pass
+    raise InvalidInput(f"{text[:_LONGEST_NAME]!r} is not NAME==VERSION", hint=_PIN_HINT)
+
+
+def package_name(text: str) -> str:
+    """Normalise a package's name.
+
+    Raises:
+        InvalidInput: it is none.
+    """
+    try:
+        return canonicalize_name(text.strip(), validate=True)
+    except InvalidName:
+        raise InvalidInput(f"{text[:_LONGEST_NAME]!r} is not the name of a package", hint=_PIN_HINT) from None
+
+
+def check_newer(entries: Iterable[WheelEntry], wanted: WheelName) -> None:
+    """Let a wheel in only if its package has no such version and no newer one yet, whatever their tags.
+
+    Raises:
+        WheelVersionConflict: it has; the message names the newest.
+    """
+    stored = [entry for entry in entries if entry.package == wanted.package and entry.version is not None]
+    if not stored:
+        return
+    newest = max(stored, key=_version)
+    if wanted.version > _version(newest):
+        return
+    raise WheelVersionConflict(
+        f"{wanted.package} {wanted.version} is not newer than {newest.version}, the newest version that is stored "
+        f"({newest.name})",
+        hint=f"Raise the version above {newest.version} and build anew. "
+        f"To go back to an older one that is stored: pyoco-client wheel-pin {wanted.package}==VERSION",
+    )
+
+
+def select(
+    entries: Iterable[WheelEntry],
+    worker_tags: Iterable[str],
+    supported: Sequence[Tag],
+    *,
+    python_version: str | None = None,
+) -> Selection:
+    """Choose what a worker uses.
+
+    Args:
+        entries: Every stored wheel.
+        worker_tags: The tags that the worker serves.
+        supported: What its interpreter and platform can install, the best first (``packaging.tags.sys_tags()``).
+        python_version: Its interpreter, such as ``3.11.4``; wheels that require another are skipped if it is given.
+
+    Returns:
+        Of each package the newest version among the wheels that have no tags or share one with the worker and can be
+        installed. Where some of those are pinned, the one that was pinned last goes before newer ones.
+    """
+    serves = frozenset(worker_tags)
+    ranks = {tag: rank for rank, tag in enumerate(supported)}
+    best: dict[str, tuple[_Order, WheelEntry]] = {}
+    skipped: list[Skipped] = []
+    for entry in entries:
+        if entry.tags and serves.isdisjoint(entry.tags):
+            continue
+        try:
+            name = parse_wheel_name(entry.name)
+        except InvalidInput as error:
+            skipped.append(Skipped(entry, error.message))
+            continue
+        rank = min((ranks[tag] for tag in name.tags if tag in ranks), default=None)
+        if rank is None:
+            skipped.append(Skipped(entry, f"it is for {_shown(name.tags)}, which this interpreter cannot install"))
+            continue
+        unfit = _unfit(entry.requires_python, python_version)
+        if unfit:
+            skipped.append(Skipped(entry, unfit))
+            continue
+        order = _Order(entry.pinned_at or 0.0, name.version, -rank, name.build, entry.name)
+        if name.package not in best or order > best[name.package][0]:
+            best[name.package] = (order, entry)
+    return Selection(
+        tuple(best[package][1] for package in sorted(best)),
+        tuple(sorted(skipped, key=lambda item: item.entry.name)),
+    )
+
+
+def set_digest(chosen: Iterable[WheelEntry]) -> str:
+    """Give the name of a set of wheels: the same bytes in any order have the same one (64 hexadecimal digits)."""
+    return hashlib.sha256("\n".join(sorted(entry.sha256_hex for entry in chosen)).encode()).hexdigest()
+
+
+class _Order(NamedTuple):
+    """What makes a wheel better than another one of its package, most important first."""
+
+    pinned_at: float
+    version: Version
+    fit: int
+    build: BuildTag
+    name: str
+
+
+def _version(entry: WheelEntry) -> Version:
+    return Version(entry.version or "0")
+
+
+def _unfit(requires: str | None, python_version: str | None) -> str | None:
+    if not requires or python_version is None:
+        return None
+    try:
+        fits = SpecifierSet(requires).contains(python_version, prereleases=True)
+    except InvalidSpecifier:
+        return f"it requires Python {requires!r}, which cannot be read"
+    return None if fits else f"it requires Python {requires}, this is {python_version}"
+
+
+def _shown(tags: frozenset[Tag]) -> str:
+    names = sorted(map(str, tags))
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
