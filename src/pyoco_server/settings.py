@@ -100,6 +100,8 @@ class Settings(BaseSettings):
     wheel_sync_interval_sec: Seconds = 10.0
     """How often a worker looks at the wheels although nobody told it of a change."""
     wheel_install_timeout_sec: Seconds = 180.0
+    wheel_install_deps: bool = False
+    """Whether a worker fetches what wheels need from an index."""
 
     http_auth_mode: Literal["none", "api_key"] = "none"
 

@@ -25,10 +25,31 @@ log = structlog.get_logger(__name__)
 @click.option("--tags", default="default", show_default=True, help="Tags to serve, comma separated: any one matches.")
 @click.option("--worker-id", default="worker", show_default=True, help="This worker's name; one process each.")
 @click.option("--flow-resolver", help="module:function or path/file.py:function that gives flows by name.")
-@click.option("--wheel-sync/--no-wheel-sync", default=None, help="Install uploaded wheels (not built yet).")
-@click.option("--wheel-sync-dir", hidden=True)
-@click.option("--wheel-sync-interval-sec", type=float, hidden=True)
-@click.option("--wheel-install-timeout-sec", type=float, hidden=True)
+@click.option(
+    "--wheel-sync/--no-wheel-sync",
+    default=None,
+    help="Use the wheels uploaded for these tags  [env: PYOCO_WHEEL_SYNC_ENABLED; default: off]",
+)
+@click.option(
+    "--wheel-sync-dir",
+    help="Where wheels and environments are kept  [env: PYOCO_WHEEL_SYNC_DIR; default: .pyoco/wheels]",
+)
+@click.option(
+    "--wheel-sync-interval-sec",
+    type=float,
+    help="Seconds between two looks at the registry; a change is also told at once"
+    "  [env: PYOCO_WHEEL_SYNC_INTERVAL_SEC; default: 10]",
+)
+@click.option(
+    "--wheel-install-timeout-sec",
+    type=float,
+    help="Seconds that an installation may take  [env: PYOCO_WHEEL_INSTALL_TIMEOUT_SEC; default: 180]",
+)
+@click.option(
+    "--wheel-install-deps/--no-wheel-install-deps",
+    default=None,
+    help="Fetch what wheels need from an index  [env: PYOCO_WHEEL_INSTALL_DEPS; default: off]",
+)
 @click.option(
     "--poll-timeout",
     type=click.FloatRange(0.1, 60),
@@ -54,12 +75,17 @@ log = structlog.get_logger(__name__)
 )
 def command(**options: Any) -> None:
     """Take runs from the queue and run them on this machine."""
-    settings = Settings.from_env(nats_url=options["nats_url"])
+    settings = Settings.from_env(
+        nats_url=options["nats_url"],
+        wheel_sync_enabled=options["wheel_sync"],
+        wheel_sync_dir=options["wheel_sync_dir"],
+        wheel_sync_interval_sec=options["wheel_sync_interval_sec"],
+        wheel_install_timeout_sec=options["wheel_install_timeout_sec"],
+        wheel_install_deps=options["wheel_install_deps"],
+    )
     configure_logging(service="pyoco-server:worker", settings=settings)
     for line in unknown_variables():
         log.warning(line)
-    if options["wheel_sync"]:
-        log.warning("--wheel-sync has no effect yet: wheels are not distributed by this version")
     worker_options = {
         "worker_id": options["worker_id"],
         "tags": parse_tags(options["tags"]),

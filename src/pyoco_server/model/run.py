@@ -99,6 +99,8 @@ class RunRecord(BaseModel):
     timeout_sec: float | None = None
     job_seq: int | None = None
     """Stream sequence of the job that was claimed: only its redelivery may take the run over."""
+    environment: str | None = None
+    """Digest of the wheel environment that the attempt imported from; ``None``: of the worker's own packages alone."""
     queue_wait_ms: float | None = None
     run_ms: float | None = None
     tenant_id: str | None = None
@@ -159,6 +161,7 @@ def claim(record: RunRecord, *, worker_id: str, instance_id: str, job_seq: int) 
         tasks=dict.fromkeys(record.tasks, TaskStatus.PENDING),
         task_records={},
         error=None,
+        environment=None,
     )
 
 

@@ -166,6 +166,17 @@ class WheelStore:
             # Other programs change wheels without a word. This may be heard a moment before it is stored.
             await client.subscribe(self._objects.metas_subject, cb=receive)
 
+    async def revision(self) -> int:
+        """Give a number that has grown if anything has changed; it also grows while bytes are being uploaded.
+
+        Answered by the stream's leader, so whoever was told of a change before asks will see it.
+
+        Raises:
+            StoreUnavailable: NATS is away.
+        """
+        with self._connection.errors("looking at the wheels"):
+            return int((await self._connection.js.stream_info(self._objects.stream)).state.last_seq)
+
     async def sweep(self) -> int:
         """Remove the bytes of uploads whose gateway died; how many uploads is the answer.
 

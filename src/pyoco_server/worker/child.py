@@ -24,6 +24,7 @@ from pyoco_server.model.run import EndReason
 from pyoco_server.model.text import clean_text
 from pyoco_server.worker.failures import describe_exception, end_reason, summarise
 from pyoco_server.worker.flows import FlowProblem, FlowSource, load_resolver
+from pyoco_server.worker.import_path import use_environment
 from pyoco_server.worker.isolation import isolating
 from pyoco_server.worker.protocol import LOST_WORKER, Message, encode, receive_message
 from pyoco_server.worker.reporter import TaskReporter
@@ -34,10 +35,16 @@ _PR_SET_PDEATHSIG = 1
 
 
 class Child:
-    """The loop of the process: a job comes in, its story goes out."""
+    """The loop of the process: a job comes in, its story goes out.
 
-    def __init__(self, sock: socket.socket) -> None:
+    Args:
+        sock: To the worker.
+        installed: How many entries of ``sys.path`` are the worker's own.
+    """
+
+    def __init__(self, sock: socket.socket, installed: int) -> None:
         self._socket = sock
+        self._installed = installed
         self._sending = threading.Lock()
         self._jobs: queue.Queue[Message] = queue.Queue()
         self._context: RunContext | None = None
@@ -50,6 +57,7 @@ class Child:
             return
         self._output = TaskOutput(setup["output"])
         self._output.install()
+        use_environment(setup.get("environment"), behind=self._installed)
         try:
             resolver = load_resolver(setup["resolver"]) if setup.get("resolver") else None
         except BaseException as error:  # noqa: BLE001 - whatever a user's module raises on import, SystemExit too
@@ -195,12 +203,13 @@ def main(descriptor: int, guardian: int) -> None:
     """
     _die_with(guardian)
     # A flow may name modules that lie where the worker was started; they come last, so that they shadow nothing.
+    installed = len(sys.path)
     sys.path.append(str(Path.cwd()))
     sock = socket.socket(fileno=descriptor)
     sock.set_inheritable(False)
     sys.argv = ["pyoco-run"]
     try:
-        Child(sock).main()
+        Child(sock, installed).main()
     except OSError:
         os._exit(LOST_WORKER)
     except Exception:

@@ -83,6 +83,7 @@ class Execution:
         self.recorder = Recorder(
             runs,
             claimed.stored,
+            environment=child.environment.digest if child.environment else None,
             interval=settings.run_heartbeat_interval_sec,
             on_cancel=self._cancel,
             on_lost=self._lose,

@@ -13,6 +13,7 @@ from pathlib import Path
 import structlog
 
 from pyoco_server.errors import CommandFailed
+from pyoco_server.worker.environments import Environment
 from pyoco_server.worker.outputpipes import OutputPipes
 from pyoco_server.worker.protocol import Message, encode, read_message
 from pyoco_server.worker.runlog import NoRunLog
@@ -61,6 +62,8 @@ class ChildProcess:
     """
 
     def __init__(self, resolver: str | None, max_value_bytes: int, max_log_bytes: int) -> None:
+        self.environment: Environment | None = None
+        """What it imports from beside the worker's own packages, from ``start`` on; not removed before the child."""
         self._setup: Message = {
             "type": "setup",
             "resolver": resolver,
@@ -84,12 +87,8 @@ class ChildProcess:
         """Tell whether the process runs."""
         return self._ending is not None and not self._ending.done()
 
-    async def start(self) -> None:
-        """Start the process and wait until it can take a job.
-
-        Raises:
-            CommandFailed: it cannot: the flow resolver does not load, or the process ends at once.
-        """
+    async def launch(self) -> None:
+        """Start the process: it imports what every child needs, and then waits for ``start`` to say the rest."""
         ours, theirs = socket.socketpair()
         control, guardians = socket.socketpair()
         with theirs, guardians:
@@ -108,6 +107,16 @@ class ChildProcess:
         self._ending = asyncio.create_task(self._await_end(reports), name="child-end")
         self._setup["output"] = self.output.frames_end
         self.output.start()
+
+    async def start(self) -> None:
+        """Start the process, if it was not launched before, and wait until it can take a job.
+
+        Raises:
+            CommandFailed: it cannot: the flow resolver does not load, or the process ends at once.
+        """
+        if self._guardian is None:
+            await self.launch()
+        self._setup["environment"] = str(self.environment.directory) if self.environment else None
         await self.send(self._setup)
         try:
             answer = await asyncio.wait_for(self.receive(), _START_TIMEOUT)

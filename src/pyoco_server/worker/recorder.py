@@ -24,6 +24,7 @@ class Recorder:
     Args:
         runs: The store.
         claimed: The record as our claim stored it.
+        environment: Digest of the wheel environment that the run imports from.
         interval: Seconds between two progress writes at least.
         on_cancel: Called once when somebody asked to cancel.
         on_lost: Called when the run is no longer ours: another attempt has it, or it ended without us.
@@ -34,12 +35,13 @@ class Recorder:
         runs: RunStore,
         claimed: StoredRun,
         *,
+        environment: str | None = None,
         interval: float,
         on_cancel: Callable[[], None],
         on_lost: Callable[[], None],
     ) -> None:
         self._runs = runs
-        self.record = claimed.record
+        self.record = claimed.record.evolve(environment=environment)
         self._revision = claimed.revision
         self._interval = interval
         self._on_cancel = on_cancel

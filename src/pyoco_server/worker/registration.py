@@ -5,6 +5,7 @@ import os
 import socket
 import time
 import uuid
+from typing import Any
 
 import psutil
 import structlog
@@ -72,6 +73,17 @@ class Registration:
     def beat_now(self) -> None:
         """Write a heartbeat soon, without waiting for its time."""
         self._news.set()
+
+    def note_wheels(self, status: dict[str, Any], news: bool) -> None:
+        """Note what the wheel sync does.
+
+        Args:
+            status: The record's ``wheel_sync``.
+            news: Whether to write it soon.
+        """
+        self.record = self.record.evolve(wheel_sync=status)
+        if news:
+            self._news.set()
 
     async def take_name(self) -> None:
         """Write the first record.

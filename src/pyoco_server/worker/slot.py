@@ -16,10 +16,12 @@ from pyoco_server.store.queue import Delivery, TagPuller
 from pyoco_server.store.runs import RunStore
 from pyoco_server.waiting import first_event
 from pyoco_server.worker.claims import Claimed, Claims
+from pyoco_server.worker.environments import Environment
 from pyoco_server.worker.execution import Execution
 from pyoco_server.worker.process import ChildProcess
 from pyoco_server.worker.registration import Registration
 from pyoco_server.worker.runlog import NoRunLog, RunLog
+from pyoco_server.worker.wheel_sync import WheelSync
 
 log = structlog.get_logger(__name__)
 
@@ -70,8 +72,11 @@ class Slot:
         resolver: str | None,
         directory: Path,
         max_runs_per_child: int,
+        wheels: WheelSync | None = None,
     ) -> None:
         self._settings = settings
+        self._wheels = wheels
+        self._preparing = asyncio.Lock()
         self.puller = puller
         self._claims = claims
         self._runs = runs
@@ -82,6 +87,7 @@ class Slot:
         self._directory = directory
         self._max_runs_per_child = max_runs_per_child
         self._child: ChildProcess | None = None
+        self._spare: ChildProcess | None = None
         self.execution: Execution | None = None
         self.delivery: Delivery | None = None
         self.lease = settings.consumer_ack_wait_sec / 2
@@ -94,22 +100,63 @@ class Slot:
         Raises:
             CommandFailed: it does not start, several times in a row.
         """
-        if self._child is not None and self._child.is_alive:
+        async with self._preparing:
+            child = self._child
+            if child is not None and child.is_alive and child.environment == self._environment:
+                return child
+            self._child = None
+            if child is not None:
+                await child.end()  # of an older environment, if it still lives
+            self._child = await self._start()
             return self._child
-        for attempt in range(1, _START_TRIES + 1):
-            child = ChildProcess(
-                self._resolver, self._settings.max_run_snapshot_bytes // 2, self._settings.run_log_max_bytes
-            )
+
+    @property
+    def is_idle(self) -> bool:
+        """Tell whether there is no run here."""
+        return self.delivery is None
+
+    async def refresh(self) -> None:
+        """Replace a child of an older environment now, if no run is here: the next one then finds a warm one."""
+        if self.is_idle and self._child is not None:
+            try:
+                await self.prepare()
+            except CommandFailed as error:
+                log.warning("no child could be started in advance", reason=error.message)  # the next run asks again
+
+    async def anticipate(self) -> None:
+        """Launch the next child now: it imports what it needs while its environment is being built."""
+        async with self._preparing:
+            if self._spare is None or not self._spare.is_alive:
+                self._spare = self._make_child()
+                await self._spare.launch()
+
+    @property
+    def _environment(self) -> Environment | None:
+        return self._wheels.environment if self._wheels is not None else None
+
+    def _make_child(self) -> ChildProcess:
+        return ChildProcess(
+            self._resolver, self._settings.max_run_snapshot_bytes // 2, self._settings.run_log_max_bytes
+        )
+
+    async def _start(self) -> ChildProcess:
+        attempt = 1
+        while True:
+            environment = self._environment
+            spare, self._spare = self._spare, None
+            child = spare if spare is not None and spare.is_alive else self._make_child()
+            child.environment = environment
             try:
                 await child.start()
             except CommandFailed as error:
                 if attempt == _START_TRIES or "ended with" not in error.message:
-                    raise
+                    if self._wheels is None or not self._wheels.refuse(environment, error.message):
+                        raise
+                    attempt = 0
                 log.warning("a child process did not start", attempt=attempt, reason=error.message)
+                attempt += 1
             else:
-                self._child = child
                 return child
-        raise AssertionError("unreachable")
 
     async def run_one(self, wait: float, stop: asyncio.Event) -> RunRecord | None:
         """Wait for a job and run it.
@@ -128,6 +175,8 @@ class Slot:
                 return None
             self.delivery = delivery
             self._confirmed_at = time.monotonic()
+            if self._wheels is not None:
+                await self._wheels.in_step(stop)
             if stop.is_set():
                 await delivery.give_back()
                 return None
@@ -175,8 +224,9 @@ class Slot:
     async def close(self) -> None:
         """End the child and take back open requests."""
         await self.puller.close()
-        if self._child is not None:
-            await self._child.end()
+        for child in (self._child, self._spare):
+            if child is not None:
+                await child.end()
 
     async def _execute(self, delivery: Delivery, claimed: Claimed) -> RunRecord | None:
         child = await self.prepare()

@@ -22,12 +22,14 @@ from pyoco_server.store.flows import FlowStore
 from pyoco_server.store.logs import LogStore
 from pyoco_server.store.queue import JobQueue, TagPuller
 from pyoco_server.store.runs import RunStore
+from pyoco_server.store.wheels import WheelStore
 from pyoco_server.store.workers import WorkerStore
 from pyoco_server.waiting import first_event
 from pyoco_server.worker.claims import Claims
 from pyoco_server.worker.owners import Owners
 from pyoco_server.worker.registration import Registration
 from pyoco_server.worker.slot import FlowTexts, Slot
+from pyoco_server.worker.wheel_sync import WheelSync
 
 log = structlog.get_logger(__name__)
 
@@ -83,6 +85,19 @@ class Worker:
         flows = FlowTexts(FlowStore(self._connection))
         directory = (settings.state_dir / "runs").absolute()
         self._directory = directory
+        self._wheel_store = WheelStore(self._connection)
+        self._wheels: WheelSync | None = None
+        if settings.wheel_sync_enabled:
+            self._wheels = WheelSync(
+                settings,
+                self._wheel_store,
+                worker_id=worker_id,
+                tags=self.tags,
+                report=self._registration.note_wheels,
+                stop=self._over,
+            )
+            self._wheels.switched.append(self._refresh)
+            self._wheels.building.append(self._anticipate)
         claims = Claims(
             settings, runs, letters, self._owners, worker_id=worker_id, instance_id=self._registration.instance_id
         )
@@ -98,6 +113,7 @@ class Worker:
                 resolver=resolver,
                 directory=directory,
                 max_runs_per_child=max_runs_per_child,
+                wheels=self._wheels,
             )
             for _ in range(slots)
         ]
@@ -114,7 +130,8 @@ class Worker:
             CommandFailed: the name is taken, or no child starts.
         """
         _sweep(self._directory)
-        await self.slots[0].prepare()  # a resolver that does not load is told before anything else
+        if self._wheels is None:  # a wheel may hold the resolver
+            await self.slots[0].prepare()  # one that does not load is told before anything else
         await self._connection.start()
         await self._begin()
         self._connection.reconnected.append(self._after_reconnect)
@@ -125,6 +142,8 @@ class Worker:
             ("watchdog", self._watch_pulls()),
         ):
             self._side_tasks.append(asyncio.create_task(self._guard(name, work), name=name))
+        if self._wheels is not None:
+            await self._start_wheels(self._wheels)
         log.info("worker ready", worker_id=self.worker_id, tags=self.tags, slots=len(self.slots))
 
     async def run(self, drain_sec: float = DEFAULT_DRAIN_SEC) -> None:
@@ -202,6 +221,43 @@ class Worker:
                     log.warning("waiting for NATS", reason=error.message)
                 await first_event(0.1, self._stop)
 
+    async def _start_wheels(self, wheels: WheelSync) -> None:
+        """Take the first wheels before the first run; where that fails, those of the last time."""
+
+        async def look() -> None:
+            wheels.look()
+
+        try:
+            await self._wheel_store.changed(look)
+        except StoreUnavailable as error:
+            log.warning("changes of wheels are seen by looking only", reason=error.message)
+        self._connection.reconnected.append(look)
+        self._side_tasks.append(asyncio.create_task(self._guard("wheels", wheels.run()), name="wheels"))
+        while not wheels.ready.is_set() and not self._stop.is_set():
+            await first_event(60.0, wheels.ready, self._stop)
+        if not self._stop.is_set():
+            await self.slots[0].prepare()
+
+    def _anticipate(self) -> None:
+        """While an environment is being built: an idle slot already starts the process that will import from it."""
+        idle = [slot for slot in self.slots if slot.is_idle]
+        if idle:
+            self._in_background(idle[0].anticipate(), "anticipate")
+
+    def _refresh(self) -> None:
+        """Give idle slots children of the new environment, at once and not when a run waits for them."""
+
+        async def refresh() -> None:
+            for slot in self.slots:
+                await slot.refresh()
+
+        self._in_background(refresh(), "refresh")
+
+    def _in_background(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.create_task(work, name=name)
+        self._looks.add(task)
+        task.add_done_callback(self._looks.discard)
+
     @property
     def _ack_interval(self) -> float:
         return min(self._settings.ack_progress_interval_sec, self._owners.ack_wait / 3)
@@ -269,9 +325,7 @@ class Worker:
         """Look at the record of a run of ours that may have changed."""
         for slot in self.slots:
             if slot.execution is not None and slot.execution.run_id == run_id:
-                task = asyncio.create_task(slot.look(), name="look")
-                self._looks.add(task)
-                task.add_done_callback(self._looks.discard)
+                self._in_background(slot.look(), "look")
 
 
 def _sweep(directory: Path) -> None:
