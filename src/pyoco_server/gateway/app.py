@@ -8,7 +8,18 @@ from fastapi import FastAPI
 from pyoco_server import __version__
 from pyoco_server.gateway import problems
 from pyoco_server.gateway.limits import BodyLimit
-from pyoco_server.gateway.routes import dashboard, deadletters, logs, runs, submissions, system, watch, why, workers
+from pyoco_server.gateway.routes import (
+    dashboard,
+    deadletters,
+    logs,
+    runs,
+    submissions,
+    system,
+    watch,
+    wheels,
+    why,
+    workers,
+)
 from pyoco_server.gateway.state import Gateway
 from pyoco_server.settings import Settings
 
@@ -26,8 +37,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app = FastAPI(title="pyoco-server", version=__version__, lifespan=_lifespan)
     app.state.settings = settings
     problems.install(app)
-    app.add_middleware(BodyLimit, largest=max(settings.max_run_snapshot_bytes, settings.workflow_yaml_max_bytes))
-    for module in (system, submissions, watch, why, logs, runs, deadletters, workers, dashboard):
+    app.add_middleware(
+        BodyLimit,
+        largest=max(settings.max_run_snapshot_bytes, settings.workflow_yaml_max_bytes),
+        files={"/wheels": settings.wheel_max_bytes},
+    )
+    for module in (system, submissions, watch, why, logs, runs, deadletters, workers, wheels, dashboard):
         app.include_router(module.router)
     dashboard.mount_static(app)
     return app

@@ -13,6 +13,7 @@ from pyoco_server.gateway.index import RunIndex
 from pyoco_server.gateway.lost_jobs import LostJobs
 from pyoco_server.gateway.lost_owners import LostOwners
 from pyoco_server.gateway.reconciler import Doubts, Reconciler
+from pyoco_server.gateway.slots import Slots
 from pyoco_server.gateway.validation import FlowChecker
 from pyoco_server.gateway.worker_index import WorkerIndex
 from pyoco_server.settings import Settings
@@ -27,6 +28,8 @@ from pyoco_server.store.logs import LogStore
 from pyoco_server.store.queue import JobQueue
 from pyoco_server.store.runs import RunStore
 from pyoco_server.store.submissions import Submissions
+from pyoco_server.store.wheel_history import WheelHistory
+from pyoco_server.store.wheels import WheelStore
 from pyoco_server.store.workers import WorkerStore
 from pyoco_server.waiting import first_event
 
@@ -36,6 +39,10 @@ _CATCH_UP_SEC = 5.0
 _RETRY_SEC = 0.5
 _RESTART_SEC = 2.0
 _LOG_READS = 8
+_SWEEP_SEC = 1800.0
+_UPLOADS = 4
+"""Each takes as much of the disk as a wheel may be large."""
+_UPLOAD_WAIT_SEC = 60.0
 _LOOK_AGAIN_SEC = 60.0
 """How often the streams are looked at without a cause: somebody may have removed one."""
 
@@ -51,6 +58,9 @@ class Gateway:
         self.workers = WorkerStore(self.connection)
         self.queue = JobQueue(self.connection)
         self.letters = DeadLetterStore(self.connection)
+        self.wheels = WheelStore(self.connection)
+        self.wheel_history = WheelHistory(self.connection)
+        self.uploads = Slots(_UPLOADS, _UPLOAD_WAIT_SEC, "uploads of wheels")
         self.control = ControlChannel(self.connection)
         self.logs = LogStore(self.connection)
         self.log_reads = asyncio.Semaphore(_LOG_READS)
@@ -106,6 +116,7 @@ class Gateway:
             asyncio.create_task(self._follow(self.worker_feed, lambda: 0), name="worker-index"),
             asyncio.create_task(self._watch_advisories(), name="advisories"),
             asyncio.create_task(self.reconciler.run(self.stopping), name="reconciler"),
+            asyncio.create_task(self._sweep_wheels(), name="wheel-sweep"),
         ]
 
     async def stop(self) -> None:
@@ -172,6 +183,18 @@ class Gateway:
             except Exception:  # a bug: it is logged, and must not leave jobs lying for ever
                 log.exception("following the advisories failed; starting over")
                 await first_event(_RESTART_SEC, self.stopping)
+
+    async def _sweep_wheels(self) -> None:
+        """Remove what gateways that died in an upload have left behind."""
+        await self._until_made()
+        while not self.stopping.is_set():
+            try:
+                swept = await self.wheels.sweep()
+                if swept:
+                    log.info("removed the bytes of uploads that never ended", uploads=swept)
+            except StoreUnavailable as error:
+                log.debug("the wheels cannot be swept now", reason=error.message)
+            await first_event(_SWEEP_SEC, self.stopping)
 
     async def _until_made(self) -> None:
         while not self._made.is_set() and not self.stopping.is_set():

@@ -201,6 +201,48 @@ def select(
     )
 
 
+def named_by(entries: Iterable[WheelEntry], text: str, *, package_alone: bool = False) -> list[WheelEntry]:
+    """Find the wheels that a user means.
+
+    Args:
+        entries: Every stored wheel.
+        text: A file name, or ``NAME==VERSION``, which may be several files.
+        package_alone: Whether the name of a package is enough, and means all of its wheels.
+
+    Raises:
+        InvalidInput: it is neither.
+    """
+    found = [entry for entry in entries if entry.name == text]
+    if found or text.endswith(".whl"):
+        return found
+    if package_alone and "==" not in text:
+        package = package_name(text)
+        return [entry for entry in entries if entry.package == package and entry.version is not None]
+    package, version = parse_pin(text)
+    return [entry for entry in entries if entry.package == package and _version(entry) == version]
+
+
+def pins_replaced(entries: Iterable[WheelEntry], pinned: Sequence[WheelEntry]) -> list[WheelEntry]:
+    """Give the pins that have no effect any more, because later ones of their package serve all of their workers.
+
+    Args:
+        entries: Every wheel as it was before.
+        pinned: Those that have been pinned since.
+    """
+
+    def covers(entry: WheelEntry, other: WheelEntry) -> bool:
+        return not entry.tags or (bool(other.tags) and set(other.tags) <= set(entry.tags))
+
+    names = {entry.name for entry in pinned}
+    return [
+        other
+        for other in entries
+        if other.pinned_at is not None
+        and other.name not in names
+        and any(entry.package == other.package and covers(entry, other) for entry in pinned)
+    ]
+
+
 def set_digest(chosen: Iterable[WheelEntry]) -> str:
     """Give the name of a set of wheels: the same bytes in any order have the same one (64 hexadecimal digits)."""
     return hashlib.sha256("\n".join(sorted(entry.sha256_hex for entry in chosen)).encode()).hexdigest()

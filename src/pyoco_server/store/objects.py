@@ -8,6 +8,7 @@ import asyncio
 import base64
 import hashlib
 import json
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, BinaryIO
@@ -176,39 +177,20 @@ class ObjectStore:
             raise
         return Chunks(nuid, size, count, digest.digest())
 
-    async def read(self, nuid: str, file: BinaryIO, size: int) -> tuple[int, bytes]:
-        """Write an object's bytes into a file, a piece at a time.
-
-        Args:
-            nuid: Names its chunks.
-            file: Where they go.
-            size: How many there should be; reading stops as soon as there are more.
-
-        Returns:
-            How many bytes there were, and their sha256.
+    async def read(self, nuid: str) -> AsyncIterator[bytes]:
+        """Give an object's bytes, a piece at a time, until there are no more.
 
         Raises:
             StoreUnavailable: NATS is away.
         """
-        digest = hashlib.sha256()
-        total, start = 0, 1
-
-        def keep(messages: list[StreamMessage]) -> None:
-            for message in messages:
-                digest.update(message.data)
-                file.write(message.data)
-
+        start = 1
         while messages := await self._reader.read(
             start=start, subject=self._chunk_subject(nuid), limit=_BLOCK // CHUNK
         ):
-            total += sum(len(message.data) for message in messages)
-            if total > size:
-                break
-            await asyncio.to_thread(keep, messages)
+            yield b"".join(message.data for message in messages)
             if not messages[-1].pending:
-                break
+                return
             start = messages[-1].seq + 1
-        return total, digest.digest()
 
     async def drop(self, nuid: str) -> None:
         """Remove chunks. When that fails it is only logged: ``sweep`` removes them later."""

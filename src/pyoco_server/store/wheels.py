@@ -3,8 +3,9 @@
 import asyncio
 import base64
 import binascii
+import hashlib
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from datetime import datetime, timezone
 from typing import Any, BinaryIO
 
@@ -13,7 +14,14 @@ import structlog
 from nats.aio.msg import Msg
 from pydantic import TypeAdapter, ValidationError
 
-from pyoco_server.errors import InvalidInput, RevisionConflict, StoreUnavailable, WheelDamaged, WheelNotFound
+from pyoco_server.errors import (
+    InvalidInput,
+    PyocoError,
+    RevisionConflict,
+    StoreUnavailable,
+    WheelDamaged,
+    WheelNotFound,
+)
 from pyoco_server.model.wheel import WheelEntry, WheelName, check_newer, parse_wheel_name
 from pyoco_server.store.connection import Connection
 from pyoco_server.store.objects import CHUNK, Chunks, Meta, ObjectStore
@@ -102,19 +110,29 @@ class WheelStore:
             WheelDamaged: they are not what was uploaded.
             StoreUnavailable: NATS is away.
         """
-        size, sha256 = await self._objects.read(entry.nuid, file, entry.size_bytes)
-        if size == entry.size_bytes and sha256.hex() == entry.sha256_hex:
-            return
-        if size < entry.size_bytes and self._connection.settings.nats_replicas > 1:
-            # A replica that is behind, or a wheel that has just been deleted.
-            raise StoreUnavailable(f"only {size} of the {entry.size_bytes} bytes of {entry.name} are there")
-        found = f"{size} bytes, sha256 {sha256.hex()}" if size == entry.size_bytes else f"{size} bytes or more"
-        if size < entry.size_bytes:
-            found = f"{size} bytes"
-        raise WheelDamaged(
-            f"the stored wheel {entry.name} is damaged or was tampered with: it has {found} instead of "
-            f"{entry.size_bytes} bytes, sha256 {entry.sha256_hex}"
-        )
+        async for block in self.stream(entry):
+            await asyncio.to_thread(file.write, block)
+
+    async def stream(self, entry: WheelEntry) -> AsyncGenerator[bytes, None]:
+        """Give a wheel's bytes, a piece at a time; the last piece comes only if all of them are what was uploaded.
+
+        Raises:
+            WheelDamaged: they are not.
+            StoreUnavailable: NATS is away.
+        """
+        digest = hashlib.sha256()
+        size, held = 0, b""
+        async for block in self._objects.read(entry.nuid):
+            size += len(block)
+            if size > entry.size_bytes:
+                break
+            digest.update(block)
+            if held:
+                yield held
+            held = block
+        if size != entry.size_bytes or digest.hexdigest() != entry.sha256_hex:
+            raise self._damaged(entry, size, digest.hexdigest())
+        yield held
 
     async def remove(self, name: str) -> WheelEntry:
         """Remove a wheel and give what it was.
@@ -133,14 +151,18 @@ class WheelStore:
             return entry
         raise StoreUnavailable(f"the wheel {name} changes too fast")
 
-    async def pin(self, name: str) -> WheelEntry:
+    async def pin(self, name: str, at: float | None = None) -> WheelEntry:
         """Make a wheel the one of its package for the workers of its tags, although there may be newer ones.
+
+        Args:
+            name: The wheel.
+            at: Since when, in unix seconds; now when not given. Of several pins the latest counts.
 
         Raises:
             WheelNotFound: there is none of this name.
             StoreUnavailable: NATS is away.
         """
-        return await self._set_pin(name, time.time())
+        return await self._set_pin(name, time.time() if at is None else at)
 
     async def unpin(self, name: str) -> WheelEntry:
         """Take a pin back; one that is none is left alone.
@@ -184,6 +206,15 @@ class WheelStore:
             StoreUnavailable: NATS is away.
         """
         return await self._objects.sweep(_ABANDONED_SEC)
+
+    def _damaged(self, entry: WheelEntry, size: int, sha256_hex: str) -> PyocoError:
+        if size < entry.size_bytes and self._connection.settings.nats_replicas > 1:
+            # A replica that is behind, or a wheel that has just been deleted.
+            return StoreUnavailable(f"only {size} of the {entry.size_bytes} bytes of {entry.name} are there")
+        found = f"sha256 {sha256_hex}, not {entry.sha256_hex}"
+        if size != entry.size_bytes:
+            found = f"{size} bytes{' or more' if size > entry.size_bytes else ''}, not {entry.size_bytes}"
+        return WheelDamaged(f"the stored wheel {entry.name} is damaged or was tampered with: {found}")
 
     async def _find(self, name: str) -> tuple[Meta, WheelEntry]:
         meta = await self._objects.meta(name)

@@ -1,0 +1,192 @@
+"""Wheels: the code that workers use, uploaded, listed, pinned and deleted."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
+from urllib.parse import quote
+
+import structlog
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import StreamingResponse
+
+from pyoco_server.errors import InvalidInput, PyocoError, WheelNotFound
+from pyoco_server.gateway.state import Gateway, Here
+from pyoco_server.gateway.wheel_content import check_wheel
+from pyoco_server.gateway.wheel_upload import receive
+from pyoco_server.model.tags import parse_tags
+from pyoco_server.model.text import clean_text
+from pyoco_server.model.wheel import WheelEntry, named_by, pins_replaced
+from pyoco_server.model.wheel_event import WheelAction, WheelEvent, WheelSource
+
+log = structlog.get_logger(__name__)
+
+router = APIRouter(tags=["wheels"])
+
+_MOST_TAGS = 64
+_LONGEST_NAME = 300
+_LONGEST_HEADER = 500
+_YES = {"1", "true", "yes", "on"}
+_NO = {"0", "false", "no", "off"}
+_UPLOAD_FORM = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["wheel"],
+                    "properties": {
+                        "wheel": {"type": "string", "format": "binary"},
+                        "tags": {"type": "string", "description": "Comma list; absent: for all workers."},
+                        "replace": {"type": "boolean", "description": "Without effect."},
+                    },
+                }
+            }
+        },
+    }
+}
+
+
+@router.get("/wheels")
+async def list_wheels(here: Here) -> list[WheelEntry]:
+    """List the wheels by name."""
+    return await here.wheels.list()
+
+
+@router.post("/wheels", openapi_extra=_UPLOAD_FORM)
+async def upload_wheel(here: Here, request: Request) -> WheelEntry:
+    """Store a wheel, if it is a good one and newer than all of its package."""
+    _ = here.connection.client  # raises at once when NATS is away, before anything travels
+    largest = here.settings.wheel_max_bytes
+    async with here.uploads.slot(), receive(request, here.settings.state_dir, largest) as upload:
+        tags = parse_tags(upload.fields["tags"]) if upload.fields.get("tags", "").strip() else []
+        if len(tags) > _MOST_TAGS:
+            raise InvalidInput(f"the wheel has {len(tags)} tags; {_MOST_TAGS} are accepted")
+        replace = _flag(upload.fields.get("replace", ""))
+        content = await asyncio.to_thread(check_wheel, upload.file, upload.name, largest)
+        upload.file.seek(0)
+        entry = await here.wheels.put(upload.name.file_name, upload.file, tags, requires_python=content.requires_python)
+    await _remember(here, request, WheelAction.UPLOAD, entry, replace=replace)
+    return entry
+
+
+@router.get("/wheels/history")
+async def list_history(
+    here: Here,
+    limit: Annotated[int, Query(ge=1, le=500)] = 100,
+    wheel_name: Annotated[str | None, Query(max_length=_LONGEST_NAME)] = None,
+    action: WheelAction | None = None,
+) -> list[WheelEvent]:
+    """List what happened to wheels, the newest first."""
+    return await here.wheel_history.list(limit=limit, wheel_name=wheel_name or None, action=action)
+
+
+@router.get("/wheels/{name}", response_class=StreamingResponse)
+async def download_wheel(here: Here, name: str) -> StreamingResponse:
+    """Give a wheel's bytes. If they are damaged, the answer is an error, or for a large wheel breaks off."""
+    entry = await here.wheels.get(name)
+    blocks = here.wheels.stream(entry)
+    first = await anext(blocks)
+
+    async def body() -> AsyncIterator[bytes]:
+        yield first
+        try:
+            async for block in blocks:
+                yield block
+        except PyocoError as error:
+            # Too late for an error's answer: less than the announced length tells the client.
+            log.error("a download breaks off", wheel=entry.name, reason=error.message)
+
+    headers = {
+        "Content-Disposition": f"attachment; {_file_name(entry.name)}",
+        "Content-Length": str(entry.size_bytes),
+        "ETag": f'"{entry.sha256_hex}"',
+    }
+    return StreamingResponse(body(), media_type="application/octet-stream", headers=headers)
+
+
+@router.delete("/wheels/{name}")
+async def delete_wheel(here: Here, request: Request, name: str) -> dict[str, Any]:
+    """Delete a wheel; workers stop using it when they next look."""
+    entry = await here.wheels.remove(name)
+    await _remember(here, request, WheelAction.DELETE, entry)
+    return {"name": entry.name, "deleted": True}
+
+
+@router.post("/wheels/{name}/pin")
+async def pin_wheel(here: Here, request: Request, name: str) -> dict[str, Any]:
+    """Make a stored version the one that its workers use; ``name`` is ``NAME==VERSION`` or a file name."""
+    entries = await here.wheels.list()
+    chosen = named_by(entries, name)
+    if not chosen:
+        raise _not_stored(entries, name)
+    now = time.time()
+    pinned = [await here.wheels.pin(entry.name, now) for entry in chosen]
+    unpinned = [await here.wheels.unpin(entry.name) for entry in pins_replaced(entries, pinned)]
+    for entry in pinned:
+        await _remember(here, request, WheelAction.PIN, entry)
+    for entry in unpinned:
+        await _remember(here, request, WheelAction.UNPIN, entry)
+    return {
+        "package": pinned[0].package,
+        "version": pinned[0].version,
+        "pinned": [entry.name for entry in pinned],
+        "unpinned": [entry.name for entry in unpinned],
+    }
+
+
+@router.delete("/wheels/{name}/pin")
+async def unpin_wheel(here: Here, request: Request, name: str) -> dict[str, Any]:
+    """Take pins back; ``name`` is a package, ``NAME==VERSION`` or a file name."""
+    entries = await here.wheels.list()
+    chosen = named_by(entries, name, package_alone=True)
+    if not chosen:
+        raise _not_stored(entries, name)
+    unpinned = [await here.wheels.unpin(entry.name) for entry in chosen if entry.pinned_at is not None]
+    for entry in unpinned:
+        await _remember(here, request, WheelAction.UNPIN, entry)
+    return {"package": chosen[0].package, "unpinned": [entry.name for entry in unpinned]}
+
+
+async def _remember(
+    here: Gateway, request: Request, action: WheelAction, entry: WheelEntry, replace: bool | None = None
+) -> None:
+    headers = request.headers
+
+    def short(text: str | None) -> str | None:
+        return None if text is None else clean_text(text, _LONGEST_HEADER)
+
+    source = WheelSource(
+        remote_addr=request.client.host if request.client else None,
+        x_forwarded_for=short(headers.get("x-forwarded-for")),
+        x_real_ip=short(headers.get("x-real-ip")),
+        user_agent=short(headers.get("user-agent")),
+        host=short(headers.get("host")),
+        scheme=request.url.scheme,
+    )
+    event = WheelEvent(
+        action=action, wheel_name=entry.name, tags=entry.tags, size_bytes=entry.size_bytes,
+        sha256_hex=entry.sha256_hex, replace=replace, source=source,
+    )  # fmt: skip
+    await here.wheel_history.add(event)
+
+
+def _not_stored(entries: list[WheelEntry], name: str) -> WheelNotFound:
+    package = named_by(entries, name.partition("==")[0], package_alone=True)
+    hint = f"Stored: {', '.join(f'{entry.package}=={entry.version}' for entry in package[:20])}" if package else ""
+    return WheelNotFound(f"no wheel {name[:_LONGEST_NAME]!r} is stored", hint=hint)
+
+
+def _flag(text: str) -> bool:
+    word = text.strip().lower()
+    if word and word not in _YES | _NO:
+        raise InvalidInput(f"replace is {text[:80]!r}", hint="Send true or false; it has no effect.")
+    return word not in _NO
+
+
+def _file_name(name: str) -> str:
+    """Name a download as RFC 6266 wants it."""
+    if quote(name, safe="+!~ ") == name:
+        return f'filename="{name}"'
+    return f"filename*=UTF-8''{quote(name, safe='')}"
