@@ -19,10 +19,10 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(180)]
 def test_100_runs_while_workers_are_killed_at_random_moments(cluster: Cluster, figure: Figure) -> None:
     dice = cluster.random
     workers = [cluster.worker("--concurrency", "2", name=f"w{number}") for number in range(2)]
-    runs = [cluster.submit("work", {"seconds": round(dice.uniform(0, 0.8), 3)}, max_attempts=20) for _ in range(100)]
+    runs = [cluster.submit("work", {"seconds": round(dice.uniform(0.1, 1.5), 3)}, max_attempts=20) for _ in range(100)]
     deaths: list[tuple[float, int]] = []
     while any(cluster.witness.newest.get(run, {}).get("status") != "COMPLETED" for run in runs) and len(deaths) < 12:
-        pause(dice.uniform(0.3, 2.0))
+        pause(dice.uniform(0.1, 1.0))
         victim = dice.choice(workers)
         deaths.append((victim.kill(), victim.pid))
         victim.start().ready()
