@@ -11,6 +11,7 @@
     ├── WorkerNotFound          404   5
     ├── DeadLetterNotFound      404   5
     ├── NotReplayable           409   6   a dead letter or a run that does not hold what a new run needs
+    ├── TooManyStreams          503   7   the gateway serves as many open logs as it may
     ├── StoreUnavailable        503   7   NATS cannot be reached, or did not answer in time
     ├── RevisionConflict        409   6   somebody else wrote the record first
     ├── KeyReused               409   6   an idempotency key came back with another request
@@ -112,6 +113,15 @@ class NotReplayable(PyocoError):
     http_status = 409
     exit_code = 6
     default_hint = "Submit the run anew."
+
+
+class TooManyStreams(PyocoError):
+    """This gateway follows as many logs at once as it may."""
+
+    code = "too_many_streams"
+    http_status = 503
+    exit_code = 7
+    default_hint = "Close one, or try again in a moment."
 
 
 class StoreUnavailable(PyocoError):

@@ -55,6 +55,8 @@ class Gateway:
         self.logs = LogStore(self.connection)
         self.log_reads = asyncio.Semaphore(_LOG_READS)
         """Held while a page of a log is read and decoded, so that many readers do not cost much memory at once."""
+        self.open_logs = 0
+        """How many logs are being sent."""
         self.checker = FlowChecker(settings.workflow_yaml_max_bytes)
         self.worker_index = WorkerIndex(settings.worker_disconnect_timeout_sec)
         self.index = RunIndex(settings.state_dir, settings.runs_kv_bucket)
