@@ -109,7 +109,7 @@ def memory(pid: int) -> dict[str, float]:
 
 
 _NAMES = [
-    ("worker.child", "child"),
+    ("worker.guardian", "child and guardian"),
     ("cli.worker", "worker"),
     ("nats-server ", "nats-server"),
     ("pyoco-server", "gateway"),

@@ -14,6 +14,7 @@
     ├── WheelVersionConflict    409   6   the same or a newer version of the package is stored
     ├── WheelDamaged            500   1   what the store gives is not what was uploaded
     ├── NotReplayable           409   6   a dead letter or a run that does not hold what a new run needs
+    ├── TooManyStreams          503   7   the gateway serves as many open logs as it may
     ├── StoreUnavailable        503   7   NATS cannot be reached, or did not answer in time
     ├── RevisionConflict        409   6   somebody else wrote the record first
     ├── KeyReused               409   6   an idempotency key came back with another request
@@ -140,6 +141,15 @@ class NotReplayable(PyocoError):
     http_status = 409
     exit_code = 6
     default_hint = "Submit the run anew."
+
+
+class TooManyStreams(PyocoError):
+    """This gateway follows as many logs at once as it may."""
+
+    code = "too_many_streams"
+    http_status = 503
+    exit_code = 7
+    default_hint = "Close one, or try again in a moment."
 
 
 class StoreUnavailable(PyocoError):

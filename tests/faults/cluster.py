@@ -293,7 +293,11 @@ class Cluster:
                 print(*(f"{field}={line[field]}" for field in _SHOWN if field in line))
 
     def close(self) -> None:
-        """End everything that still runs."""
+        """Kill everything that still runs; what its death leaves behind must end by itself.
+
+        Raises:
+            AssertionError: a process of some run is still there.
+        """
         for name in sorted(self.members, key=lambda name: (name == "nats", "gateway" in name)):
             process = self.members[name].process.popen
             if process.poll() is None:
@@ -302,6 +306,7 @@ class Cluster:
                 process.kill()
                 process.wait(DEADLINE)
         self._closing.close()
+        until(lambda: not running_below(self.folder), "no process is left behind", 10)
 
     def _begin_nats(self) -> Process:
         store = str(self.store)

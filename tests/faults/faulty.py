@@ -18,6 +18,8 @@ class Mode(str, Enum):
     REFUSED = "refused"  # it fails before anything is sent
     UNANSWERED = "unanswered"  # it is executed, and the answer never comes
     VANISHED = "vanished"  # a message without an answer is lost in a socket, and nobody is told
+    CUT_BEFORE = "cut before"  # it and every later call fail
+    CUT_AFTER = "cut after"  # it is executed and never answered, and every later call fails
     DIES_BEFORE = "dies before"  # the process is killed instead
     DIES_AFTER = "dies after"  # the process is killed once the server has answered
 
@@ -55,10 +57,12 @@ class Fault:
         if name is None or payload == b"+WPI" or (self._mode is Mode.VANISHED and what != "tell"):
             return await real()
         self.calls.append(f"{what} {name} {payload.decode() if what == 'tell' else ''}".rstrip())
+        if self.spoiled is not None and self._mode in (Mode.CUT_BEFORE, Mode.CUT_AFTER):
+            raise nats.errors.TimeoutError
         if len(self.calls) != self._at:
             return await real()
         self.spoiled = self.calls[-1]
-        if self._mode is Mode.REFUSED:
+        if self._mode in (Mode.REFUSED, Mode.CUT_BEFORE):
             raise nats.errors.TimeoutError
         if self._mode is Mode.VANISHED:
             return None

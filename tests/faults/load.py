@@ -21,13 +21,14 @@ class Load:
         cluster: Where.
         every: Seconds between two submissions.
         seconds: How long each run takes.
+        clients: How many do so at once.
     """
 
-    def __init__(self, cluster: Cluster, every: float, seconds: float, tag: str = "cpu") -> None:
+    def __init__(self, cluster: Cluster, every: float, seconds: float, clients: int = 1) -> None:
         self._cluster = cluster
         self._every = every
         self._params = {"seconds": seconds}
-        self._tag = tag
+        self._clients = clients
         self._over = threading.Event()
         self.runs: list[str] = []
         self.answers: Counter[int | str] = Counter()
@@ -37,14 +38,16 @@ class Load:
     @contextlib.contextmanager
     def going(self) -> Iterator["Load"]:
         """Submit for as long as the block lasts; what was begun is finished afterwards."""
-        thread = threading.Thread(target=self._submit, name="load")
-        thread.start()
+        threads = [threading.Thread(target=self._submit, name=f"load-{number}") for number in range(self._clients)]
+        for thread in threads:
+            thread.start()
         try:
             yield self
         finally:
             self._over.set()
-            thread.join(60)
-            assert not thread.is_alive(), "a submission was never answered"
+            for thread in threads:
+                thread.join(60)
+            assert not any(thread.is_alive() for thread in threads), "a submission was never answered"
 
     def _submit(self) -> None:
         number = 0
@@ -59,7 +62,7 @@ class Load:
             urls = self._cluster.urls
             asked = time.monotonic()
             try:
-                answer = self._cluster.post("work", self._params, key=key, tag=self._tag, url=urls[number % len(urls)])
+                answer = self._cluster.post("work", self._params, key=key, url=urls[number % len(urls)])
             except httpx2.HTTPError as error:
                 self.answers[type(error).__name__] += 1
             else:

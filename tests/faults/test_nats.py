@@ -1,7 +1,9 @@
 """NATS dies, comes back, forgets a consumer, is far away, and has no room left."""
 
 import os
+import signal
 import time
+from collections import Counter
 
 import pytest
 
@@ -69,3 +71,47 @@ def test_a_consumer_is_deleted_under_load(cluster: Cluster, figure: Figure) -> N
         f"consumer deleted {deleted} times under {len(load.runs)} runs: all COMPLETED, 0 overlaps; "
         f"work went on within {slowest:.1f} s"
     )
+
+
+def test_nats_is_killed_restarted_and_stopped_again_and_again(cluster: Cluster, figure: Figure) -> None:
+    dice = cluster.random
+    workers = [cluster.worker("--concurrency", "2", name=f"w{number}") for number in range(2)]
+    done: Counter[str] = Counter()
+    with Load(cluster, every=0.1, seconds=0.8).going() as load:
+        for fault in dice.sample(["killed", "restarted", "stopped"] * 2, 6):
+            pause(dice.uniform(0.3, 1.5))
+            done[fault] += 1
+            if fault == "stopped":  # its host stands still: connections stay, answers do not come
+                cluster.nats.signal(signal.SIGSTOP)
+                pause(dice.uniform(1.0, 2 * ACK_WAIT))
+                cluster.nats.signal(signal.SIGCONT)
+            else:
+                cluster.nats.kill() if fault == "killed" else cluster.nats.stop()
+                pause(dice.uniform(0.0, 2.0))
+                cluster.nats.start().ready()
+    ended = cluster.ends(load.runs, 60)
+    cluster.history().check()
+    assert {run["status"] for run in ended} == {"COMPLETED"}
+    assert {run["attempt"] for run in ended} == {1}
+    assert all(worker.is_alive for worker in workers)
+    words = ", ".join(f"{count} times {fault}" for fault, count in sorted(done.items()))
+    figure(f"nats-server {words} under {len(load.runs)} runs: all COMPLETED in their first attempt, 0 overlaps")
+
+
+def test_nats_stands_still_for_longer_than_ack_wait(cluster: Cluster, figure: Figure) -> None:
+    cluster.worker("--concurrency", "4", name="owner")
+    runs = [cluster.submit("gated", {"gate": "open"}) for _ in range(4)]
+    for run in runs:
+        cluster.started(run)
+    cluster.worker("--concurrency", "4", name="idle")
+    pause(2)  # the newcomer's own start is past
+    for _ in range(2):
+        cluster.nats.signal(signal.SIGSTOP)
+        pause(ACK_WAIT + 1.5)  # shorter than it takes anybody to notice that the connection is dead
+        cluster.nats.signal(signal.SIGCONT)
+        pause(ACK_WAIT)
+    cluster.open_gate("open")
+    ended = cluster.ends(runs)
+    cluster.history().check()
+    assert {(run["status"], run["attempt"], run["worker_id"]) for run in ended} == {("COMPLETED", 1, "owner")}
+    figure(f"nats-server stopped twice for {ACK_WAIT + 1.5:g} s: none of 4 running runs was taken over")

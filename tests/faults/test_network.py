@@ -25,10 +25,10 @@ def test_a_slow_and_broken_way_for_everybody(cluster: Cluster, proxy: Proxy, fig
     cluster.gateway("behind", nats_url=proxy.url)
     workers = [cluster.worker("--concurrency", "2", name=f"w{number}", nats_url=proxy.url) for number in range(2)]
     cuts = 0
-    with Load(cluster, every=0.1, seconds=0.3).going() as load:
-        for _ in range(8):
-            proxy.delay = dice.choice([0.0, 0.05, 0.2])
-            pause(dice.uniform(0.3, 1.5))
+    with Load(cluster, every=0.2, seconds=0.1, clients=6).going() as load:
+        for _ in range(6):
+            proxy.delay = dice.choice([0.0, 0.02, 0.1])
+            pause(dice.uniform(0.5, 3.0))
             proxy.cut()
             cuts += 1
     proxy.heal()
@@ -38,7 +38,7 @@ def test_a_slow_and_broken_way_for_everybody(cluster: Cluster, proxy: Proxy, fig
     assert {run["attempt"] for run in ended} == {1}
     assert all(worker.is_alive for worker in workers)
     figure(
-        f"delays of up to 200 ms a way and {cuts} cuts under {len(load.runs)} runs: "
+        f"delays of up to 100 ms a way and {cuts} cuts under {len(load.runs)} runs: "
         "all COMPLETED in their first attempt, 0 overlaps"
     )
 

@@ -19,10 +19,10 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(180)]
 def test_100_runs_while_workers_are_killed_at_random_moments(cluster: Cluster, figure: Figure) -> None:
     dice = cluster.random
     workers = [cluster.worker("--concurrency", "2", name=f"w{number}") for number in range(2)]
-    runs = [cluster.submit("work", {"seconds": round(dice.uniform(0, 0.8), 3)}, max_attempts=20) for _ in range(100)]
+    runs = [cluster.submit("work", {"seconds": round(dice.uniform(0.1, 1.5), 3)}, max_attempts=20) for _ in range(100)]
     deaths: list[tuple[float, int]] = []
     while any(cluster.witness.newest.get(run, {}).get("status") != "COMPLETED" for run in runs) and len(deaths) < 12:
-        pause(dice.uniform(0.3, 2.0))
+        pause(dice.uniform(0.1, 1.0))
         victim = dice.choice(workers)
         deaths.append((victim.kill(), victim.pid))
         victim.start().ready()
@@ -127,11 +127,15 @@ def test_a_killed_child_and_a_killed_guardian(cluster: Cluster, figure: Figure) 
     figure(f"killed child: {said[0]!r}; killed guardian: {said[1]!r}; the worker went on")
 
 
-def test_a_task_that_kills_its_worker(cluster: Cluster, figure: Figure) -> None:
-    workers = [cluster.worker(name=f"w{number}") for number in range(2)]
-    neighbours = [cluster.submit("work", {"seconds": 0.02}) for _ in range(50)]
+@pytest.mark.parametrize("slots", [1, 4], ids=["two-workers", "one-worker-with-four-slots"])
+def test_a_task_that_kills_its_worker(cluster: Cluster, figure: Figure, slots: int) -> None:
+    workers = [
+        cluster.worker("--concurrency", str(slots), name=f"w{number}") for number in range(2 if slots == 1 else 1)
+    ]
+    seconds = 0.02 if slots == 1 else 0.2  # with more slots the neighbours die with their worker, time and again
+    neighbours = [cluster.submit("work", {"seconds": seconds}) for _ in range(30)]
     killer = cluster.submit("kill_worker")
-    neighbours += [cluster.submit("work", {"seconds": 0.02}) for _ in range(50)]
+    neighbours += [cluster.submit("work", {"seconds": seconds}) for _ in range(70)]
     restarts = 0
     deadline = time.monotonic() + 60
     while cluster.witness.newest.get(killer, {}).get("status") not in TERMINAL and time.monotonic() < deadline:

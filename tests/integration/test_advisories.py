@@ -211,6 +211,22 @@ async def test_a_job_taken_off_by_others_leaves_a_letter_and_one_of_ours_no_seco
     assert "not mine" in letter["error"]
 
 
+async def test_a_job_deleted_while_it_is_delivered_leaves_no_letter(here: Running) -> None:
+    gone = await here.submit()
+    await here.submit()
+    connection = here.gateway.connection
+    queue = await queue_of(connection)
+    assert await queue.pull() is not None
+    assert (await here.http.post(f"/runs/{gone}/cancel")).json()["status"] == "CANCELLED"  # deletes the job
+    message = await queue.pull()
+    assert message is not None
+    await connection.client.publish(message.reply, b"+TERM no")
+    deadline = time.monotonic() + DEADLINE
+    while not (found := await letters(here)):  # advisories come in order
+        await pause(deadline)
+    assert [b": no" in letter.raw for letter in found] == [True]
+
+
 async def test_an_advisory_that_makes_no_sense_holds_nothing_up(here: Running) -> None:
     settings, js = here.gateway.settings, here.gateway.connection.js
     await js.publish(f"{topology.MAX_DELIVERIES}.{settings.work_stream}.c", b"{")

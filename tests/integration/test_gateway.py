@@ -114,6 +114,20 @@ async def test_a_fresh_store_is_empty_and_ready(here: Running) -> None:
     assert ready["index"] == {"caught_up": True, "revision": 0, "runs": 0}
 
 
+async def test_a_nats_without_room_is_told_of(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+    greedy = settings.model_copy(update={"logs_max_bytes": 1 << 60})
+    listener = Listener(greedy, bind("127.0.0.1", 0))
+    serving = asyncio.create_task(listener.serve())
+    assert not await listener.wait_ready(1.5, store=True)
+    listener.stop()
+    await asyncio.wait_for(serving, DEADLINE)
+    AppStatus.should_exit = False
+    said = capsys.readouterr().out
+    assert f"{settings.logs_stream}: NATS has no room left to set {1 << 60} bytes aside" in said
+    assert "PYOCO_LOGS_MAX_BYTES" in said
+    assert said.count("a stream cannot be made") == 1
+
+
 async def test_a_submission_is_record_job_and_list_item_at_once(here: Running) -> None:
     run_id = await here.submit(params={"a": [1]}, tags=["x", "y"], timeout_sec=5, max_attempts=2, unknown=1)
     assert [item["run_id"] for item in (await here.http.get("/runs")).json()] == [run_id]

@@ -96,3 +96,16 @@ async def test_a_job_that_could_not_be_claimed_is_not_kept_alive(tmp_path: Path)
     stop = asyncio.Event()
     assert await slot.run_one(0.1, stop) is None
     assert slot.delivery is None
+
+
+async def test_one_last_attempt_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = claims(Runs())
+    assert here._wait_for_last("a") == 0
+    assert here._wait_for_last("a") == 0  # its own job again
+    assert 0 < here._wait_for_last("b") <= 5
+    here.ended("b")  # not the one that is waited for
+    assert here._wait_for_last("b") > 0
+    here.ended("a")
+    assert here._wait_for_last("b") == 0
+    monkeypatch.setattr(claims_module, "_PROBATION", 0.0)
+    assert here._wait_for_last("c") == 0  # the one before has run for long enough

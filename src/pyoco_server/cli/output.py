@@ -28,6 +28,11 @@ def print_table(columns: list[str], items: list[dict[str, Any]]) -> None:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
+def print_part(text: str, *, end: bool) -> None:
+    """Print a piece of a line, and the line's end where it ends."""
+    click.echo(_plain(text, keep="\t"), nl=end)
+
+
 def print_lines(*lines: str) -> None:
     """Print sentences, each on a line of its own; an empty one is left out."""
     for line in filter(None, lines):

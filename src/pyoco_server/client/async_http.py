@@ -158,13 +158,31 @@ class AsyncPyocoHttpClient:
         call = requests.watch(
             run_id, include_records=include_records, since=since, timeout_sec=timeout_sec, last_event_id=last_event_id
         )
-        with connection_errors(self._url):
-            async with self._client.stream(call.method, call.path, **call.options) as response:
-                if not response.is_success:
-                    await response.aread()
-                    check(response)
-                async for received in httpx2.EventSource(response, max_event_size=None):
-                    yield event(received)
+        async with contextlib.aclosing(self._events(call)) as events:
+            async for received in events:
+                yield received
+
+    async def get_logs(
+        self, run_id: str, *, tail: int | None = None, task: str | None = None, stream: str | None = None
+    ) -> dict[str, Any]:
+        """Give what a run's tasks have printed: ``lines`` with ``time attempt task stream text``."""
+        call = requests.run(run_id, "/logs", tail=tail, task=task, stream=stream)
+        return cast(dict[str, Any], await self._json(call))
+
+    async def follow_logs(
+        self,
+        run_id: str,
+        *,
+        tail: int | None = None,
+        task: str | None = None,
+        stream: str | None = None,
+        last_event_id: str | None = None,
+    ) -> AsyncGenerator[dict[str, Any], None]:
+        """Give events with what a run's tasks print: ``log`` with ``lines``, ``heartbeat``, and ``end`` as the last."""
+        call = requests.follow_logs(run_id, tail=tail, task=task, stream=stream, last_event_id=last_event_id)
+        async with contextlib.aclosing(self._events(call)) as events:
+            async for received in events:
+                yield received
 
     async def cancel_run(
         self, run_id: str, *, wait: bool = False, timeout_sec: int | None = None, reason: str | None = None
@@ -270,6 +288,15 @@ class AsyncPyocoHttpClient:
                 pause = patience.next_pause(error)
                 self._on_retry(error)
                 await anyio.sleep(pause)
+
+    async def _events(self, call: Call) -> AsyncGenerator[dict[str, Any], None]:
+        with connection_errors(self._url):
+            async with self._client.stream(call.method, call.path, **call.options) as response:
+                if not response.is_success:
+                    await response.aread()
+                    check(response)
+                async for received in httpx2.EventSource(response, max_event_size=None):
+                    yield event(received)
 
     async def _json(self, call: Call) -> Any:
         return body_of(await self._send(call))

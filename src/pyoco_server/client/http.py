@@ -180,12 +180,40 @@ class PyocoHttpClient:
         call = requests.watch(
             run_id, include_records=include_records, since=since, timeout_sec=timeout_sec, last_event_id=last_event_id
         )
-        with connection_errors(self._url), self._client.stream(call.method, call.path, **call.options) as response:
-            if not response.is_success:
-                response.read()
-                check(response)
-            for received in httpx2.EventSource(response, max_event_size=None):
-                yield event(received)
+        return self._events(call)
+
+    def get_logs(
+        self, run_id: str, *, tail: int | None = None, task: str | None = None, stream: str | None = None
+    ) -> dict[str, Any]:
+        """Give what a run's tasks have printed: ``lines`` with ``time attempt task stream text``.
+
+        Args:
+            tail: Only so many of the last lines.
+            task: Only lines of this task (and notices).
+            stream: Only ``stdout``, ``stderr`` or ``notice``.
+        """
+        call = requests.run(run_id, "/logs", tail=tail, task=task, stream=stream)
+        return cast(dict[str, Any], self._json(call))
+
+    def follow_logs(
+        self,
+        run_id: str,
+        *,
+        tail: int | None = None,
+        task: str | None = None,
+        stream: str | None = None,
+        last_event_id: str | None = None,
+    ) -> Iterator[dict[str, Any]]:
+        """Give events with what a run's tasks print: ``log`` with ``lines``, ``heartbeat``, and ``end`` as the last.
+
+        Args:
+            tail: Begin with so many of the last lines; 0 for none.
+            task: Only lines of this task (and notices).
+            stream: Only ``stdout``, ``stderr`` or ``notice``.
+            last_event_id: ``id`` of the last event seen, to go on after it.
+        """
+        call = requests.follow_logs(run_id, tail=tail, task=task, stream=stream, last_event_id=last_event_id)
+        return self._events(call)
 
     def cancel_run(
         self, run_id: str, *, wait: bool = False, timeout_sec: int | None = None, reason: str | None = None
@@ -297,6 +325,14 @@ class PyocoHttpClient:
                 pause = patience.next_pause(error)
                 self._on_retry(error)
                 time.sleep(pause)
+
+    def _events(self, call: Call) -> Iterator[dict[str, Any]]:
+        with connection_errors(self._url), self._client.stream(call.method, call.path, **call.options) as response:
+            if not response.is_success:
+                response.read()
+                check(response)
+            for received in httpx2.EventSource(response, max_event_size=None):
+                yield event(received)
 
     def _json(self, call: Call) -> Any:
         return body_of(self._send(call))

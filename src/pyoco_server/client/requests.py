@@ -86,9 +86,12 @@ def run(run_id: str, suffix: str = "", **query: Any) -> Call:
 
 def watch(run_id: str, *, include_records: bool, last_event_id: str | None, **query: Any) -> Call:
     """``GET /runs/{id}/watch``, with time-outs fit for a stream."""
-    call = run(run_id, "/watch", include="records" if include_records else None, **query)
-    headers = {"Last-Event-ID": last_event_id} if last_event_id else {}
-    return Call(call.method, call.path, {**call.options, "headers": headers, "timeout": httpx2.Timeout(READ_TIMEOUT)})
+    return _stream(run(run_id, "/watch", include="records" if include_records else None, **query), last_event_id)
+
+
+def follow_logs(run_id: str, *, last_event_id: str | None, **query: Any) -> Call:
+    """``GET /runs/{id}/logs?follow=true``, with time-outs fit for a stream."""
+    return _stream(run(run_id, "/logs", follow="true", **query), last_event_id)
 
 
 def cancel(run_id: str, reason: str | None) -> Call:
@@ -199,6 +202,11 @@ def _bad_piece(value: Any, path: str) -> str:
             # A list that holds itself has no end.
             return _bad_piece(piece, deeper) if deeper.count(".") < _DEEPEST else deeper
     return path or "the request"
+
+
+def _stream(call: Call, last_event_id: str | None) -> Call:
+    headers = {"Last-Event-ID": last_event_id} if last_event_id else {}
+    return Call(call.method, call.path, {**call.options, "headers": headers, "timeout": httpx2.Timeout(READ_TIMEOUT)})
 
 
 def _json(body: dict[str, Any]) -> dict[str, Any]:

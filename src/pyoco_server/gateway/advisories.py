@@ -41,6 +41,8 @@ _LOOK_AGAIN_SEC = 5.0
 """How often a job is looked at whose run a worker still holds."""
 _FAILED_SEC = 60.0
 _CHANGE_TRIES = 10
+_DELETED = "Unacknowledged message was deleted"
+"""NATS's own word."""
 _CLAIMED = (RunStatus.RUNNING, RunStatus.CANCELLING)
 
 
@@ -144,8 +146,12 @@ class Backstop:
         return await self.settle(advisory.job_seq, advisory.deliveries)
 
     async def _note_terminated(self, advisory: Advisory) -> None:
-        """Leave a letter for a job that somebody took off the queue; our workers leave one before they do."""
-        if advisory.reason.startswith(TERMINATED):
+        """Leave a letter for a job that somebody took off the queue; our workers leave one before they do.
+
+        One that was merely deleted while it was delivered has no story of its own: its run was cancelled, or is over
+        and NATS was killed in between; a run that lost its job so is the reconciler's to find.
+        """
+        if advisory.reason.startswith(TERMINATED) or advisory.reason == _DELETED:
             return
         tag = self._queue.tag_of_consumer(advisory.consumer)
         why = advisory.reason or "no reason was given"

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import pydantic_core
@@ -51,12 +51,12 @@ class LogFollower:
         self._reading: asyncio.Task[Lines | None] | None = None
         self._last_event = time.monotonic()
 
-    async def events(self) -> AsyncIterator[ServerSentEvent]:
+    async def events(self) -> AsyncGenerator[ServerSentEvent, None]:
         """Give the events until the run has ended and its last line was given."""
         async with contextlib.AsyncExitStack() as stack:
             stack.callback(self._cancel_reading)
             mailbox = stack.enter_context(self._here.index.subscribe(self._run_id))
-            listening = False
+            listening, begun = False, -1
             while not self._here.stopping.is_set():
                 if not listening:
                     with contextlib.suppress(StoreUnavailable):
@@ -66,7 +66,8 @@ class LogFollower:
                 over = self._over  # known before the read, so that what the read does not find will not come
                 answered, lines = await self._read()
                 if lines is not None:
-                    if lines:
+                    if lines or begun != self._reader.position:  # also without a line: its id tells where to go on
+                        begun = self._reader.position
                         yield self._event("log", {"lines": lines}, str(self._reader.position))
                     continue
                 if over and answered:

@@ -65,6 +65,8 @@ class Gateway:
         self.logs = LogStore(self.connection)
         self.log_reads = asyncio.Semaphore(_LOG_READS)
         """Held while a page of a log is read and decoded, so that many readers do not cost much memory at once."""
+        self.open_logs = 0
+        """How many logs are being sent."""
         self.checker = FlowChecker(settings.workflow_yaml_max_bytes)
         self.worker_index = WorkerIndex(settings.worker_disconnect_timeout_sec)
         self.index = RunIndex(settings.state_dir, settings.runs_kv_bucket)
@@ -161,12 +163,16 @@ class Gateway:
 
     async def _keep_streams(self) -> None:
         """Make what is missing in NATS, at the start and after each of its returns: the store may be a fresh one."""
+        told = ""
         while not self.stopping.is_set():
             self._look.clear()
             try:
                 await topology.ensure(self.connection)
             except StoreUnavailable as error:
-                log.debug("the streams cannot be checked yet", reason=error.message)
+                # While NATS is away its connection says so; a NATS that is there and refuses is told of once.
+                if self.connection.is_up and error.message != told:
+                    told = error.message
+                    log.warning("a stream cannot be made; nothing works without it", reason=told, hint=error.hint)
                 await first_event(_RETRY_SEC if self.connection.is_up else 0.05, self.stopping)
                 continue
             self._made.set()

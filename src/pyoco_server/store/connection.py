@@ -25,6 +25,7 @@ WRONG_LAST_SEQUENCE = 10071
 _RECONNECT_WAIT = 0.25
 _LOG_EVERY = 10.0
 
+_CLOSED = "the handler is closed"
 _AWAY = (
     nats.errors.TimeoutError,
     asyncio.TimeoutError,
@@ -148,6 +149,11 @@ class Connection:
         except _AWAY as error:
             detail = str(error) or type(error).__name__
             raise StoreUnavailable(f"{what}: NATS did not answer ({detail})") from error
+        except RuntimeError as error:
+            if _CLOSED not in str(error):
+                raise
+            # The socket is closed, and the client has not noticed yet; only uvloop makes an error of it.
+            raise StoreUnavailable(f"{what}: NATS did not answer (the connection is closed)") from error
 
     async def request(self, subject: str, payload: bytes = b"", *, what: str, **options: Any) -> Any:
         """Send a request and give the answering message."""

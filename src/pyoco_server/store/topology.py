@@ -6,6 +6,7 @@ import structlog
 from nats.js import JetStreamContext, api
 from nats.js.errors import APIError, NotFoundError
 
+from pyoco_server.errors import StoreUnavailable
 from pyoco_server.settings import Settings
 from pyoco_server.store.connection import Connection
 
@@ -24,6 +25,7 @@ _ADVISORIES = 100_000
 _ADVISORY_BYTES = 64 * 1024 * 1024
 _MARKER_TTL = 3600.0
 _STREAM_NAME_IN_USE = 10058
+_NO_ROOM = 10047
 
 
 def definitions(settings: Settings) -> list[api.StreamConfig]:
@@ -127,7 +129,15 @@ async def ensure(connection: Connection) -> None:
     """
     for wanted in definitions(connection.settings):
         with connection.errors(f"creating the stream {wanted.name}"):
-            await _ensure_stream(connection.js, wanted)
+            try:
+                await _ensure_stream(connection.js, wanted)
+            except APIError as error:
+                if error.err_code != _NO_ROOM:
+                    raise
+                raise StoreUnavailable(
+                    f"creating the stream {wanted.name}: NATS has no room left to set {wanted.max_bytes} bytes aside",
+                    hint="Give its disk more room, or lower PYOCO_DLQ_MAX_BYTES or PYOCO_LOGS_MAX_BYTES.",
+                ) from None
 
 
 async def ensure_resources(js: JetStreamContext, config: Settings) -> None:

@@ -1,6 +1,7 @@
 """From a delivered job to a claimed run, or to the reason why there is nothing to run."""
 
 import asyncio
+import time
 from dataclasses import dataclass
 
 import structlog
@@ -27,6 +28,8 @@ log = structlog.get_logger(__name__)
 _CLAIM_TRIES = 10
 _CONFIRM_PAUSES = (0.1, 0.3, 1.0)
 """Seconds between the tries of a claim that was not answered."""
+_PROBATION = 5.0
+"""Seconds after which a last attempt that runs has not killed its worker, and the next one may start beside it."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,7 @@ class Claims:
         self._owners = owners
         self._worker_id = worker_id
         self._instance_id = instance_id
+        self._last_attempt = ("", 0.0)
 
     async def take(self, delivery: Delivery) -> Claimed | None:
         """Claim the run of a delivery; ``None`` when the delivery has been dealt with.
@@ -119,12 +123,39 @@ class Claims:
             await self._runs.update(cancelled(record), stored.revision)
             await delivery.ack()
             return None
+        return await self._start(delivery, job, stored)
+
+    async def _start(self, delivery: Delivery, job: Job, stored: StoredRun) -> Claimed | None:
+        """Claim the next attempt, if there is one."""
+        record = stored.record
         allowed = record.max_attempts or self._settings.run_max_attempts
         if record.attempt >= allowed:
             await self._exhaust(delivery, stored, allowed)
             return None
+        if record.attempt and record.attempt + 1 == allowed and (wait := self._wait_for_last(record.run_id)) > 0:
+            log.info("a last attempt waits until another one has shown itself harmless", run_id=record.run_id)
+            await delivery.give_back(wait)
+            return None
         ours = claim(record, worker_id=self._worker_id, instance_id=self._instance_id, job_seq=delivery.seq)
         return Claimed(job, await self._write(ours, stored.revision))
+
+    def ended(self, run_id: str) -> None:
+        """Note that a claimed run is over here, whatever became of it."""
+        if run_id == self._last_attempt[0]:
+            self._last_attempt = ("", 0.0)
+
+    def _wait_for_last(self, run_id: str) -> float:
+        """Let one last attempt start; give the seconds for which another one keeps it back.
+
+        Runs that lost all attempts but one have a task among them that kills its worker, and neighbours that died with
+        it and come back at the same moment. One after the other they come apart, and only the killer fails.
+        """
+        holder, since = self._last_attempt
+        left = since + _PROBATION - time.monotonic()
+        if holder not in ("", run_id) and left > 0:
+            return left
+        self._last_attempt = (run_id, time.monotonic())
+        return 0.0
 
     async def _write(self, ours: RunRecord, revision: int) -> StoredRun:
         """Write a claim. One whose answer was lost is looked for, or it would cost an attempt that never started.

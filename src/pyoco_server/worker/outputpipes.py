@@ -14,6 +14,8 @@ from pyoco_server.worker.frames import MAX_FRAME, MAX_TEXT, Frame, boundary, dec
 
 _READ = 64 * 1024
 """Bytes read in one turn of the event loop, so that a flood leaves time for everything else."""
+_READ_LINES = 16 * 1024
+"""The same for what has to be cut into lines, which may have a byte each."""
 _UNFINISHED_SEC = 0.25
 """After this a line without an end is passed on as it is: it may be a prompt."""
 _FULL_SEC = 1.0
@@ -26,6 +28,13 @@ class OutputSink(Protocol):
     @property
     def is_full(self) -> bool:
         """Whether it had better get nothing more for now."""
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether it only counts what goes around Python from now on."""
+
+    def skip_raw(self, lines: int, size: int) -> None:
+        """Count what is not taken."""
 
     def take_frame(self, frame: Frame) -> None:
         """Take a frame."""
@@ -122,14 +131,16 @@ class OutputPipes:
         # before the read printed it, or the one that has started just now.
         self._read_frames()
         task = self._sink.running_task()
-        data = self._get(descriptor)
-        if data:
+        data = self._get(descriptor, _READ if self._sink.is_spent else _READ_LINES)
+        if data and self._sink.is_spent:
+            self._sink.skip_raw(data.count(b"\n"), len(data))
+        elif data:
             self._read_frames()
             self._take_raw(descriptor, data, task or self._sink.running_task())
         return len(data)
 
     def _read_frames(self) -> int:
-        data = self._get(self._frames) if self._frames in self._open else b""
+        data = self._get(self._frames, _READ) if self._frames in self._open else b""
         *frames, rest = (self._rest[self._frames] + data).split(b"\n")
         self._rest[self._frames] = rest if len(rest) < MAX_FRAME else b""
         for text in frames:
@@ -162,9 +173,9 @@ class OutputPipes:
             if rest:
                 self._sink.take_raw(stream, rest, self._sink.running_task(), continued=continued)
 
-    def _get(self, descriptor: int) -> bytes:
+    def _get(self, descriptor: int, size: int) -> bytes:
         try:
-            data = os.read(descriptor, _READ)
+            data = os.read(descriptor, size)
         except BlockingIOError:
             return b""
         except OSError:

@@ -45,8 +45,7 @@ class Owners:
         if record.instance_id == self._registration.instance_id:
             # Ours: either this very process runs it, or it lost it a moment ago.
             return self.ack_wait if record.run_id in self._registration.runs else 0.0
-        returned = self._connection.returned_at
-        if returned is not None and (grace := returned + _RETURN_GRACE - time.monotonic()) > 0:
+        if (grace := self._grace()) > 0:
             return grace
         now = time.time()
         if record.start_time is not None and 0 <= now - record.start_time < _FRESH_CLAIM:
@@ -59,3 +58,11 @@ class Owners:
         if not owner.holds(record.run_id, record.instance_id, now=now, patience=patience):
             return 0.0
         return max(0.0, patience - owner.silent_for(now)) + _MARGIN
+
+    def _grace(self) -> float:
+        """Tell for how many seconds nobody counts as dead, because NATS was away or stood still a moment ago."""
+        # It may stand still without losing a connection; the others' heartbeats are then as late as ours.
+        beats = self._registration.record.heartbeat_interval_sec
+        grace = _RETURN_GRACE + beats - self._registration.steady_for()
+        returned = self._connection.returned_at
+        return grace if returned is None else max(grace, returned + _RETURN_GRACE - time.monotonic())

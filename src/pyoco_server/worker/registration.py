@@ -23,6 +23,8 @@ log = structlog.get_logger(__name__)
 _LOOK_EVERY = 0.5
 _NEWS_AFTER = 0.5
 """Seconds after which a change of what the worker does is written, however many changes there are."""
+_GAP_BEATS, _GAP_SEC = 2.0, 0.5
+"""Two heartbeats of our own that are so many intervals, and so many seconds more, apart mean that NATS stood still."""
 
 
 class Registration:
@@ -53,6 +55,8 @@ class Registration:
             heartbeat_interval_sec=settings.worker_heartbeat_interval_sec,
         )
         self.last_pull_at: float | None = None
+        self._beat_at: float | None = None
+        self._steady_since = float("-inf")
         self._runs: list[str] = []
 
     @property
@@ -114,12 +118,32 @@ class Registration:
         while not stop.is_set():
             try:
                 await self._write(self.record.seen(list(self._runs), self.last_pull_at))
+                self._note_beat(time.monotonic())
             except (StoreUnavailable, RevisionConflict) as error:
                 log.info("a heartbeat could not be written; the next one follows", reason=error.message)
             self._news.clear()
             await first_event(self.record.heartbeat_interval_sec, stop, self._news)
             if self._news.is_set():
                 await first_event(_NEWS_AFTER, stop)
+
+    def steady_for(self) -> float:
+        """Tell for how many seconds our own heartbeats have arrived without a gap; 0 while they do not.
+
+        Others' do not arrive then either, and their silence says nothing.
+        """
+        now = time.monotonic()
+        if self._beat_at is not None and now - self._beat_at > self._gap:
+            return 0.0
+        return now - self._steady_since
+
+    def _note_beat(self, now: float) -> None:
+        if self._beat_at is not None and now - self._beat_at > self._gap:
+            self._steady_since = now
+        self._beat_at = now
+
+    @property
+    def _gap(self) -> float:
+        return _GAP_BEATS * self.record.heartbeat_interval_sec + _GAP_SEC
 
     async def say_goodbye(self, reason: str) -> None:
         """Write that the worker stopped in order."""

@@ -58,6 +58,11 @@ class RunLog:
         """Whether it had better get nothing more for now."""
         return self._bytes >= _FULL_BYTES
 
+    @property
+    def is_spent(self) -> bool:
+        """Whether the limit is reached, so that lines are only counted."""
+        return self._allowance.is_spent
+
     def running_task(self) -> str | None:
         """Give the task that runs, if it is exactly one."""
         return next(iter(self._running)) if len(self._running) == 1 else None
@@ -77,10 +82,11 @@ class RunLog:
 
     def take_raw(self, stream: LogStream, text: bytes, task: str | None, *, continued: bool) -> None:
         """Take a line that C code or a subprocess printed."""
-        if self._allowance.is_spent:
-            self._allowance.cut(1, len(text))
-        else:
-            self._take(LogLine(time.time(), task, stream, text.decode("utf-8", "replace"), continued), len(text))
+        self._take(LogLine(time.time(), task, stream, text.decode("utf-8", "replace"), continued), len(text))
+
+    def skip_raw(self, lines: int, size: int) -> None:
+        """Count what is not taken."""
+        self._allowance.cut(lines, size)
 
     async def finish(self, timeout: float) -> bool:
         """Publish what has come so far, ``timeout`` seconds at most; whether all of it is there is the answer."""
@@ -205,9 +211,18 @@ class NoRunLog:
     def __init__(self) -> None:
         self._lines = 0
 
+    @property
+    def is_spent(self) -> bool:
+        """Whether lines are only counted from now on."""
+        return self._lines > self._MOST_LINES
+
     def running_task(self) -> str | None:
         """There is none."""
         return None
+
+    def skip_raw(self, lines: int, size: int) -> None:
+        """Count what is not taken."""
+        self._lines += lines
 
     def take_frame(self, frame: Frame) -> None:
         """Take a frame."""

@@ -259,6 +259,7 @@ class Slot:
             reusable = self.execution.reusable and child.runs < self._max_runs_per_child
             self.execution = None
             self._registration.ended(record.run_id, last)
+            self._claims.ended(record.run_id)
             output.attach(NoRunLog())
             await run_log.close(_LOG_SEC)
             if not reusable:

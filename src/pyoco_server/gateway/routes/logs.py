@@ -1,8 +1,9 @@
 """The log of a run: as one answer, or followed over server-sent events."""
 
+import contextlib
 import re
-from collections.abc import AsyncIterator
-from typing import Annotated, Any, cast
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import Annotated, Any, TypeVar, cast
 
 import anyio
 import pydantic_core
@@ -10,10 +11,11 @@ from fastapi import APIRouter, Header, Query
 from fastapi.responses import Response, StreamingResponse
 from sse_starlette.sse import EventSourceResponse
 
+from pyoco_server.errors import TooManyStreams
 from pyoco_server.gateway.logfollower import LogFollower
 from pyoco_server.gateway.logreader import Lines, LogReader
 from pyoco_server.gateway.routes.runs import read_snapshot
-from pyoco_server.gateway.state import Here
+from pyoco_server.gateway.state import Gateway, Here
 from pyoco_server.model.runlog import LogStream
 
 router = APIRouter(tags=["runs"])
@@ -21,6 +23,8 @@ router = APIRouter(tags=["runs"])
 _GRACE_SEC = 2.0
 _POSITION = re.compile(r"[0-9]{1,18}")
 _LARGEST_TAIL = 10_000
+_MOST_OPEN = 500
+_Part = TypeVar("_Part")
 
 
 @router.get("/runs/{run_id}/logs", response_model=None)
@@ -35,15 +39,19 @@ async def get_logs(
 ) -> Response:
     """Give what the run's tasks printed: all of it or the last ``tail`` lines; with ``follow`` also what comes."""
     snapshot = await read_snapshot(here, run_id, records=False)
-    seen = int(last_event_id) if last_event_id and _POSITION.fullmatch(last_event_id) else 0
+    resumed = bool(last_event_id and _POSITION.fullmatch(last_event_id))
+    seen = int(last_event_id or 0) if resumed else 0
     reader = LogReader(here, run_id, task=task or None, stream=stream, position=seen)
+    if here.open_logs >= _MOST_OPEN:
+        raise TooManyStreams(f"this gateway sends {_MOST_OPEN} logs already")
     if not follow:
         first = await (reader.next() if tail is None else reader.tail(tail))
         head = {"run_id": run_id, "status": snapshot.get("status")}
-        return StreamingResponse(_body(reader, head, first, whole=tail is None), media_type="application/json")
-    follower = LogFollower(here, run_id, reader, None if seen else tail)
+        body = _body(reader, head, first, whole=tail is None)
+        return StreamingResponse(_counted(here, body), media_type="application/json")
+    follower = LogFollower(here, run_id, reader, None if resumed else tail)
     return EventSourceResponse(
-        follower.events(),
+        _counted(here, follower.events()),
         sep="\n",
         ping=3600,
         headers={"X-Accel-Buffering": "no"},
@@ -52,7 +60,19 @@ async def get_logs(
     )
 
 
-async def _body(reader: LogReader, head: dict[str, Any], lines: Lines | None, *, whole: bool) -> AsyncIterator[bytes]:
+async def _counted(here: Gateway, parts: AsyncGenerator[_Part, None]) -> AsyncIterator[_Part]:
+    here.open_logs += 1
+    try:
+        async with contextlib.aclosing(parts):
+            async for part in parts:
+                yield part
+    finally:
+        here.open_logs -= 1
+
+
+async def _body(
+    reader: LogReader, head: dict[str, Any], lines: Lines | None, *, whole: bool
+) -> AsyncGenerator[bytes, None]:
     """Write the answer page by page, so that a large log takes little memory.
 
     An error on the way breaks the connection: the answer is then no JSON, never a log that only looks whole.
