@@ -134,7 +134,7 @@ def explain(snapshot: dict[str, Any], facts: Facts) -> Why:
     elif status == RunStatus.CANCELLING.value:
         why = _cancelling(snapshot, facts)
     elif status in _TERMINAL:
-        why = _ended(snapshot)
+        why = _ended(snapshot, facts)
     else:
         why = Why(WhyCode.UNKNOWN_STATUS, {"status": status})
     return Why(why.code, {**common, **why.values})
@@ -249,7 +249,7 @@ def _cancelling(snapshot: dict[str, Any], facts: Facts) -> Why:
     return Why(WhyCode.CANCELLING_WORKER_SILENT, {**values, "expected_by": _moment(due)})
 
 
-def _ended(snapshot: dict[str, Any]) -> Why:
+def _ended(snapshot: dict[str, Any], facts: Facts) -> Why:
     start, end = number(snapshot.get("start_time")), number(snapshot.get("end_time"))
     submitted = number(snapshot.get("submitted_at"))
     reason = snapshot.get("end_reason")
@@ -269,7 +269,26 @@ def _ended(snapshot: dict[str, Any]) -> Why:
     failed = {name: record for name, record in _records(snapshot).items() if record.get("state") == "FAILED"}
     if code in (WhyCode.COMPLETED, WhyCode.CANCELLED):
         return Why(code, {**values, "isolated": sorted(failed) or None})
-    return Why(code, {**values, **_culprit(failed, error)})
+    wheels = _wheels(facts) if code is WhyCode.DEPENDENCY_MISSING else {}
+    return Why(code, {**values, **_culprit(failed, error), **wheels})
+
+
+def _wheels(facts: Facts) -> dict[str, Any]:
+    """Tell what the worker of a run that missed a module has from the wheel registry."""
+    state = facts.holder[0].wheel_sync if facts.holder else {}
+    if not facts.holder or not isinstance(state, dict):
+        return {}
+    if not state.get("enabled"):
+        return {"wheels_off": facts.holder[0].worker_id}
+    if error := _text(state.get("last_error")):
+        return {"wheels_error": error}
+    rows = state.get("installed_wheels")
+    names = (
+        [row["wheel_name"] for row in rows if isinstance(row, dict) and _text(row.get("wheel_name"))]
+        if isinstance(rows, list)
+        else []
+    )
+    return {"wheels": names} if names else {"wheels_none": ", ".join(facts.holder[0].tags)}
 
 
 def _culprit(failed: dict[str, dict[str, Any]], error: str | None) -> dict[str, Any]:

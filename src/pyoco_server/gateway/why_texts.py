@@ -72,6 +72,18 @@ def _duration(seconds: float, units: tuple[str, ...]) -> str:
     return f"{whole // _DAY}{day} {whole % _DAY // _HOUR}{hour}"
 
 
+_WHEELS = (
+    "[Wheels of worker {worker_id} cannot be used: {wheels_error}. ]"
+    "[No uploaded wheel serves the tags of its worker ({wheels_none}). ]"
+    "[Worker {wheels_off} does not use uploaded wheels: start it with --wheel-sync. ]"
+    "[It has the wheels {wheels}. ]"
+)
+_WHEELS_JA = (
+    "[ワーカー {worker_id} で使えない wheel があります: {wheels_error}。]"
+    "[そのワーカーのタグ ({wheels_none}) に合う wheel は登録されていません。]"
+    "[ワーカー {wheels_off} は登録された wheel を使いません (--wheel-sync を付けて起動します)。]"
+    "[使っている wheel: {wheels}。]"
+)
 _START = "pyoco-worker --nats-url {nats_url} --tags {tag} --worker-id"
 _TASKS = "pyoco-client tasks {run_id}"
 _LOGS = "pyoco-client logs {run_id}"
@@ -273,9 +285,11 @@ TEXTS: dict[WhyCode, Text] = {
     ),
     WhyCode.DEPENDENCY_MISSING: Text(
         _FAILED,
-        f"Install what is missing where the workers of the tag {{tag}} run, then run it again: {_RERUN}",
+        f"{_WHEELS}Install what is missing where the workers of the tag {{tag}} run, or upload it as a wheel, "
+        f"then run it again: {_RERUN}",
         f"必要なモジュールがワーカーになく、失敗しました{_RAN_JA}{_ERROR_JA}",
-        f"タグ {{tag}} のワーカーの環境に不足しているものを入れ、もう一度実行してください: {_RERUN}",
+        f"{_WHEELS_JA}タグ {{tag}} のワーカーの環境に不足しているものを入れるか wheel を登録し、"
+        f"もう一度実行してください: {_RERUN}",
     ),
     WhyCode.OUTPUT_TOO_LARGE: Text(
         _FAILED,

@@ -22,43 +22,27 @@ import sys
 import sysconfig
 import time
 import uuid
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import distributions, entry_points
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
 import structlog
 from packaging.utils import canonicalize_name
 
-from pyoco_server.worker.installer import BuildFailed, Helper, InstallFailed, install, own_constraints, shorten
+from pyoco_server.worker.installer import BuildFailed, Helper, InstallFailed, install, own_constraints
 from pyoco_server.worker.locks import FileLock, try_lock, wait_lock
+from pyoco_server.worker.plugins import WheelFile, WheelsBroken, check_plugins, offer_plugins, start_check
 
 log = structlog.get_logger(__name__)
 
-PLUGINS = "pyoco.tasks"
-"""The entry points that pyoco looks for."""
 KEPT = 3
 """Environments that stay beside those in use, the last used first: a roll back needs no build."""
 _INTERPRETER = str(sysconfig.get_config_var("SOABI") or sys.implementation.cache_tag)
 _MANIFEST = "pyoco-environment.json"
-_CHECK = (
-    "import sys; sys.path[:1] == [''] and sys.path.pop(0); from pyoco_server.worker.plugin_check import main; main()"
-)
 _TRASH = "removed"
 _CLEANER_WAIT = 5.0
-
-
-@dataclass(frozen=True)
-class WheelFile:
-    """A wheel on this machine, whose bytes have been checked against its digest."""
-
-    name: str
-    sha256: str
-    package: str
-    version: str
-    path: Path
 
 
 @dataclass(frozen=True)
@@ -70,18 +54,6 @@ class Environment:
     wheels: list[dict[str, str]] = field(repr=False, compare=False)
     plugins: list[dict[str, Any]] = field(repr=False, compare=False)
     lock: FileLock = field(repr=False, compare=False)
-
-
-class WheelsBroken(Exception):
-    """Some wheels of the set cannot be used.
-
-    Args:
-        reasons: Why, by the wheel's name.
-    """
-
-    def __init__(self, reasons: dict[str, str]) -> None:
-        super().__init__("; ".join(f"{name}: {reason}" for name, reason in reasons.items()))
-        self.reasons = reasons
 
 
 class Environments:
@@ -177,11 +149,13 @@ class Environments:
         try:
             await asyncio.to_thread(self._clear, digest)
             target.mkdir(parents=True)
-            if self._with_dependencies or await asyncio.to_thread(_offer_plugins, wheels):
+            if self._with_dependencies or await asyncio.to_thread(offer_plugins, wheels):
                 check = await start_check(place)  # it imports pyoco while uv works
             await self._install(wheels, place, target)
             _require_all(wheels, target)
-            plugins = await self.check_plugins(check, target, wheels) if check else []
+            plugins = (
+                await check_plugins(check, target, wheels, timeout=self._timeout, stop=self._stop) if check else []
+            )
             manifest = {
                 "digest": digest,
                 "interpreter": _INTERPRETER,
@@ -242,44 +216,6 @@ class Environments:
             with_dependencies=self._with_dependencies,
         )
 
-    async def check_plugins(
-        self, check: Helper, target: Path | None, wheels: Sequence[WheelFile]
-    ) -> list[dict[str, Any]]:
-        """Load every plug-in in a throw-away process.
-
-        Args:
-            check: That process.
-            target: The environment; ``None`` for the worker's own plug-ins alone.
-            wheels: What the environment holds.
-
-        Returns:
-            What each plug-in offers.
-
-        Raises:
-            WheelsBroken: plug-ins of wheels do not load.
-            BuildFailed: that cannot be told.
-        """
-        ended = await check.finish(self._timeout, self._stop, json.dumps(str(target) if target else None).encode())
-        if self._stop.is_set():
-            raise BuildFailed("the worker is stopping")
-        reports = _parse(ended.output)
-        broken = {_wheel_of(report, wheels): str(report["error"])
-                  for report in reports if report["state"] == "failed" and report["from_wheel"]}  # fmt: skip
-        if not reports or reports[-1]["state"] != "done":
-            last = reports[-1] if reports else {}
-            how = f"took longer than {self._timeout:g} s" if ended.timed_out else f"ended with exit code {ended.code}"
-            if last.get("state") != "loading" or not last["from_wheel"]:
-                raise BuildFailed(f"the process that checks plug-ins {how}: {shorten(ended.errors)}")
-            broken[_wheel_of(last, wheels)] = f"the process that loaded plug-in {last['plugin']!r} {how}"
-        if broken:
-            raise WheelsBroken({name: f"a plug-in does not load: {reason}" for name, reason in broken.items()})
-        shown = ("plugin", "package_name", "package_version", "tasks", "error")
-        return [
-            {name: report[name] for name in shown if name in report}
-            for report in reports
-            if report["state"] in ("loaded", "failed")
-        ]
-
     def _put_in_place(self, digest: str, target: Path, manifest: dict[str, Any]) -> None:
         (target / ".lock").unlink(missing_ok=True)  # uv's
         (target / _MANIFEST).write_text(json.dumps(manifest))
@@ -334,23 +270,6 @@ class Environments:
         log.info("wheel environment removed", environment=digest)
 
 
-async def start_check(folder: Path) -> Helper:
-    """Start a process that will load plug-ins as soon as it is told where from."""
-    return await Helper.start([sys.executable, "-c", _CHECK], folder=folder, environment=dict(os.environ))
-
-
-def _offer_plugins(wheels: Sequence[WheelFile]) -> bool:
-    """Tell whether a flow would find any plug-in: the worker's own, or one of a wheel."""
-    if entry_points(group=PLUGINS):
-        return True
-    for wheel in wheels:
-        with contextlib.suppress(zipfile.BadZipFile, OSError), zipfile.ZipFile(wheel.path) as archive:
-            for name in archive.namelist():
-                if name.endswith(".dist-info/entry_points.txt") and PLUGINS.encode() in archive.read(name):
-                    return True
-    return False
-
-
 def to_remove(last_used: dict[str, float]) -> list[str]:
     """Choose the environments that may go, if nobody uses them: all but the last few.
 
@@ -381,21 +300,6 @@ def _require_all(wheels: Sequence[WheelFile], target: Path) -> None:
 def _suspect(wheels: Sequence[WheelFile], error: str) -> dict[str, str]:
     """Blame the last one: each can be installed, but not all together."""
     return {wheels[-1].name: f"it cannot be installed together with the others: {error}"}
-
-
-def _wheel_of(report: dict[str, Any], wheels: Sequence[WheelFile]) -> str:
-    for wheel in wheels:
-        if wheel.package == report["package_name"]:
-            return wheel.name
-    return str(report["package_name"])
-
-
-def _parse(output: bytes) -> list[dict[str, Any]]:
-    reports = []
-    for line in output.splitlines():
-        with contextlib.suppress(ValueError):
-            reports.append(json.loads(line))
-    return reports
 
 
 def _flush(directory: Path) -> None:

@@ -21,8 +21,9 @@ from pyoco_server.model.wheel import Selection, WheelEntry, select, set_digest
 from pyoco_server.settings import Settings
 from pyoco_server.waiting import first_event
 from pyoco_server.worker.downloads import Downloads
-from pyoco_server.worker.environments import PLUGINS, Environment, Environments, WheelsBroken, start_check
+from pyoco_server.worker.environments import Environment, Environments
 from pyoco_server.worker.installer import BuildFailed, own_packages, shorten
+from pyoco_server.worker.plugins import PLUGINS, WheelsBroken, check_plugins, start_check
 from pyoco_server.worker.troubles import Troubles
 
 log = structlog.get_logger(__name__)
@@ -333,4 +334,5 @@ class WheelSync:
         if not entry_points(group=PLUGINS):
             return []
         self._directory.mkdir(parents=True, exist_ok=True)
-        return await self._environments.check_plugins(await start_check(self._directory), None, [])
+        timeout = self._settings.wheel_install_timeout_sec
+        return await check_plugins(await start_check(self._directory), None, [], timeout=timeout, stop=self._stop)

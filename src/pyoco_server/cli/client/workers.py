@@ -27,7 +27,7 @@ _STATES = ["RUNNING", "IDLE", "STOPPED_GRACEFUL", "DISCONNECTED"]
     type=click.Choice(["json", "table", "plugins"]),
     default="json",
     show_default=True,
-    help="How to print; plugins: one line for each installed wheel.",
+    help="How to print; plugins: one line for each installed wheel and pyoco plug-in.",
 )
 @pass_client
 def workers(client: PyocoHttpClient, /, output: str, include_hidden: bool, **query: Any) -> None:
@@ -38,7 +38,7 @@ def workers(client: PyocoHttpClient, /, output: str, include_hidden: bool, **que
     elif output == "table":
         print_table(WORKER_COLUMNS, items)
     else:
-        print_table(["worker_id", "state", "tags", "package", "version", "wheel_name"], _plugins(items))
+        print_table(["worker_id", "state", "tags", "package", "version", "wheel_name", "tasks"], _plugins(items))
 
 
 @click.command(epilog="Example: pyoco-client metrics | grep pyoco_runs_total")
@@ -52,13 +52,26 @@ COMMANDS = [workers, metrics]
 
 
 def _plugins(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Give a row for each wheel that a worker has installed; one row for a worker without any."""
+    """Give a row for each wheel and each plug-in package that a worker has; one row for a worker without any."""
     rows = []
     for item in items:
-        installed = (item.get("wheel_sync") or {}).get("installed_wheels") or [{}]
-        rows += [
-            {**item, "package": wheel.get("package_name"), "version": wheel.get("package_version"),
-             "wheel_name": wheel.get("wheel_name")}
-            for wheel in installed
-        ]  # fmt: skip
+        state = item.get("wheel_sync") or {}
+        found: dict[Any, dict[str, Any]] = {}
+        for wheel in state.get("installed_wheels") or []:
+            found[wheel.get("package_name")] = {
+                "package": wheel.get("package_name"),
+                "version": wheel.get("package_version"),
+                "wheel_name": wheel.get("wheel_name"),
+                "tasks": [],
+            }
+        for plugin in state.get("plugins") or []:
+            empty: dict[str, Any] = {
+                "package": plugin.get("package_name"),
+                "version": plugin.get("package_version"),
+                "tasks": [],
+            }
+            offered = found.setdefault(plugin.get("package_name"), empty)
+            offered["tasks"] = [*offered["tasks"], *(plugin.get("tasks") or [f"({plugin.get('error') or 'none'})"])]
+        shown: list[dict[str, Any]] = list(found.values()) or [{"tasks": []}]
+        rows += [{**item, **row, "tasks": ", ".join(row["tasks"])} for row in shown]
     return rows

@@ -13,7 +13,7 @@ from pyoco_server.gateway.routes.runs import read_record
 from pyoco_server.gateway.state import Gateway, Here
 from pyoco_server.gateway.why import Facts, explain
 from pyoco_server.gateway.why_texts import render
-from pyoco_server.model.run import RunStatus
+from pyoco_server.model.run import EndReason, RunStatus
 from pyoco_server.model.tags import check_tag
 from pyoco_server.store.queue import ConsumerFigures
 
@@ -48,7 +48,7 @@ async def why_run(
 
 
 async def _facts(here: Gateway, snapshot: dict[str, Any]) -> Facts:
-    """Gather what the answer may depend on; of a run that ended nothing can have changed.
+    """Gather what the answer may depend on; of a run that ended only a module that is missing can have changed.
 
     Raises:
         StoreUnavailable: NATS is away, or runs and workers are still being read.
@@ -61,15 +61,19 @@ async def _facts(here: Gateway, snapshot: dict[str, Any]) -> Facts:
         default_ack_wait_sec=settings.consumer_ack_wait_sec,
         nats_url=here.connection.shown_url,
     )
-    if str(snapshot.get("status")) not in _MOVES:
+    moves = str(snapshot.get("status")) in _MOVES
+    if not moves and snapshot.get("end_reason") != EndReason.DEPENDENCY_MISSING.value:
         return facts
-    index, workers = await here.fresh_index(), await here.fresh_workers()
+    workers = await here.fresh_workers()
     worker_id = snapshot.get("worker_id")
     holder = workers.get(worker_id) if isinstance(worker_id, str) else None
+    facts = replace(facts, holder=(holder, workers.state(holder)) if holder else None)
+    if not moves:
+        return facts
+    index = await here.fresh_index()
     return replace(
         facts,
         workers=workers.serving(snapshot["tag"]),
-        holder=(holder, workers.state(holder)) if holder else None,
         ahead=index.ahead(snapshot["tag"], number(snapshot.get("submitted_at"))),
         job_seen=index.jobs.seq_of(snapshot["run_id"]) is not None,
         consumer=await _consumer(here, snapshot["tag"]),

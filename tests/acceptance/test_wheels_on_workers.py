@@ -1,0 +1,170 @@
+"""The tutorial's chapter 6b on real workers: each has its wheels from the next run on; an upload breaks nothing."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.wheels import make_wheel
+
+from .conftest import System, running_system
+from .wheel_uploads import change, flow_of, installed, outputs, until_wheels, upload
+
+FAST = {"PYOCO_WORKER_HEARTBEAT_INTERVAL_SEC": "0.5", "PYOCO_WHEEL_SYNC_INTERVAL_SEC": "60"}
+
+
+@pytest.fixture(scope="module")
+def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+    with running_system(tmp_path_factory.mktemp("system"), **FAST) as running:
+        for kind in ("cpu", "gpu"):
+            running.worker("--wheel-sync", worker_id=f"{kind}-1", tags=kind, **FAST)
+        yield running
+
+
+def library(folder: Path, package: str, version: str, code: str = "", **options: object) -> Path:
+    """Build a wheel whose function ``t`` gives its name and version."""
+    module = package.replace("-", "_")
+    text = f"def t():\n    return '{package} {version}'\n{code}"
+    return make_wheel(folder, package, version, {f"{module}/__init__.py": text}, **options)
+
+
+def test_the_tutorials_wheels(system: System, tmp_path: Path) -> None:
+    upload(system, library(tmp_path, "task-cpu", "0.1.0"), "cpu")
+    upload(system, library(tmp_path, "task-gpu", "0.1.0"), "gpu")
+    upload(system, library(tmp_path, "task-shared", "0.1.0"))
+    for kind, other in (("cpu", "gpu"), ("gpu", "cpu")):
+        run = system.run(flow_of(f"task_{kind}:t", "task_shared:t"), tag=kind)
+        assert outputs(run) == [f"task-{kind} 0.1.0", "task-shared 0.1.0"]
+        assert run["worker_id"] == f"{kind}-1"
+        shown = until_wheels(system, f"{kind}-1", lambda found: len(found["installed_wheels"]) == 2)
+        assert installed(shown) == [f"task-{kind}==0.1.0", "task-shared==0.1.0"]
+        assert shown["enabled"] is True
+        assert (shown["last_result"], shown["last_error"]) == ("ok", None)
+        assert shown["environment"] == run["environment"]
+        assert shown["selected_wheels"] == [f"task_{kind}-0.1.0-py3-none-any.whl", "task_shared-0.1.0-py3-none-any.whl"]
+        missing = system.run(flow_of(f"task_{other}:t"), tag=kind)
+        assert missing["end_reason"] == "dependency_missing"
+
+
+def test_a_new_version_is_used_by_the_next_run_and_not_by_the_one_running(system: System, tmp_path: Path) -> None:
+    system.worker("--wheel-sync", "--concurrency", "2", worker_id="two", tags="two", **FAST)
+    go = tmp_path / "go"
+    code = (
+        f"def slow():\n    import os, time\n    while not os.path.exists({str(go)!r}): time.sleep(0.01)\n"
+        "    from task_two import late\n    return late.VERSION\n"
+    )
+    for version in ("1", "2"):
+        modules = {
+            "task_two/__init__.py": f"def t():\n    return {version}\n{code}",
+            "task_two/late.py": f"VERSION = {version}\n",
+        }
+        wheel = make_wheel(tmp_path, "task-two", version, modules)
+        upload(system, wheel, "two")
+        if version == "1":
+            running = system.client.submit_run_yaml(flow_of("task_two:slow"), flow_name="main", tag="two")["run_id"]
+            first = system.until(running, lambda run: run["tasks"].get("t0") == "RUNNING")
+    run = system.run(flow_of("task_two:t"), tag="two")
+    assert outputs(run) == [2]
+    go.touch()
+    ended = system.end(running)
+    assert outputs(ended) == [1]  # it imported a part of its package only now
+    assert first["environment"] == ended["environment"] != run["environment"]
+
+
+def test_a_deleted_wheel_goes_and_a_pin_goes_back(system: System, tmp_path: Path) -> None:
+    system.worker("--wheel-sync", worker_id="pins", tags="pins", **FAST)
+    first, second = (library(tmp_path, "task-pins", version) for version in ("1.0", "1.1"))
+    upload(system, first, "pins")
+    upload(system, second, "pins")
+    flow = flow_of("task_pins:t")
+    assert outputs(system.run(flow, tag="pins")) == ["task-pins 1.1"]
+    asked = time.monotonic()
+    change(system, "POST", f"{first.name}/pin")
+    assert outputs(system.run(flow, tag="pins")) == ["task-pins 1.0"]
+    print(f"\npinned version used {time.monotonic() - asked:.3f} s after the command began")
+    assert time.monotonic() - asked < 10
+    change(system, "DELETE", f"{first.name}/pin")
+    assert outputs(system.run(flow, tag="pins")) == ["task-pins 1.1"]
+    change(system, "DELETE", second.name)
+    assert outputs(system.run(flow, tag="pins")) == ["task-pins 1.0"]
+    change(system, "DELETE", first.name)
+    run = system.run(flow, tag="pins")
+    assert run["end_reason"] == "dependency_missing"
+    shown = until_wheels(system, "pins", lambda found: found["environment"] == run["environment"])
+    assert "task-pins" not in str(shown["installed_wheels"])
+
+
+def test_two_versions_of_one_library_run_at_once_on_one_machine(system: System, tmp_path: Path) -> None:
+    meet = tmp_path / "meet"
+    meet.mkdir()
+    code = (
+        "    import os, time\n    open(os.path.join(MEET, VERSION), 'w').close()\n"
+        "    while len(os.listdir(MEET)) < 2: time.sleep(0.01)\n    return [VERSION, __file__]\n"
+    )
+    for version, tag in (("1", "old"), ("2", "new")):
+        system.worker("--wheel-sync", worker_id=tag, tags=tag, **FAST)
+        text = f"MEET, VERSION = {str(meet)!r}, {version!r}\ndef t():\n{code}"
+        upload(system, make_wheel(tmp_path, "library", version, {"library.py": text}), tag)
+    ids = [
+        system.client.submit_run_yaml(flow_of("library:t"), flow_name="main", tag=tag)["run_id"]
+        for tag in ("old", "new")
+    ]
+    (one, place), (two, other) = (outputs(system.end(run_id))[0] for run_id in ids)
+    assert (one, two) == ("1", "2")
+    assert place != other
+
+
+def test_a_plug_in_of_a_wheel_is_used_and_listed(system: System, tmp_path: Path) -> None:
+    import subprocess
+
+    from .conftest import BIN
+
+    code = "def hook(registry):\n    registry.register_callable(t, name='shout/hello')\n"
+    upload(system, library(tmp_path, "task-plug", "0.1.0", code, entry_points={"shout": "task_plug:hook"}), "cpu")
+    flow = "version: 1\nflow:\n  graph: t\ntasks:\n  t:\n    use: shout/hello\n"
+    assert outputs(system.run(flow, tag="cpu")) == ["task-plug 0.1.0"]
+    until_wheels(system, "cpu-1", lambda found: bool(found["plugins"]))
+    said = subprocess.run(
+        [BIN / "pyoco-client", "--server", system.url, "workers", "--output", "plugins"],
+        capture_output=True, text=True, check=True, timeout=30,
+    ).stdout  # fmt: skip
+    assert any("cpu-1" in line and "task-plug" in line and "shout/hello" in line for line in said.splitlines()), said
+
+
+def test_a_broken_wheel_breaks_nothing_and_good_ones_come_in(system: System, tmp_path: Path) -> None:
+    worker = system.worker("--wheel-sync", worker_id="hurt", tags="hurt", **FAST)
+    upload(system, library(tmp_path, "task-hurt", "1"), "hurt")
+    flow = flow_of("task_hurt:t")
+    assert outputs(system.run(flow, tag="hurt")) == ["task-hurt 1"]
+    bad = library(tmp_path, "task-hurt", "2", "import nowhere_to_be_found\n", entry_points={"p": "task_hurt:t"})
+    upload(system, bad, "hurt")
+    upload(system, library(tmp_path, "task-fine", "1"), "hurt")
+    run = system.run(flow_of("task_hurt:t", "task_fine:t"), tag="hurt")
+    assert outputs(run) == ["task-hurt 1", "task-fine 1"]  # the version before, and the good one
+    shown = until_wheels(system, "hurt", lambda found: found["last_result"] == "partial")
+    assert "nowhere_to_be_found" in shown["last_error"]
+    assert [item["wheel_name"] for item in shown["skipped_incompatible"]] == [bad.name]
+    assert worker.wait_for("a wheel cannot be used and is left out")["wheel"] == bad.name
+    gone = system.run(flow_of("nowhere_to_be_found:t"), tag="hurt")
+    why = system.client.why_run(gone["run_id"])
+    assert why["code"] == "dependency_missing"
+    assert bad.name in why["hint"]
+    change(system, "DELETE", bad.name)
+    until_wheels(system, "hurt", lambda found: (found["last_result"], found["last_error"]) == ("ok", None))
+
+
+def test_from_upload_to_the_first_run_that_uses_it(system: System, tmp_path: Path) -> None:
+    """The bound is generous: the machine that tests is busy. The figure is printed."""
+    system.worker("--wheel-sync", worker_id="quick", tags="quick", **FAST)
+    seconds = []
+    for version in range(1, 4):
+        wheel = library(tmp_path, "task-quick", str(version))
+        stored = upload(system, wheel, "quick")
+        run = system.run(flow_of("task_quick:t"), tag="quick")
+        assert outputs(run) == [f"task-quick {version}"]
+        seconds.append(run["end_time"] - stored)
+    print(
+        f"\nfrom upload to the end of the first run that uses it: {', '.join(f'{second:.3f}' for second in seconds)} s"
+    )
+    assert min(seconds) < 10
