@@ -8,15 +8,8 @@ from hypothesis import strategies as st
 from packaging.tags import Tag, parse_tag
 
 from pyoco_server.errors import InvalidInput, WheelVersionConflict
-from pyoco_server.model.wheel import (
-    WheelEntry,
-    check_newer,
-    package_name,
-    parse_pin,
-    parse_wheel_name,
-    select,
-    set_digest,
-)
+from pyoco_server.model.wheel import WheelEntry, check_newer, select, set_digest
+from pyoco_server.model.wheel_name import package_name, parse_pin, parse_wheel_name
 
 LINUX = [
     *parse_tag("cp311-cp311-manylinux_2_17_x86_64"), *parse_tag("cp311-abi3-manylinux_2_17_x86_64"),

@@ -13,7 +13,7 @@ import pytest
 from pyoco_server.errors import InvalidInput
 from pyoco_server.gateway import wheel_content
 from pyoco_server.gateway.wheel_content import check_wheel
-from pyoco_server.model.wheel import parse_wheel_name
+from pyoco_server.model.wheel_name import parse_wheel_name
 from tests.wheels import make_wheel, wheel_members, wheel_name, write_wheel
 
 LIMIT = 64 << 20

@@ -49,6 +49,11 @@ def print_note(text: str) -> None:
     sys.stderr.write(_plain(text) + "\n")
 
 
+def print_warning(text: str) -> None:
+    """Print on stderr what is not as it should be, but does not stop the command."""
+    sys.stderr.write("warning: " + _plain(text) + "\n")
+
+
 def run_command(command: click.Command, argv: list[str] | None, name: str) -> int:
     """Run a click command; every error that we know becomes a message and an exit code.
 

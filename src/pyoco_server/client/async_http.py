@@ -3,7 +3,8 @@
 import contextlib
 import time
 from collections.abc import AsyncGenerator, Callable
-from typing import Any, cast
+from pathlib import Path
+from typing import Any, BinaryIO, cast
 
 import anyio
 import httpx2
@@ -264,14 +265,37 @@ class AsyncPyocoHttpClient:
         return cast(list[dict[str, Any]], await self._json(call))
 
     async def upload_wheel(
-        self, *, filename: str, data: bytes, replace: bool = True, tags: list[str] | None = None
+        self,
+        *,
+        filename: str | None = None,
+        data: bytes | BinaryIO | None = None,
+        path: str | Path | None = None,
+        replace: bool = True,
+        tags: list[str] | None = None,
     ) -> dict[str, Any]:
-        """Upload a wheel."""
-        return cast(dict[str, Any], await self._json(requests.upload_wheel(filename, data, replace, tags)))
+        """Upload a wheel.
+
+        Args:
+            filename: Its file name; that of ``path`` when not given.
+            data: Its bytes, or a file opened for reading them, which is read a piece at a time.
+            path: Where it is, in place of ``data``.
+            replace: Without effect; a stored version is never replaced.
+            tags: The workers that shall use it; all of them when not given.
+        """
+        with requests.wheel_file(filename, data, path) as (name, content):
+            return cast(dict[str, Any], await self._json(requests.upload_wheel(name, content, replace, tags)))
 
     async def delete_wheel(self, wheel_name: str) -> dict[str, Any]:
         """Delete a wheel."""
         return cast(dict[str, Any], await self._json(requests.delete_wheel(wheel_name)))
+
+    async def pin_wheel(self, wheel: str) -> dict[str, Any]:
+        """Make a stored version, ``NAME==VERSION`` or a file name, the one that the workers of its tags use."""
+        return cast(dict[str, Any], await self._json(requests.pin(wheel, "POST")))
+
+    async def unpin_wheel(self, wheel: str) -> dict[str, Any]:
+        """Take back the pins of a package, a ``NAME==VERSION`` or a file name."""
+        return cast(dict[str, Any], await self._json(requests.pin(wheel, "DELETE")))
 
     async def get_metrics(self) -> str:
         """Give the metrics' text."""

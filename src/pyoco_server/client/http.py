@@ -2,7 +2,8 @@
 
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, cast
+from pathlib import Path
+from typing import Any, BinaryIO, cast
 
 import httpx2
 from typing_extensions import Self
@@ -301,14 +302,37 @@ class PyocoHttpClient:
         return cast(list[dict[str, Any]], self._json(call))
 
     def upload_wheel(
-        self, *, filename: str, data: bytes, replace: bool = True, tags: list[str] | None = None
+        self,
+        *,
+        filename: str | None = None,
+        data: bytes | BinaryIO | None = None,
+        path: str | Path | None = None,
+        replace: bool = True,
+        tags: list[str] | None = None,
     ) -> dict[str, Any]:
-        """Upload a wheel."""
-        return cast(dict[str, Any], self._json(requests.upload_wheel(filename, data, replace, tags)))
+        """Upload a wheel.
+
+        Args:
+            filename: Its file name; that of ``path`` when not given.
+            data: Its bytes, or a file opened for reading them, which is read a piece at a time.
+            path: Where it is, in place of ``data``.
+            replace: Without effect; a stored version is never replaced.
+            tags: The workers that shall use it; all of them when not given.
+        """
+        with requests.wheel_file(filename, data, path) as (name, content):
+            return cast(dict[str, Any], self._json(requests.upload_wheel(name, content, replace, tags)))
 
     def delete_wheel(self, wheel_name: str) -> dict[str, Any]:
         """Delete a wheel."""
         return cast(dict[str, Any], self._json(requests.delete_wheel(wheel_name)))
+
+    def pin_wheel(self, wheel: str) -> dict[str, Any]:
+        """Make a stored version, ``NAME==VERSION`` or a file name, the one that the workers of its tags use."""
+        return cast(dict[str, Any], self._json(requests.pin(wheel, "POST")))
+
+    def unpin_wheel(self, wheel: str) -> dict[str, Any]:
+        """Take back the pins of a package, a ``NAME==VERSION`` or a file name."""
+        return cast(dict[str, Any], self._json(requests.pin(wheel, "DELETE")))
 
     def get_metrics(self) -> str:
         """Give the metrics' text."""

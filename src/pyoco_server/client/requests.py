@@ -1,9 +1,12 @@
 """What each call sends: pure functions that the two clients share."""
 
+import contextlib
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, BinaryIO
 from urllib.parse import quote, urlsplit
 
 import httpx2
@@ -12,6 +15,9 @@ from pyoco_server.errors import InvalidInput
 
 READ_TIMEOUT = 10.0
 """Seconds without a byte after which a watch counts as broken; the server sends one at least every three."""
+
+UPLOAD_TIMEOUT = httpx2.Timeout(60.0, connect=10.0, read=600.0)
+"""The server answers when a wheel has arrived, was looked into and is stored."""
 
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _HEADER_VALUE = re.compile(r"[!-~]+([ \t]+[!-~]+)*")
@@ -145,11 +151,40 @@ def wheels() -> Call:
     return Call("GET", "/wheels")
 
 
-def upload_wheel(filename: str, data: bytes, replace: bool, tags: list[str] | None) -> Call:
-    """``POST /wheels``."""
+@contextlib.contextmanager
+def wheel_file(
+    filename: str | None, data: bytes | BinaryIO | None, path: str | Path | None
+) -> Iterator[tuple[str, bytes | BinaryIO]]:
+    """Give the name and the bytes of a wheel, from whichever of the two sources is given.
+
+    Raises:
+        InvalidInput: neither or both are given, or the file cannot be opened.
+    """
+    if (data is None) is (path is None) or (data is not None and not filename):
+        raise InvalidInput("no wheel to upload", hint="Pass either path, or data and filename.")
+    if path is None:
+        assert data is not None and filename is not None  # noqa: S101 - said above
+        yield filename, data
+        return
+    try:
+        file = Path(path).open("rb")  # noqa: SIM115 - closed below; only opening it may fail here
+    except OSError as error:
+        raise InvalidInput(f"{path} cannot be read: {error.strerror}") from None
+    with file:
+        yield filename or Path(path).name, file
+
+
+def upload_wheel(filename: str, data: bytes | BinaryIO, replace: bool, tags: list[str] | None) -> Call:
+    """``POST /wheels``; a file is read a piece at a time."""
     labels = ",".join(tag.strip() for tag in tags or () if tag.strip())
     form = {"replace": "true" if replace else "false", **({"tags": labels} if labels else {})}
-    return Call("POST", "/wheels", {"files": {"wheel": (filename, data, "application/octet-stream")}, "data": form})
+    files = {"wheel": (filename, data, "application/octet-stream")}
+    return Call("POST", "/wheels", {"files": files, "data": form, "timeout": UPLOAD_TIMEOUT})
+
+
+def pin(wheel: str, method: str) -> Call:
+    """``POST`` or ``DELETE /wheels/{name}/pin``."""
+    return Call(method, f"/wheels/{_part(wheel)}/pin")
 
 
 def wheel_history(**query: Any) -> Call:

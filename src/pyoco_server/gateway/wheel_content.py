@@ -22,7 +22,7 @@ from packaging.version import InvalidVersion, Version
 
 from pyoco_server.errors import InvalidInput
 from pyoco_server.gateway.wheel_record import Record
-from pyoco_server.model.wheel import WheelName
+from pyoco_server.model.wheel_name import WheelName
 
 MOST_MEMBERS = 50_000
 _DIRECTORY_BYTES = 8 << 20

@@ -18,7 +18,7 @@ from python_multipart.multipart import parse_options_header
 from starlette.requests import ClientDisconnect, Request
 
 from pyoco_server.errors import InvalidInput, StoreUnavailable, TooLarge
-from pyoco_server.model.wheel import WheelName, parse_wheel_name
+from pyoco_server.model.wheel_name import WheelName, parse_wheel_name
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks

@@ -22,7 +22,8 @@ from pyoco_server.errors import (
     WheelDamaged,
     WheelNotFound,
 )
-from pyoco_server.model.wheel import WheelEntry, WheelName, check_newer, parse_wheel_name
+from pyoco_server.model.wheel import WheelEntry, check_newer
+from pyoco_server.model.wheel_name import WheelName, parse_wheel_name
 from pyoco_server.store.connection import Connection
 from pyoco_server.store.objects import CHUNK, Chunks, Meta, ObjectStore
 
