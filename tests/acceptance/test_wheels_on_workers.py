@@ -9,6 +9,7 @@ import pytest
 from tests.wheels import make_wheel
 
 from .conftest import System, running_system
+from .test_tutorial import client
 from .wheel_uploads import change, flow_of, installed, outputs, until_wheels, upload
 
 FAST = {"PYOCO_WORKER_HEARTBEAT_INTERVAL_SEC": "0.5", "PYOCO_WHEEL_SYNC_INTERVAL_SEC": "60"}
@@ -29,10 +30,17 @@ def library(folder: Path, package: str, version: str, code: str = "", **options:
     return make_wheel(folder, package, version, {f"{module}/__init__.py": text}, **options)
 
 
-def test_the_tutorials_wheels(system: System, tmp_path: Path) -> None:
-    upload(system, library(tmp_path, "task-cpu", "0.1.0"), "cpu")
-    upload(system, library(tmp_path, "task-gpu", "0.1.0"), "gpu")
-    upload(system, library(tmp_path, "task-shared", "0.1.0"))
+def test_the_tutorials_wheels(system: System) -> None:
+    folder = system.folder / "dist"
+    folder.mkdir()
+    for name in ("task-cpu", "task-gpu", "task-shared"):
+        library(folder, name, "0.1.0")
+    for line in (
+        "wheel-upload --wheel-file dist/task_cpu-0.1.0-py3-none-any.whl --tags cpu",
+        "wheel-upload --wheel-file dist/task_gpu-0.1.0-py3-none-any.whl --tags gpu",
+        "wheel-upload --wheel-file dist/task_shared-0.1.0-py3-none-any.whl",
+    ):
+        client(system, *line.split())
     for kind, other in (("cpu", "gpu"), ("gpu", "cpu")):
         run = system.run(flow_of(f"task_{kind}:t", "task_shared:t"), tag=kind)
         assert outputs(run) == [f"task-{kind} 0.1.0", "task-shared 0.1.0"]
@@ -45,6 +53,7 @@ def test_the_tutorials_wheels(system: System, tmp_path: Path) -> None:
         assert shown["selected_wheels"] == [f"task_{kind}-0.1.0-py3-none-any.whl", "task_shared-0.1.0-py3-none-any.whl"]
         missing = system.run(flow_of(f"task_{other}:t"), tag=kind)
         assert missing["end_reason"] == "dependency_missing"
+    client(system, "wheel-upload", "--wheel-file", "dist/task_cpu-0.1.0-py3-none-any.whl", "--tags", "cpu", code=6)
 
 
 def test_a_new_version_is_used_by_the_next_run_and_not_by_the_one_running(system: System, tmp_path: Path) -> None:
@@ -72,6 +81,7 @@ def test_a_new_version_is_used_by_the_next_run_and_not_by_the_one_running(system
     assert first["environment"] == ended["environment"] != run["environment"]
 
 
+@pytest.mark.slow
 def test_a_deleted_wheel_goes_and_a_pin_goes_back(system: System, tmp_path: Path) -> None:
     system.worker("--wheel-sync", worker_id="pins", tags="pins", **FAST)
     first, second = (library(tmp_path, "task-pins", version) for version in ("1.0", "1.1"))
@@ -95,6 +105,7 @@ def test_a_deleted_wheel_goes_and_a_pin_goes_back(system: System, tmp_path: Path
     assert "task-pins" not in str(shown["installed_wheels"])
 
 
+@pytest.mark.slow
 def test_two_versions_of_one_library_run_at_once_on_one_machine(system: System, tmp_path: Path) -> None:
     meet = tmp_path / "meet"
     meet.mkdir()
@@ -152,6 +163,43 @@ def test_a_broken_wheel_breaks_nothing_and_good_ones_come_in(system: System, tmp
     assert bad.name in why["hint"]
     change(system, "DELETE", bad.name)
     until_wheels(system, "hurt", lambda found: (found["last_result"], found["last_error"]) == ("ok", None))
+
+
+@pytest.mark.slow
+def test_a_resolver_from_a_wheel_and_one_that_no_longer_loads(system: System, tmp_path: Path) -> None:
+    def resolver(version: str, first: str = "") -> Path:
+        code = (
+            f"{first}\nfrom pyoco import Flow\nfrom pyoco.core.models import Task\ndef resolve(name):\n"
+            f"    flow = Flow(name)\n    flow.add_task(Task(func=lambda: {version}, name='t'))\n    return flow\n"
+        )
+        return make_wheel(tmp_path, "task-flows", version, {"task_flows.py": code})
+
+    upload(system, resolver("1"), "flows")
+    worker = system.worker(
+        "--wheel-sync", "--flow-resolver", "task_flows:resolve", worker_id="flows", tags="flows", **FAST
+    )
+    first = system.end(system.client.submit_run("main", tag="flows")["run_id"])
+    upload(system, resolver("2", "1 / 0"), "flows")
+    worker.wait_for("no process for runs starts with the new wheels; the environment before stays in use")
+    second = system.end(system.client.submit_run("main", tag="flows")["run_id"])
+    assert [run["task_records"]["t"]["output"] for run in (first, second)] == [1, 1]
+    assert second["environment"] == first["environment"]
+    shown = until_wheels(system, "flows", lambda found: found["last_result"] != "ok")
+    assert "ZeroDivisionError" in shown["last_error"]
+    upload(system, resolver("3"), "flows")
+    third = system.end(system.client.submit_run("main", tag="flows")["run_id"])
+    assert third["task_records"]["t"]["output"] == 3
+
+
+@pytest.mark.slow
+def test_an_error_in_a_wheel_shows_the_tasks_own_line(system: System, tmp_path: Path) -> None:
+    upload(system, make_wheel(tmp_path, "task-lib", "1", {"task_lib/__init__.py": "def f():\n    1 / 0\n"}), "cpu")
+    code = "import task_lib\ndef t():\n    task_lib.f()\n"
+    upload(system, make_wheel(tmp_path, "task-own", "1", {"task_own.py": code}), "cpu")
+    run = system.run(flow_of("task_own:t"), tag="cpu")
+    place = run["task_records"]["t0"]["exception"]
+    assert (Path(place["file"]).name, place["line"]) == ("task_own.py", 3)
+    assert "building" not in place["file"]
 
 
 def test_from_upload_to_the_first_run_that_uses_it(system: System, tmp_path: Path) -> None:

@@ -101,6 +101,7 @@ def first_use(root: Path, wheel: WheelFile, gate, told) -> None:
     told.put(str(obtain(root, wheel).directory))
 
 
+@pytest.mark.slow
 def test_first_uses_by_several_processes_make_one_build(tmp_path: Path, good: WheelFile) -> None:
     root = tmp_path / "wheels"
     spawn = multiprocessing.get_context("fork")
@@ -195,7 +196,11 @@ def test_a_directory_without_a_manifest_is_built_anew(tmp_path: Path, good: Whee
     [
         ("import nowhere_to_be_found\n", "ModuleNotFoundError: No module named 'nowhere_to_be_found'"),
         ("import os\nos._exit(3)\n", "the process that loaded plug-in 'broken' ended with exit code 3"),
-        ("import time\ntime.sleep(600)\n", "the process that loaded plug-in 'broken' took longer than 3 s"),
+        pytest.param(
+            "import time\ntime.sleep(600)\n",
+            "the process that loaded plug-in 'broken' took longer than 3 s",
+            marks=pytest.mark.slow,
+        ),
         ("import sys\ndef t(registry):\n    sys.exit('no')\n", "SystemExit: no"),
         ("def other():\n    pass\n", "AttributeError: module 'broken' has no attribute 't'"),
     ],
@@ -268,6 +273,7 @@ def test_dependencies_are_not_fetched_unless_asked_for(
     assert asked
 
 
+@pytest.mark.slow
 def test_with_dependencies_nothing_may_contradict_the_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Resolved from local files alone: what the worker has, in another version, is refused."""
     monkeypatch.setenv("UV_NO_INDEX", "1")

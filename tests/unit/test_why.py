@@ -132,6 +132,33 @@ def test_each_state_has_its_code_and_sentence(
     assert answer.details()["run_id"] == "r1"
 
 
+@pytest.mark.parametrize(
+    ("wheel_sync", "said", "detail"),
+    [
+        ({"enabled": False}, "Worker cpu-1 does not use uploaded wheels", "wheels_off"),
+        (
+            {"enabled": True, "installed_wheels": []},
+            "No uploaded wheel serves the tags of its worker (cpu)",
+            "wheels_none",
+        ),
+        (
+            {"enabled": True, "last_error": "a-1.whl: bad"},
+            "Wheels of worker cpu-1 cannot be used: a-1.whl",
+            "wheels_error",
+        ),
+        ({"enabled": True, "installed_wheels": [{"wheel_name": "b-1.whl"}, 7]}, "It has the wheels b-1.whl.", "wheels"),
+        ({"enabled": True, "installed_wheels": 7}, "No uploaded wheel serves", "wheels_none"),
+    ],
+)
+def test_a_missing_module_is_seen_beside_the_workers_wheels(wheel_sync: Any, said: str, detail: str) -> None:
+    facts = replace(FACTS, holder=(worker().evolve(wheel_sync=wheel_sync), IDLE))
+    answer = explain(ended("dependency_missing"), facts)
+    assert said in render(answer, "en", NOW)[1]
+    assert detail in answer.details()
+    assert render(answer, "ja", NOW)[1] != render(explain(ended("dependency_missing"), FACTS), "ja", NOW)[1]
+    assert detail not in explain(ended("task_failed"), facts).details()
+
+
 def test_every_code_has_a_case() -> None:
     assert {case[0] for case in CASES} == set(WhyCode)
 

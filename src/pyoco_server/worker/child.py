@@ -22,7 +22,7 @@ from pyoco.core.models import Flow, RunContext, RunStatus
 from pyoco_server.errors import InvalidFlow
 from pyoco_server.model.run import EndReason
 from pyoco_server.model.text import clean_text
-from pyoco_server.worker.failures import describe_exception, end_reason, summarise
+from pyoco_server.worker.failures import describe_exception, end_reason, note_environment, summarise
 from pyoco_server.worker.flows import FlowProblem, FlowSource, load_resolver
 from pyoco_server.worker.import_path import use_environment
 from pyoco_server.worker.isolation import isolating
@@ -57,7 +57,8 @@ class Child:
             return
         self._output = TaskOutput(setup["output"])
         self._output.install()
-        use_environment(setup.get("environment"), behind=self._installed)
+        use_environment(setup["environment"], behind=self._installed)
+        note_environment(setup["environment"])
         try:
             resolver = load_resolver(setup["resolver"]) if setup.get("resolver") else None
         except BaseException as error:  # noqa: BLE001 - whatever a user's module raises on import, SystemExit too

@@ -12,9 +12,15 @@ from pyoco_server.model.run import EndReason
 from pyoco_server.model.text import MAX_TRACEBACK, clean_text
 
 _ENGINE = tuple(f"{Path(str(place)).parent}/" for place in (pyoco.__file__, __file__))
-_INSTALLED = tuple({f"{sysconfig.get_path(name)}/" for name in ("purelib", "platlib")})
+_INSTALLED = [*{f"{sysconfig.get_path(name)}/" for name in ("purelib", "platlib")}]
 _STANDARD = tuple({f"{sysconfig.get_path(name)}/" for name in ("stdlib", "platstdlib")})
 _FROZEN = "<frozen "
+
+
+def note_environment(directory: str | None) -> None:
+    """Tell packages of a wheel environment from files of the user's own, as those installed for the worker are."""
+    if directory is not None:
+        _INSTALLED.append(f"{directory}/")
 
 
 def describe_exception(error: BaseException) -> dict[str, Any]:
