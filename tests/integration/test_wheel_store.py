@@ -66,6 +66,15 @@ async def test_a_fresh_registry_is_empty(store: WheelStore) -> None:
                 await act(name)
 
 
+async def test_without_a_bucket_there_are_no_wheels(store: WheelStore, connection: Connection) -> None:
+    await connection.js.delete_stream(f"OBJ_{connection.settings.wheel_object_store_bucket}")
+    assert await store.list() == []
+    with pytest.raises(WheelNotFound):
+        await store.get("a-1-py3-none-any.whl")
+    with pytest.raises(StoreUnavailable):
+        await store.put("a-1-py3-none-any.whl", io.BytesIO(b"x"))
+
+
 async def test_a_wheel_comes_back_as_it_went_in(store: WheelStore, connection: Connection) -> None:
     put = await store.put("b_c-1.0-py3-none-any.whl", io.BytesIO(BIG), ["cpu", "gpu"], requires_python=">=3.10")
     await store.put("a-1-py3-none-any.whl", io.BytesIO(b"small"))

@@ -21,7 +21,8 @@ log = structlog.get_logger(__name__)
 
 REQUEST_TIMEOUT = 4.0
 """Seconds that one request may take before the answer is 503."""
-WRONG_LAST_SEQUENCE = 10071
+WRONG_LAST_SEQUENCE = frozenset({10071, 10164})
+"""The second one is what a cluster answers while the write that came first is still on its way to the replicas."""
 _RECONNECT_WAIT = 0.25
 _LOG_EVERY = 10.0
 
@@ -141,7 +142,7 @@ class Connection:
         try:
             yield
         except APIError as error:
-            if error.err_code == WRONG_LAST_SEQUENCE:
+            if error.err_code in WRONG_LAST_SEQUENCE:
                 raise RevisionConflict(f"{what}: somebody else wrote first") from None
             if missing and isinstance(error, NotFoundError):
                 raise

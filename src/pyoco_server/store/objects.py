@@ -100,12 +100,17 @@ class ObjectStore:
         self._direct = connection.settings.nats_replicas == 1
 
     async def metas(self) -> Metas:
-        """Read what is known of every object; nothing where there is none.
+        """Read what is known of every object; nothing where there is none, not even the store.
 
         Raises:
             StoreUnavailable: NATS is away.
         """
-        messages = await self._reader.read(start=1, subject=self.metas_subject, limit=_MOST_OBJECTS)
+        try:
+            messages = await self._reader.read(start=1, subject=self.metas_subject, limit=_MOST_OBJECTS)
+        except StoreUnavailable:
+            if await self._is_made():
+                raise
+            messages = []
         latest = {message.subject: message for message in messages}  # a client may have left an older one standing
         items = [meta for message in latest.values() if (meta := _meta(message))]
         return Metas(items, max((message.seq for message in messages), default=0))
@@ -119,6 +124,10 @@ class ObjectStore:
             with self._connection.errors(f"reading {name} from {self.bucket}", missing=True):
                 found = await js.get_msg(self.stream, subject=self._meta_subject(name), direct=self._direct)
         except NotFoundError:
+            return None
+        except StoreUnavailable:
+            if await self._is_made():
+                raise
             return None
         body = _object(found.data or b"")
         if body is None or found.seq is None or found.time is None:
@@ -262,6 +271,15 @@ class ObjectStore:
             for failure in failures:
                 if failure is not None:
                     raise failure
+
+    async def _is_made(self) -> bool:
+        js = self._connection.js
+        try:
+            with self._connection.errors(f"looking at {self.bucket}", missing=True):
+                await js.stream_info(self.stream)
+        except NotFoundError:
+            return False
+        return True
 
     def _meta_subject(self, name: str) -> str:
         return f"{object_metas(self.bucket)}.{base64.urlsafe_b64encode(name.encode('utf-8', 'replace')).decode()}"
