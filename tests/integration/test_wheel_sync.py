@@ -122,6 +122,8 @@ async def test_tags_decide_and_nothing_selected_is_no_environment(settings: Sett
     registry = Registry()
     async with running(settings, registry) as worker:
         assert worker.sync.environment is None
+        assert (worker.reports[0]["enabled"], worker.reports[0]["last_result"]) == (True, None)
+        assert set(worker.reports[0]) == set(worker.reports[-1])
         registry.put(make_wheel(tmp_path, "other", "1"), "gpu")
         assert (await worker.step())["environment"] is None
         registry.put(make_wheel(tmp_path, "mine", "1"), "cpu", "gpu")

@@ -104,7 +104,17 @@ class WheelSync:
         self._refused = Troubles(_FIRST_RETRY)
         self._own_plugins: list[dict[str, Any]] | None = None
         self._tidied: Environment | object | None = _NEVER
-        self._status: dict[str, Any] = {"enabled": True, "last_sync_at": None, "last_result": None, "last_error": None}
+        self._status: dict[str, Any] = {
+            "enabled": True,
+            "last_sync_at": None,
+            "last_result": None,
+            "last_error": None,
+            "environment": None,
+            "installed_wheels": [],
+            "selected_wheels": [],
+            "skipped_incompatible": [],
+            "plugins": [],
+        }
 
     def look(self) -> None:
         """Begin a round now: the registry may have changed."""
@@ -113,6 +123,7 @@ class WheelSync:
     async def run(self) -> None:
         """Stay in step until ``stop`` is set."""
         self.environment = self._remembered()
+        self._report(self._status, True)  # the first round may take as long as an installation
         while not self._stop.is_set():
             self._wake.clear()
             self._rounds += 1
