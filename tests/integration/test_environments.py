@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import psutil
 import pytest
 
 from pyoco_server.worker.environments import Environment, Environments
@@ -139,7 +140,10 @@ obtain(Path(sys.argv[1]), wheel_file(Path(sys.argv[2])))
 
 
 def test_a_killed_build_leaves_nothing(tmp_path: Path) -> None:
-    code = "import os, time\nopen(os.environ['MARK'], 'w').close()\ntime.sleep(600)\n"
+    code = (
+        "import os, time\nwith open(os.environ['MARK'] + '.new', 'w') as file: file.write(str(os.getpid()))\n"
+        "os.rename(os.environ['MARK'] + '.new', os.environ['MARK'])\ntime.sleep(600)\n"
+    )
     mark = tmp_path / "mark"
     slow = make_wheel(tmp_path, "slow", "1", {"slow.py": code}, entry_points={"slow": "slow:t"})
     root = tmp_path / "wheels"
@@ -154,6 +158,8 @@ def test_a_killed_build_leaves_nothing(tmp_path: Path) -> None:
     assert left(root) == (0, 1)
     builder.send_signal(signal.SIGKILL)
     builder.wait(10)
+    with contextlib.suppress(psutil.NoSuchProcess):
+        psutil.Process(int(mark.read_text())).wait(10)  # the process that loaded the plug-in goes with its worker
     quick = wheel_file(make_wheel(tmp_path, "quick", "1"))
     obtain(root, quick)
     sweep(root)

@@ -3,8 +3,10 @@
 It reports before it loads each one, so that a plug-in that takes the process with it is known too.
 """
 
+import ctypes
 import json
 import os
+import signal
 import sys
 from typing import Any
 
@@ -15,6 +17,7 @@ from pyoco.schemas.config import PyocoConfig
 from pyoco_server.worker.import_path import is_inside, use_environment
 
 _LONGEST = 2000
+_PR_SET_PDEATHSIG = 1
 
 
 def check(directory: str | None) -> None:
@@ -62,7 +65,13 @@ def _shown(text: str) -> str:
 
 
 def main() -> None:
-    """Entry point: the environment's directory, or ``null``, comes over standard input when it is there."""
+    """Entry point: ``argv`` holds the worker's process id.
+
+    The environment's directory, or ``null``, comes over standard input when it is there.
+    """
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # a plug-in that never returns goes with its worker
+    if os.getppid() != int(sys.argv[1]):
+        return
     said = sys.stdin.read()
     if not said:
         return  # the build failed before

@@ -48,7 +48,8 @@ class WheelsBroken(Exception):
 
 async def start_check(folder: Path) -> Helper:
     """Start a process that will load plug-ins as soon as it is told where from."""
-    return await Helper.start([sys.executable, "-c", _CHECK], folder=folder, environment=dict(os.environ))
+    command = [sys.executable, "-c", _CHECK, str(os.getpid())]
+    return await Helper.start(command, folder=folder, environment=dict(os.environ))
 
 
 def offer_plugins(wheels: Sequence[WheelFile]) -> bool:
