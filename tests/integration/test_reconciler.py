@@ -5,6 +5,7 @@ import contextlib
 import json
 import time
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from pyoco_server.model.job import Job
 from pyoco_server.model.run import RunRecord, RunStatus, claim, hand_back, request_cancel
 from pyoco_server.model.worker import WorkerRecord, WorkerState
 from pyoco_server.settings import Settings
-from pyoco_server.store import topology
+from pyoco_server.store import jobs, topology
 from pyoco_server.store.direct import DirectReader, remove_message
 
 from .test_gateway import Running, running, until
@@ -180,7 +181,8 @@ async def test_jobs_that_vanish_are_queued_again(here: Running) -> None:
     assert sorted(map(str, await queued(here))) == sorted([*ids, gone])
 
 
-async def test_a_run_that_was_handed_back_has_its_old_job(here: Running) -> None:
+async def test_a_run_that_was_handed_back_has_its_old_job(here: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "_CLOCKS_APART", timedelta(0))  # it is older than the record now says
     await claimed(here, "r")
     await here.gateway.runs.change("r", hand_back)
     await until(lambda: bool(here.gateway.index.jobs.seq_of("r")))
@@ -228,6 +230,15 @@ async def test_a_run_whose_worker_and_job_are_gone_waits_for_its_next_attempt(he
 
 async def has_status(here: Running, run_id: str, wanted: RunStatus) -> bool:
     return await status(here, run_id) is wanted
+
+
+async def test_a_worker_has_two_heartbeats_to_name_a_run(here: Running) -> None:
+    await worker(here, heartbeat_interval_sec=60)
+    await lose_job(here, await claimed(here, "r"))
+    await rounds(here, 12)
+    assert await status(here, "r") is RunStatus.RUNNING
+    await worker(here, heartbeat_interval_sec=HEARTBEAT)
+    await eventually(lambda: has_status(here, "r", RunStatus.PENDING))
 
 
 async def test_whatever_became_of_the_worker(here: Running) -> None:
