@@ -83,6 +83,15 @@ def test_two_tasks_at_once_are_told_apart(system: System) -> None:
         assert texts == [f"{name} {number}" for number in range(200)]
 
 
+def test_what_goes_around_python_belongs_to_the_task_that_ran(system: System) -> None:
+    flow = system.flow("import os\ndef a(): os.write(1, b'a\\n')\ndef b(): os.write(1, b'b\\n')\n", name="a")
+    module = flow.split("callable: ")[1].split(":")[0]
+    tasks = "".join(f"  {name}:\n    callable: {module}:{name}\n" for name in "ab")
+    run = system.run(f"version: 1\nflow:\n  graph: repeat(count=50) {{ a >> b }}\ntasks:\n{tasks}")
+    assert run["status"] == "COMPLETED", run["error"]
+    assert lines(system, run["run_id"]) == [("stdout", name, name) for name in "ab"] * 50
+
+
 def test_a_line_is_seen_within_a_second_while_the_task_runs(system: System) -> None:
     go = system.folder / "go"
     code = (

@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from .conftest import TUTORIAL, System, running_system
+from .conftest import TUTORIAL, Process, System, running_system
 
 FAST = {
     "PYOCO_CONSUMER_ACK_WAIT_SEC": "3",
@@ -57,7 +57,10 @@ def within(holds, timeout: float = 20):
 
 
 def is_gone(pid: int) -> bool:
-    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 def submit(system: System, flow: str, tag: str = "cpu") -> str:
@@ -114,8 +117,17 @@ def test_a_worker_that_stands_still_loses_its_run_and_stops_it_first(system: Sys
 @pytest.mark.parametrize(
     ("code", "said"),
     [
-        ("import os\ndef t():\n    os.closerange(3, 100)\n    return 1", "cut its connection to the worker"),
+        ("import os\ndef t():\n    os.closerange(3, 200)\n    return 1", "cut its connection to the worker"),
         ("import os, signal\ndef t():\n    os.kill(os.getppid(), signal.SIGKILL)\n    while True: pass", "SIGKILL"),
+        (
+            "import os, time\n"
+            "def t():\n"
+            "    for descriptor in range(3, 200):\n"
+            "        try: os.write(descriptor, b'\\0\\0\\0\\x0b{\"hello\":1}')\n"
+            "        except OSError: pass\n"
+            "    time.sleep(600)",
+            "sent its worker what it does not understand",
+        ),
     ],
 )
 def test_a_run_that_attacks_its_surroundings_ends_alone(system: System, code: str, said: str) -> None:
@@ -140,6 +152,20 @@ def test_a_second_signal_hands_the_run_back_at_once(system: System, tmp_path: Pa
     go.touch()
     system.worker(worker_id="staying", tags="drain", **FAST)
     assert system.end(run_id)["attempt"] == 1
+
+
+def test_a_worker_for_one_run_hands_it_back_too(system: System) -> None:
+    process = Process(
+        ["pyoco-worker", "--nats-url", system.nats_url, "--worker-id", "once", "--tags", "once", "--run-once",
+         "--poll-timeout", "30", "--drain-timeout-sec", "0.5"],
+        system.folder, **FAST,
+    )  # fmt: skip
+    run_id = submit(system, system.flow("import time\ndef t():\n    time.sleep(600)"), "once")
+    system.until(run_id, lambda run: run["tasks"].get("t") == "RUNNING")
+    assert process.stop() == 0
+    waiting = system.client.get_run(run_id)
+    assert (waiting["status"], waiting["attempt"]) == ("PENDING", 0)
+    system.client.cancel_run(run_id)
 
 
 def test_a_flow_of_too_many_tasks_is_refused_by_its_worker(system: System, tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ class Witness:
         stream, js = self._settings.dlq_stream, self._connection.js
         state = (await js.stream_info(stream)).state
         found = []
-        for seq in range(state.first_seq, state.last_seq + 1):
+        for seq in range(max(1, state.first_seq), state.last_seq + 1):
             with contextlib.suppress(NotFoundError):  # deleted
                 found.append(json.loads((await js.get_msg(stream, seq)).data or b"{}"))
         return found

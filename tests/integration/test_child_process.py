@@ -53,3 +53,16 @@ async def test_a_guardian_that_does_not_obey_is_ended_with_its_child(monkeypatch
     assert not child.is_alive
     for process in (child.pid, guardian.pid):
         wait_dead(process)
+
+
+async def test_a_lease_that_is_over_is_not_renewed_when_both_stood_still() -> None:
+    child, guardian = await started(0.2)
+    guardian.send_signal(signal.SIGSTOP)
+    deadline = time.monotonic() + 0.5
+    while time.monotonic() < deadline:  # for longer than the lease nobody runs but the child
+        os.sched_yield()
+    child.renew()
+    guardian.send_signal(signal.SIGCONT)
+    end = await asyncio.wait_for(child.wait_end(), 10)
+    assert end.fenced
+    await child.end()

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import sqlite3
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -479,3 +480,15 @@ async def test_the_page(here: Running, settings: Settings, tmp_path: Path) -> No
     fixed = settings.model_copy(update={"dashboard_lang": "ja", "state_dir": tmp_path / "other"})
     async with running(fixed) as japanese:
         assert 'lang="ja"' in (await japanese.http.get("/", headers={"accept-language": "en"})).text
+
+
+async def test_a_run_whose_index_cannot_be_written_is_answered_all_the_same(
+    here: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(here.gateway.index, "apply", full)
+        run_id = await here.submit()
+    assert (await here.http.get(f"/runs/{run_id}")).json()["status"] == "PENDING"

@@ -5,6 +5,7 @@ import contextlib
 import json
 import time
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from pyoco_server.model.job import Job
 from pyoco_server.model.run import RunRecord, RunStatus, claim, hand_back, request_cancel
 from pyoco_server.model.worker import WorkerRecord, WorkerState
 from pyoco_server.settings import Settings
-from pyoco_server.store import topology
+from pyoco_server.store import jobs, topology
 from pyoco_server.store.direct import DirectReader, remove_message
 
 from .test_gateway import Running, running, until
@@ -93,13 +94,13 @@ async def worker(here: Running, *runs: str, instance_id: str = "i", **fields: An
     await here.gateway.workers.put(record.seen(list(runs), None).evolve(**fields))
 
 
-async def claimed(here: Running, run_id: str, attempt: int = 1, **fields: Any) -> int:
+async def claimed(here: Running, run_id: str, attempt: int = 1, worker_id: str = "w", **fields: Any) -> int:
     """Make a run that a worker has claimed; the sequence of its job is the answer."""
     record = await make(here, run_id, **fields)
     seq = await here.gateway.queue.publish(Job.of(record), record.tag)
     for _ in range(attempt):
         await here.gateway.runs.change(
-            run_id, lambda run: claim(run, worker_id="w", instance_id="i", job_seq=seq).evolve(status=RunStatus.RUNNING)
+            run_id, lambda run: claim(run, worker_id=worker_id, instance_id="i", job_seq=seq)
         )
     return seq
 
@@ -180,7 +181,8 @@ async def test_jobs_that_vanish_are_queued_again(here: Running) -> None:
     assert sorted(map(str, await queued(here))) == sorted([*ids, gone])
 
 
-async def test_a_run_that_was_handed_back_has_its_old_job(here: Running) -> None:
+async def test_a_run_that_was_handed_back_has_its_old_job(here: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "_CLOCKS_APART", timedelta(0))  # it is older than the record now says
     await claimed(here, "r")
     await here.gateway.runs.change("r", hand_back)
     await until(lambda: bool(here.gateway.index.jobs.seq_of("r")))
@@ -230,18 +232,24 @@ async def has_status(here: Running, run_id: str, wanted: RunStatus) -> bool:
     return await status(here, run_id) is wanted
 
 
-@pytest.mark.parametrize("how", ["never known", "stopped", "another process", "silent"])
-async def test_whatever_became_of_the_worker(here: Running, how: str) -> None:
-    if how == "stopped":
-        await worker(here, state=WorkerState.STOPPED_GRACEFUL)
-    elif how == "another process":
-        await worker(here, "r", instance_id="new")
-    elif how == "silent":
-        await worker(here, "r", last_seen_at=time.time() - 60, last_heartbeat_at=time.time() - 60)
+async def test_a_worker_has_two_heartbeats_to_name_a_run(here: Running) -> None:
+    await worker(here, heartbeat_interval_sec=60)
     await lose_job(here, await claimed(here, "r"))
-    if how == "another process":  # it would not name a run of another process; then it is not looked at
-        await worker(here, instance_id="new")
+    await rounds(here, 12)
+    assert await status(here, "r") is RunStatus.RUNNING
+    await worker(here, heartbeat_interval_sec=HEARTBEAT)
     await eventually(lambda: has_status(here, "r", RunStatus.PENDING))
+
+
+async def test_whatever_became_of_the_worker(here: Running) -> None:
+    long_ago = time.time() - 60
+    await worker(here, state=WorkerState.STOPPED_GRACEFUL)
+    await worker(here, "silent", worker_id="silent", last_seen_at=long_ago, last_heartbeat_at=long_ago)
+    await worker(here, worker_id="another", instance_id="new")
+    for name in ("never", "w", "silent", "another"):
+        await lose_job(here, await claimed(here, name, worker_id=name))
+    for name in ("never", "w", "silent", "another"):
+        await eventually(lambda name=name: has_status(here, name, RunStatus.PENDING))  # type: ignore[misc]
 
 
 async def test_without_attempts_left_it_fails_with_one_letter(quick: Settings) -> None:
@@ -332,10 +340,10 @@ async def test_what_was_answered_503_is_taken_back_when_nats_answers(
     assert await queued(here) == []
 
 
-@pytest.mark.parametrize("known", [True, False])
-async def test_a_cancelled_waiting_run_leaves_the_queue(here: Running, known: bool) -> None:
-    kept, run_id = await here.submit(), await here.submit()
-    if not known:
-        here.gateway.index.jobs.forget(None, 10)
-    assert (await here.http.post(f"/runs/{run_id}/cancel")).json()["status"] == "CANCELLED"
+async def test_a_cancelled_waiting_run_leaves_the_queue(here: Running) -> None:
+    kept, known, looked_for = [await here.submit() for _ in range(3)]
+    assert (await here.http.post(f"/runs/{known}/cancel")).json()["status"] == "CANCELLED"
+    assert await queued(here) == [kept, looked_for]
+    here.gateway.index.jobs.forget(None, 10)
+    assert (await here.http.post(f"/runs/{looked_for}/cancel")).json()["status"] == "CANCELLED"
     assert await queued(here) == [kept]

@@ -16,6 +16,7 @@ from pyoco_server.model.run import (
     request_cancel,
     requeue,
     settle,
+    undeliverable,
 )  # fmt: skip
 from pyoco_server.model.snapshot import fit, public, summary
 from pyoco_server.model.text import clean_text, clean_value
@@ -145,3 +146,8 @@ def test_long_errors_are_cut_before_a_record_is_dropped():
     assert len(small.to_json()) <= 20_000
     assert small.task_records["a"]["exception"]["class"] == "E"
     assert "characters cut" in small.task_records["b"]["exception"]["message"]
+
+
+def test_a_lost_worker_without_a_name_is_not_named():
+    lost = claim(PENDING, **CLAIM).evolve(worker_id=None)
+    assert undeliverable(lost, 1).error == "its worker was lost in attempt 1 of 1"

@@ -118,7 +118,7 @@ async def _serve(settings: Settings, worker_options: dict[str, Any], options: di
     try:
         await worker.start()
         if options["run_once"]:
-            await worker.run_once(options["poll_timeout"])
+            await worker.run_once(options["poll_timeout"], options["drain_timeout_sec"])
         else:
             await worker.run(options["drain_timeout_sec"])
     finally:

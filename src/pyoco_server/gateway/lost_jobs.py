@@ -32,6 +32,9 @@ _PAGES_A_ROUND = 40
 _STALE_A_ROUND = 50
 _LOOKED_AT_AGAIN = 20
 _PUBLISH_TRIES = 5
+_SETTLED_AT_ONCE = 25
+_ROUND_SEC = 2.0
+"""After so long a round begins no other page: runs without workers have their turn too."""
 _FORGOTTEN_AT_ONCE = 5000
 
 
@@ -74,15 +77,15 @@ class LostJobs:
         """
         await self._check_stream()
         await self._look_again()
+        deadline = time.monotonic() + _ROUND_SEC
         for _ in range(_PAGES_A_ROUND):
             if self._scan is None:
                 self._scan = await self._begin()
-            if self._scan is None:
+            if self._scan is None or time.monotonic() > deadline:
                 return
             if await self._read_page(self._scan):
                 scan, self._scan = self._scan, None
-                for run in scan.wanted.values():
-                    await self._settle(run)
+                await self._settle_all(list(scan.wanted.values()))
 
     async def _check_stream(self) -> None:
         created = await self._jobs.created()
@@ -140,15 +143,23 @@ class LostJobs:
         scan.position = jobs[-1].seq + 1
         return not scan.wanted
 
-    async def _settle(self, run: WaitingRun) -> None:
-        """Queue the job of a run for which none was found, if it still waits."""
+    async def _settle_all(self, runs: list[WaitingRun]) -> None:
+        for start in range(0, len(runs), _SETTLED_AT_ONCE):
+            some = runs[start : start + _SETTLED_AT_ONCE]
+            done = await asyncio.gather(*(self._settle(run) for run in some))
+            queued = [run.run_id for run, again in zip(some, done, strict=True) if again]
+            if queued:
+                log.warning("waiting runs had no jobs; queued them again", runs=len(queued), run_ids=queued)
+
+    async def _settle(self, run: WaitingRun) -> bool:
+        """Queue the job of a run for which none was found, if it still waits; tell whether it was queued."""
         stored = await self._waits(run)
         if stored is None:
-            return
+            return False
         record = stored.record
         if record.job_seq and await self._jobs.holds(record.job_seq, run.run_id):
             self._ledger.mark({run.run_id: record.job_seq}, run.revision)  # handed back: it has its old job
-            return
+            return False
         try:
             if record.run_id != run.run_id:
                 raise InvalidInput(f"the record names itself {record.run_id!r}")
@@ -156,15 +167,15 @@ class LostJobs:
         except (ValidationError, InvalidInput) as error:  # another program's record
             log.error("a waiting run cannot be queued", run_id=run.run_id, reason=str(error))
             self._ledger.mark({run.run_id: NOWHERE}, run.revision)
-            return
+            return False
         why = str(stored.revision)
         for _ in range(_PUBLISH_TRIES):
             seq = await self._queue.publish(job, tag, requeued=why)
             if await self._jobs.holds(seq, run.run_id) or await self._waits(run) is None:
                 self._ledger.mark({run.run_id: seq}, run.revision)
-                log.warning("a waiting run had no job; queued it again", run_id=run.run_id, tag=tag)
-                return
+                return True
             why = f"{stored.revision}:{seq}"  # dropped as the repeat of one that has vanished too
+        return False  # the next round tries on
 
     async def _waits(self, run: WaitingRun) -> StoredRun | None:
         """Give a run's record if it still waits as the index has it."""

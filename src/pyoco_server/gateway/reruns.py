@@ -13,7 +13,6 @@ from pyoco_server.model import idempotency
 from pyoco_server.model.run import RunRecord, again, is_run_id, new_run_id
 from pyoco_server.model.tags import check_tag
 from pyoco_server.store.deadletters import StoredLetter
-from pyoco_server.store.feed import Change
 from pyoco_server.store.submissions import Submission
 
 _REPLAYS = uuid.UUID("6f0d2c1e-93f5-4a5a-9d0f-2f1f1c6f8b11")
@@ -139,8 +138,5 @@ async def _check(here: Gateway, record: RunRecord, trouble: str) -> None:
 
 async def _start(here: Gateway, record: RunRecord) -> Submission:
     made = await here.submissions.submit(record)
-    if made.created:
-        here.index.apply([Change(record.run_id, record.to_json(), made.stored.revision)])
-    if made.job_seq is not None:
-        here.index.jobs.mark({record.run_id: made.job_seq}, made.stored.revision)
+    here.show_at_once(made, record.to_json())
     return made

@@ -1,6 +1,7 @@
 """What the routes share: the store, the index, and the tasks that keep them fresh."""
 
 import asyncio
+import sqlite3
 from collections.abc import Callable
 from typing import Annotated, cast
 
@@ -27,7 +28,7 @@ from pyoco_server.store.jobs import QueuedJobs
 from pyoco_server.store.logs import LogStore
 from pyoco_server.store.queue import JobQueue
 from pyoco_server.store.runs import RunStore
-from pyoco_server.store.submissions import Submissions
+from pyoco_server.store.submissions import Submission, Submissions
 from pyoco_server.store.wheel_history import WheelHistory
 from pyoco_server.store.wheels import WheelStore
 from pyoco_server.store.workers import WorkerStore
@@ -141,6 +142,24 @@ class Gateway:
         """
         await self._caught_up(self.run_feed, "runs")
         return self.index
+
+    def show_at_once(self, made: Submission, stored: bytes) -> None:
+        """Take a submission into the index, so that a list asked for right after its answer shows the run.
+
+        The run exists whether or not this works, and its answer says so; the feed brings it in later.
+
+        Args:
+            made: The submission.
+            stored: Its record as it was stored.
+        """
+        record, revision = made.stored.record, made.stored.revision
+        try:
+            if made.created:
+                self.index.apply([Change(record.run_id, stored, revision)])
+            if made.job_seq is not None:
+                self.index.jobs.mark({record.run_id: made.job_seq}, revision)
+        except sqlite3.Error as error:
+            log.warning("the index cannot be written", run_id=record.run_id, reason=str(error))
 
     async def fresh_workers(self) -> WorkerIndex:
         """Give the workers, once every stored one has been seen.

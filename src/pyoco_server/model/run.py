@@ -210,7 +210,8 @@ def undeliverable(record: RunRecord, max_attempts: int) -> RunRecord:
     """
     if record.status is RunStatus.CANCELLING or record.attempt < max_attempts:
         return requeue(record)
-    error = f"its worker was lost in attempt {record.attempt} of {max_attempts} (last on {record.worker_id})"
+    last = f" (last on {record.worker_id})" if record.worker_id else ""
+    error = f"its worker was lost in attempt {record.attempt} of {max_attempts}{last}"
     return settle(record, RunStatus.FAILED, EndReason.WORKER_LOST, error)
 
 

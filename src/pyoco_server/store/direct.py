@@ -1,6 +1,7 @@
 """Messages of a stream by their sequence, without a consumer: read in batches, and taken out."""
 
 import asyncio
+import contextlib
 import json
 import time
 from collections.abc import Mapping
@@ -8,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
+import nats.errors
 from nats.aio.msg import Msg
 from nats.js.errors import NotFoundError
 
@@ -155,7 +157,8 @@ class DirectReader:
                     if not news.is_set():
                         raise StoreUnavailable(f"{what}: NATS did not answer")
             finally:
-                if client.is_connected:
+                # Also while NATS is away: it would be subscribed anew on its return.
+                with contextlib.suppress(nats.errors.Error, OSError):
                     await subscription.unsubscribe()
         if status[0] not in (_END_OF_BATCH, _NO_MESSAGE):
             missing = status[0] == _NO_RESPONDERS

@@ -1,8 +1,9 @@
 """The stream of logs: what the tasks of a run printed, under the run's own subject."""
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
+import nats.errors
 import structlog
 from nats.aio.msg import Msg
 from nats.js import api
@@ -106,9 +107,9 @@ class LogStore:
         try:
             yield
         finally:
-            if self._connection.is_up:
-                with self._connection.errors("ending to listen"):
-                    await subscription.unsubscribe()
+            # Also while NATS is away: it would be subscribed anew on its return.
+            with suppress(nats.errors.Error, OSError):
+                await subscription.unsubscribe()
 
     def _subject(self, run_id: str) -> str:
         return f"{self._prefix}.{run_id}"

@@ -22,6 +22,8 @@ log = structlog.get_logger(__name__)
 _GRACE = 2.0
 """Seconds beyond a request's own end after which silence means that the line is dead."""
 _REFUSED_PAUSE = 0.2
+_PAUSE = 1.0
+"""Seconds without a request after which none is wanted: between two of one loop there is less."""
 _BEAT = 2.0
 """Seconds between the server's signs of life during a long request."""
 
@@ -208,12 +210,13 @@ class TagPuller:
         self._wake = asyncio.Event()
         self._wanted = False
         self._refused = False
+        self._silent = False
         self._missing: set[str] = set(tags)
         self._returns: set[asyncio.Task[None]] = set()
         self.last_round_trip = 0.0
         """Unix time of the last answer from a consumer, be it a job, "nothing there" or a sign of life."""
-        self.waiting_since: float | None = None
-        """Monotonic time since when no answer has come, or ``None`` while none is wanted."""
+        self._waiting_since: float | None = None
+        self._left_at: float | None = None
 
     async def next(self, wait: float, stop: asyncio.Event) -> Delivery | None:
         """Wait for a job.
@@ -225,8 +228,25 @@ class TagPuller:
         Raises:
             StoreUnavailable: NATS is away.
         """
-        if self.waiting_since is None:
-            self.waiting_since = time.monotonic()
+        if self.unanswered_since is None:
+            self._waiting_since = time.monotonic()
+        self._left_at = None
+        try:
+            delivery = await self._next(wait, stop)
+            if not self._refused and not self._silent:
+                self._waiting_since = None
+            return delivery
+        finally:
+            self._left_at = time.monotonic()
+
+    @property
+    def unanswered_since(self) -> float | None:
+        """Monotonic time since when answers are wanted and none has come, or ``None`` while none is wanted."""
+        if self._left_at is not None and time.monotonic() - self._left_at > _PAUSE:
+            return None  # nobody asks any more
+        return self._waiting_since
+
+    async def _next(self, wait: float, stop: asyncio.Event) -> Delivery | None:
         if self._refused:  # by a consumer that is gone, or too busy: do not hammer it
             self._refused = False
             await first_event(_REFUSED_PAUSE, stop)
@@ -267,6 +287,7 @@ class TagPuller:
             if left <= 0:
                 log.warning("the queue does not answer; asking anew", tags=sorted(self._open))
                 self._missing |= self._open
+                self._silent = True
                 break
             await first_event(left, self._wake, stop)
         return bool(self._arrived)
@@ -279,10 +300,7 @@ class TagPuller:
             await asyncio.gather(*(line.withdraw() for line in lines))
 
     def _take(self) -> Delivery | None:
-        if not self._arrived:
-            return None
-        self.waiting_since = None
-        return self._arrived.popleft()
+        return self._arrived.popleft() if self._arrived else None
 
     def _line(self, tag: str) -> PullLine:
         if tag not in self._lines:
@@ -299,8 +317,9 @@ class TagPuller:
 
     def _note_answer(self) -> None:
         self.last_round_trip = time.time()
-        if self.waiting_since is not None:
-            self.waiting_since = time.monotonic()
+        self._silent = False
+        if self._waiting_since is not None:
+            self._waiting_since = time.monotonic()
 
     def _on_message(self, tag: str, message: Msg) -> None:
         self._note_answer()

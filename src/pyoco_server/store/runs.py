@@ -16,6 +16,8 @@ from pyoco_server.store.connection import Connection
 log = structlog.get_logger(__name__)
 
 _CHANGE_TRIES = 20
+_ENVELOPE = 4096
+"""What subject and headers take of NATS's payload limit."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,12 @@ class RunStore:
 
     def __init__(self, connection: Connection) -> None:
         self._bucket = Bucket(connection, connection.settings.runs_kv_bucket)
-        self._max_bytes = connection.settings.max_run_snapshot_bytes
+        self._connection = connection
+
+    @property
+    def max_bytes(self) -> int:
+        """Largest record that is stored; a larger one is cut."""
+        return min(self._connection.settings.max_run_snapshot_bytes, self._connection.max_payload - _ENVELOPE)
 
     async def get(self, run_id: str) -> StoredRun | None:
         """Read a run; ``None`` if there is none (or what is stored is no run)."""
@@ -57,7 +64,7 @@ class RunStore:
         Raises:
             RevisionConflict: a run with this id exists.
         """
-        return await self._bucket.create(record.run_id, fit(record, self._max_bytes).to_json())
+        return await self._bucket.create(record.run_id, fit(record, self.max_bytes).to_json())
 
     async def update(self, record: RunRecord, revision: int) -> StoredRun:
         """Store a changed run if nobody wrote since ``revision``.
@@ -65,7 +72,7 @@ class RunStore:
         Raises:
             RevisionConflict: somebody did.
         """
-        fitted = fit(record, self._max_bytes)
+        fitted = fit(record, self.max_bytes)
         return StoredRun(record, await self._bucket.update(record.run_id, fitted.to_json(), revision))
 
     async def change(self, run_id: str, change: Callable[[RunRecord], RunRecord]) -> StoredRun | None:

@@ -69,6 +69,7 @@ class Execution:
         self._read_flow = read_flow
         self._lease = lease
         self._end_log = end_log
+        self._max_record = runs.max_bytes
         self._ending: Outcome | None = None
         self._returned = False
         self._fenced = False
@@ -108,7 +109,8 @@ class Execution:
         if self._returned:
             return await self.recorder.hand_back()
         if self._fenced:
-            return await self.recorder.requeue()
+            record = self.recorder.record
+            return await self.recorder.give_up(record.max_attempts or self._settings.run_max_attempts)
         return await self.recorder.settle(outcome.status, outcome.reason, outcome.error)
 
     def hand_back(self) -> None:
@@ -147,16 +149,32 @@ class Execution:
         if record.timeout_sec:
             text = f"the run took longer than its timeout_sec of {record.timeout_sec:g} s"
             self._later(record.timeout_sec, self._time_out, _failure(EndReason.RUN_TIMEOUT, text))
-        while (message := await self._child.receive()) is not None:
-            if message["type"] == "finished":
-                self.reusable = bool(message.get("reusable"))
-                return self._finish(message)
-            if message["type"] == "planned":
-                self._plan(message)
-            elif message["type"] == "task":
-                self.recorder.note_task(message)
-                self._watch_task(message["name"], message["fields"])
+        try:
+            while (message := await self._child.receive()) is not None:
+                outcome = self._hear(message)
+                if outcome is not None:
+                    return outcome
+        except (KeyError, ValueError, TypeError, AttributeError) as error:
+            # User code can write to our socket too. It must end its own run with that, and nothing else.
+            log.warning("a child sends nonsense", run_id=self.run_id, reason=repr(error))
+            self._kill()
+            await self._child.wait_end()
+            text = f"the process of the run sent its worker what it does not understand{self._where()}"
+            return self._ending or _failure(EndReason.CHILD_EXITED, text)
         return await self._explain_death()
+
+    def _hear(self, message: Message) -> Outcome | None:
+        """Take a message of the child; the outcome if it was the last one."""
+        if message["type"] == "finished":
+            outcome = self._finish(message)
+            self.reusable = bool(message.get("reusable"))
+            return outcome
+        if message["type"] == "planned":
+            self._plan(message)
+        elif message["type"] == "task":
+            self.recorder.note_task(message)
+            self._watch_task(message["name"], message["fields"])
+        return None
 
     async def _fetch_flow(self, sha256: str) -> str | None:
         """Read the flow's text, over any absence of NATS: the run is claimed, so it waits here."""
@@ -170,11 +188,11 @@ class Execution:
 
     def _plan(self, message: Message) -> None:
         """Note what the run is going to do; a flow whose task names alone would fill the record cannot be run."""
-        size, limit = len(json.dumps(message["tasks"])), self._settings.max_run_snapshot_bytes // 4
+        size, limit = len(json.dumps(message["tasks"])), self._max_record // 4
         if size > limit:
             text = (
                 f"the flow has {len(message['tasks'])} tasks, whose names take {size} bytes; {limit} fit into a run's "
-                "record (a quarter of PYOCO_MAX_RUN_SNAPSHOT_BYTES)"
+                "record (a quarter of PYOCO_MAX_RUN_SNAPSHOT_BYTES, or of NATS's max_payload)"
             )
             self._time_out(_failure(EndReason.OUTPUT_TOO_LARGE, text))
             return

@@ -56,11 +56,12 @@ class Guardian:
             ready = {descriptor for descriptor, _ in poll.poll(None if left == float("inf") else max(0, left) * 1000)}
             if self._pidfd in ready:
                 break
+            # First the lease: after both have stood still, the worker's word may come before we look at the time.
+            if time.monotonic() >= self._lease_ends:
+                self._fenced = True
+                self._kill()
             if self._control.fileno() in ready and not self._obey():
                 poll.unregister(self._control)
-                self._kill()
-            elif time.monotonic() >= self._lease_ends:
-                self._fenced = True
                 self._kill()
         # Without reaping it yet, so that its number cannot become another process's before the group is killed.
         self._signal_group(signal.SIGKILL)
@@ -99,7 +100,8 @@ class Guardian:
         return bool(data)
 
     def _renew(self) -> None:
-        self._lease_ends = time.monotonic() + self._lease
+        if not self._killed:
+            self._lease_ends = time.monotonic() + self._lease
 
     def _kill(self) -> None:
         self._killed = True

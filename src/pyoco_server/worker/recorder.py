@@ -8,7 +8,7 @@ from collections.abc import Callable
 import structlog
 
 from pyoco_server.errors import RevisionConflict, StoreUnavailable
-from pyoco_server.model.run import EndReason, RunRecord, RunStatus, TaskStatus, hand_back, requeue, settle
+from pyoco_server.model.run import EndReason, RunRecord, RunStatus, TaskStatus, hand_back, settle, undeliverable
 from pyoco_server.store.runs import RunStore, StoredRun
 from pyoco_server.worker.protocol import Message
 
@@ -86,9 +86,9 @@ class Recorder:
         """Make the run wait again, as if this attempt had never started."""
         return await self._write_last(hand_back)
 
-    async def requeue(self) -> RunRecord | None:
-        """Make the run wait for its next attempt: this one was lost, though this worker is back."""
-        return await self._write_last(requeue)
+    async def give_up(self, max_attempts: int) -> RunRecord | None:
+        """Make the run wait for its next attempt, if it has one: this one was lost, though this worker is back."""
+        return await self._write_last(lambda record: undeliverable(record, max_attempts))
 
     async def _write_last(self, change: Callable[[RunRecord], RunRecord]) -> RunRecord | None:
         self._closed = True

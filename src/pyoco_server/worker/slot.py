@@ -93,6 +93,7 @@ class Slot:
         self.lease = settings.consumer_ack_wait_sec / 2
         """Seconds of this process's silence after which a run of it is killed."""
         self._confirmed_at = 0.0
+        self._handing_back = False
 
     async def prepare(self) -> ChildProcess:
         """Give a child that can take a job, started anew where needed.
@@ -221,6 +222,12 @@ class Slot:
             except StoreUnavailable as error:
                 log.info("looking at a run's record waits for NATS", reason=error.message)
 
+    def hand_back(self) -> None:
+        """Give the run here back to the queue, also one that is just about to start."""
+        self._handing_back = True
+        if self.execution is not None:
+            self.execution.hand_back()
+
     async def close(self) -> None:
         """End the child and take back open requests."""
         await self.puller.close()
@@ -251,6 +258,8 @@ class Slot:
             read_flow=self._flows.read,
             end_log=end_log,
         )
+        if self._handing_back:
+            self.execution.hand_back()
         self._registration.started(record.run_id)
         last: RunRecord | None = None
         try:

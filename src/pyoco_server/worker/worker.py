@@ -1,6 +1,7 @@
 """A worker's life: connect, take the name, run the slots, stop in order."""
 
 import asyncio
+import contextlib
 import shutil
 import sys
 import time
@@ -12,6 +13,7 @@ import structlog
 from typing_extensions import Self
 
 from pyoco_server.errors import CommandFailed, PyocoError, StoreUnavailable
+from pyoco_server.model.run import RunRecord
 from pyoco_server.model.tags import check_tag, check_worker_id
 from pyoco_server.settings import Settings
 from pyoco_server.store import topology
@@ -160,6 +162,10 @@ class Worker:
             for number, slot in enumerate(self.slots)
         ]
         await self._stop.wait()
+        await self._drain(loops, drain_sec)
+
+    async def _drain(self, loops: list[asyncio.Task[None]], drain_sec: float) -> None:
+        """Let what runs finish for a while, then hand it back."""
         hurry = asyncio.create_task(self.hurrying.wait(), name="hurry")
         ended = asyncio.gather(*loops, return_exceptions=True)
         either: set[asyncio.Future[Any]] = {ended, hurry}
@@ -169,8 +175,7 @@ class Worker:
         if busy:
             log.warning("handing running runs back to the queue", runs=len(busy), drain_sec=drain_sec)
             for slot in self.slots:
-                if slot.execution is not None:
-                    slot.execution.hand_back()
+                slot.hand_back()
             _, busy = await asyncio.wait(busy, timeout=10)
         for task in busy:
             log.error("a slot does not stop", slot=task.get_name())
@@ -179,10 +184,28 @@ class Worker:
             if task.done() and not task.cancelled():
                 task.result()
 
-    async def run_once(self, timeout: float = DEFAULT_POLL_SEC) -> str | None:
-        """Run one job if there is one within ``timeout`` seconds; its run_id is the answer."""
-        record = await self.slots[0].run_one(timeout, self._stop)
-        return record.run_id if record else None
+    async def run_once(self, timeout: float = DEFAULT_POLL_SEC, drain_sec: float = DEFAULT_DRAIN_SEC) -> str | None:
+        """Run one job if there is one; its run_id is the answer.
+
+        Args:
+            timeout: Seconds to wait for a job.
+            drain_sec: Seconds that it gets to finish once ``stopping`` is set; as for ``run``.
+
+        Raises:
+            PyocoError: something without which the worker is of no use has failed.
+        """
+        ended: list[RunRecord] = []
+
+        async def run_one() -> None:
+            record = await self.slots[0].run_one(timeout, self._stop)
+            ended.extend([record] if record else [])
+
+        task = asyncio.create_task(run_one(), name="run-once")
+        stopping = asyncio.create_task(self._stop.wait(), name="stopping")
+        await asyncio.wait({task, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        await self._drain([task], drain_sec)
+        return ended[0].run_id if ended else None
 
     async def close(self, reason: str = "stopped") -> None:
         """Say goodbye and let go of everything."""
@@ -291,10 +314,10 @@ class Worker:
             await first_event(1.0, self._stop)
             up_since = self._connection.up_since
             for slot in self.slots:
-                waiting_since = slot.puller.waiting_since
-                if up_since is None or waiting_since is None:
+                unanswered_since = slot.puller.unanswered_since
+                if up_since is None or unanswered_since is None:
                     continue
-                silent = time.monotonic() - max(up_since, waiting_since)
+                silent = time.monotonic() - max(up_since, unanswered_since)
                 if silent > _DEAF_SEC:
                     raise CommandFailed(
                         f"NATS is reachable, but no request for a job was answered for {silent:.0f} s",
@@ -332,8 +355,9 @@ def _sweep(directory: Path) -> None:
     """Remove run directories that were kept for their artifacts long enough."""
     if directory.is_dir():
         for path in directory.iterdir():
-            if time.time() - path.stat().st_mtime > _KEPT_DIRECTORIES_SEC:
-                shutil.rmtree(path, ignore_errors=True)
+            with contextlib.suppress(FileNotFoundError):  # another worker here has just removed it
+                if time.time() - path.stat().st_mtime > _KEPT_DIRECTORIES_SEC:
+                    shutil.rmtree(path, ignore_errors=True)
 
 
 class PyocoNatsWorker(Worker):

@@ -14,7 +14,6 @@ from pyoco_server.model import idempotency
 from pyoco_server.model.run import RunRecord, TaskStatus, new_run_id
 from pyoco_server.model.tags import check_tag
 from pyoco_server.model.text import clean_value
-from pyoco_server.store.feed import Change
 
 router = APIRouter(tags=["runs"])
 
@@ -140,11 +139,7 @@ async def _submit(here: Gateway, *, key: str | None, **fields: Any) -> Submitted
             hint="Put large data where tasks can fetch it, and pass its address.",
         )
     made = await here.submissions.submit(record)
-    if made.created:
-        # A list asked for right after this answer shows the run, however far behind the feed is.
-        here.index.apply([Change(record.run_id, stored, made.stored.revision)])
-    if made.job_seq is not None:
-        here.index.jobs.mark({record.run_id: made.job_seq}, made.stored.revision)
+    here.show_at_once(made, stored)
     return Submitted(run_id=record.run_id, status=made.stored.record.status.value, created=made.created)
 
 
