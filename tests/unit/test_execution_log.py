@@ -61,8 +61,8 @@ async def test_the_log_is_stored_before_the_end_unless_it_takes_too_long(
             told.extend(line.text for line in chunk.lines)
 
     class Runs:
+        max_bytes = 1 << 18
 
-    max_bytes = 1 << 18
         async def update(self, record: RunRecord, revision: int) -> StoredRun:
             told.append("end")
             return StoredRun(record, revision + 1)
