@@ -28,6 +28,7 @@ class Child:
 
     is_alive = True
     runs = 0
+    environment = None
 
     def __init__(self) -> None:
         self.output = OutputPipes(NoRunLog())
