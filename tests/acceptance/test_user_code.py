@@ -166,3 +166,10 @@ def test_two_workers_cannot_share_a_name(system: System) -> None:
     while not any("is taken by process" in line["message"] for line in second.lines) and time.monotonic() < deadline:
         os.sched_yield()
     assert any("is taken by process" in line["message"] for line in second.lines), second.lines
+
+
+def test_a_module_that_is_not_there_has_no_place(system: System) -> None:
+    run = system.run("version: 1\nflow: {graph: t}\ntasks: {t: {callable: 'nowhere_at_all:t'}}\n")
+    assert run["end_reason"] == "dependency_missing"
+    assert run["task_records"]["t"]["exception"]["file"] is None
+    assert "importlib" not in system.client.why_run(run["run_id"])["message"]

@@ -79,7 +79,8 @@ def _user_frame(inside: TracebackType | None) -> traceback.FrameSummary | None:
     frames = traceback.extract_tb(inside)
     own = _package(frames[0].filename)
     users = [frame for frame in frames if not _is_library(frame.filename, own)]
-    return (users or frames)[-1]
+    place = (users or frames)[-1]
+    return None if place.filename.startswith(_FROZEN) else place  # a failed import of a task's own module has no place
 
 
 def _is_library(filename: str, own: str | None) -> bool:
