@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pyoco_server.settings import NatsBackendConfig
     from pyoco_server.store.client import PyocoNatsClient
     from pyoco_server.store.topology import ensure_resources
-    from pyoco_server.worker.worker import PyocoNatsWorker
+    from pyoco_server.worker.embedding import PyocoNatsWorker
 
 __version__ = "0.1.0"
 
@@ -24,7 +24,7 @@ _HOMES = {
     "PyocoNatsClient": "pyoco_server.store.client",
     "PyocoHttpClient": "pyoco_server.client.http",
     "AsyncPyocoHttpClient": "pyoco_server.client.async_http",
-    "PyocoNatsWorker": "pyoco_server.worker.worker",
+    "PyocoNatsWorker": "pyoco_server.worker.embedding",
     "configure_logging": "pyoco_server.logs",
 }
 

@@ -24,7 +24,7 @@ from pyoco_server.settings import Settings
 from pyoco_server.store import topology
 from pyoco_server.store.connection import Connection
 from pyoco_server.store.deadletters import DeadLetterStore
-from pyoco_server.store.queue import TagPuller
+from pyoco_server.store.puller import TagPuller
 from pyoco_server.waiting import first_event
 from pyoco_server.worker.claims import Claims
 from pyoco_server.worker.owners import Owners

@@ -11,7 +11,7 @@ from pyoco_server.embedded.nats_server import NatsServer
 from pyoco_server.model.run import RunStatus
 from pyoco_server.settings import Settings
 from pyoco_server.store.client import PyocoNatsClient
-from pyoco_server.worker.worker import PyocoNatsWorker
+from pyoco_server.worker.embedding import PyocoNatsWorker
 
 from .test_gateway import until
 

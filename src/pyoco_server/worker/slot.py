@@ -12,7 +12,8 @@ from pyoco_server.model.run import RunRecord
 from pyoco_server.settings import Settings
 from pyoco_server.store.flows import FlowStore
 from pyoco_server.store.logs import LogStore
-from pyoco_server.store.queue import Delivery, TagPuller
+from pyoco_server.store.puller import TagPuller
+from pyoco_server.store.queue import Delivery
 from pyoco_server.store.runs import RunStore
 from pyoco_server.waiting import first_event
 from pyoco_server.worker.claims import Claimed, Claims

@@ -3,14 +3,12 @@
 import asyncio
 import contextlib
 import shutil
-import sys
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
 import structlog
-from typing_extensions import Self
 
 from pyoco_server.errors import CommandFailed, PyocoError, StoreUnavailable
 from pyoco_server.model.run import RunRecord
@@ -22,7 +20,8 @@ from pyoco_server.store.control import ControlChannel
 from pyoco_server.store.deadletters import DeadLetterStore
 from pyoco_server.store.flows import FlowStore
 from pyoco_server.store.logs import LogStore
-from pyoco_server.store.queue import JobQueue, TagPuller
+from pyoco_server.store.puller import TagPuller
+from pyoco_server.store.queue import JobQueue
 from pyoco_server.store.runs import RunStore
 from pyoco_server.store.wheels import WheelStore
 from pyoco_server.store.workers import WorkerStore
@@ -358,41 +357,3 @@ def _sweep(directory: Path) -> None:
             with contextlib.suppress(FileNotFoundError):  # another worker here has just removed it
                 if time.time() - path.stat().st_mtime > _KEPT_DIRECTORIES_SEC:
                     shutil.rmtree(path, ignore_errors=True)
-
-
-class PyocoNatsWorker(Worker):
-    """The worker as existing programs embed it: ``connect``, ``run_once`` in a loop, ``close``."""
-
-    @classmethod
-    async def connect(
-        cls,
-        *,
-        config: Settings | None = None,
-        flow_resolver: Callable[[str], Any] | str | None = None,
-        worker_id: str = "worker",
-        tags: list[str] | None = None,
-    ) -> Self:
-        """Start a worker with one slot.
-
-        Args:
-            flow_resolver: A function of a module (or its spec). It runs in a child process, so it must be importable.
-
-        Raises:
-            CommandFailed: the resolver cannot be imported, or the name is taken.
-        """
-        resolver = flow_resolver if flow_resolver is None or isinstance(flow_resolver, str) else _spec(flow_resolver)
-        worker = cls(config or Settings.from_env(), worker_id=worker_id, tags=tags, resolver=resolver)
-        await worker.start()
-        return worker
-
-
-def _spec(function: Callable[[str], Any]) -> str:
-    """Name a function so that a child process can import it."""
-    module = sys.modules.get(function.__module__)
-    if "<" in function.__qualname__ or "." in function.__qualname__:
-        raise CommandFailed(
-            f"the flow resolver {function.__qualname__} cannot be imported by the process that runs flows",
-            hint="Define it at the top level of a module.",
-        )
-    file = getattr(module, "__file__", None)
-    return f"{file}:{function.__name__}" if file else f"{function.__module__}:{function.__name__}"
