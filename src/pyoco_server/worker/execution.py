@@ -48,6 +48,7 @@ class Execution:
         directory: Where run directories are made.
         read_flow: Gives the text of a flow.yaml by its hash.
         end_log: Called before the run's end is written, so that whoever sees the end finds the whole log.
+        anticipate: Called when the child is about to be ended, so that the next one can be started beside it.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Execution:
         directory: Path,
         read_flow: Callable[[str], Awaitable[str | None]],
         end_log: Callable[[], Awaitable[None]],
+        anticipate: Callable[[], None],
     ) -> None:
         self._settings = settings
         self._job = claimed.job
@@ -69,6 +71,7 @@ class Execution:
         self._read_flow = read_flow
         self._lease = lease
         self._end_log = end_log
+        self._anticipate = anticipate
         self._max_record = runs.max_bytes
         self._ending: Outcome | None = None
         self._returned = False
@@ -251,8 +254,12 @@ class Execution:
             self._stop_child(0.0, min(_TERM_BEFORE_KILL, self._settings.cancel_grace_period_sec))
 
     def _stop_child(self, term_after: float, kill_after: float) -> None:
-        self._later(term_after, self._child.terminate)
+        self._later(term_after, self._terminate)
         self._later(kill_after, self._child.kill)
+
+    def _terminate(self) -> None:
+        self._anticipate()
+        self._child.terminate()
 
     def _later(self, seconds: float, call: Callable[..., None], *args: Any) -> None:
         self._timers.append(asyncio.get_running_loop().call_later(seconds, call, *args))

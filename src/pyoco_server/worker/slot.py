@@ -29,6 +29,8 @@ log = structlog.get_logger(__name__)
 _NATS_PAUSE = 0.2
 _CACHED_FLOWS = 64
 _START_TRIES = 5
+_SPARE_SEC = 5.0
+"""How long a worker that stops waits for a child that is being launched."""
 _LOG_SEC = 2.0
 """How long the end of a run waits for its log to be stored."""
 
@@ -89,6 +91,7 @@ class Slot:
         self._max_runs_per_child = max_runs_per_child
         self._child: ChildProcess | None = None
         self._spare: ChildProcess | None = None
+        self._anticipating: asyncio.Task[None] | None = None
         self.execution: Execution | None = None
         self.delivery: Delivery | None = None
         self.lease = settings.consumer_ack_wait_sec / 2
@@ -128,9 +131,18 @@ class Slot:
     async def anticipate(self) -> None:
         """Launch the next child now: it imports what it needs while its environment is being built."""
         async with self._preparing:
-            if self._spare is None or not self._spare.is_alive:
-                self._spare = self._make_child()
+            if self._spare is not None and self._spare.is_alive:
+                return
+            self._spare = self._make_child()
+            try:
                 await self._spare.launch()
+            except OSError as error:
+                log.warning("no child could be launched in advance", reason=str(error))  # the next run asks again
+                await self._spare.end()
+
+    def _anticipate_soon(self) -> None:
+        if self._anticipating is None or self._anticipating.done():
+            self._anticipating = asyncio.create_task(self.anticipate(), name="anticipate")
 
     @property
     def _environment(self) -> Environment | None:
@@ -232,6 +244,8 @@ class Slot:
     async def close(self) -> None:
         """End the child and take back open requests."""
         await self.puller.close()
+        if self._anticipating is not None:
+            await asyncio.wait({self._anticipating}, timeout=_SPARE_SEC)
         for child in (self._child, self._spare):
             if child is not None:
                 await child.end()
@@ -258,6 +272,7 @@ class Slot:
             directory=self._directory,
             read_flow=self._flows.read,
             end_log=end_log,
+            anticipate=self._anticipate_soon,
         )
         if self._handing_back:
             self.execution.hand_back()
