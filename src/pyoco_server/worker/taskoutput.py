@@ -14,7 +14,7 @@ import termios
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from typing import Any, TextIO, cast
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from pyoco.core import engine
 from typing_extensions import Buffer
@@ -260,7 +260,14 @@ class TaskBytes(io.BufferedIOBase):
         return self._text.fileno()
 
 
-class _StderrHandler(logging.StreamHandler[TextIO]):
+# Before Python 3.11 the class takes no parameter outside of type checking.
+if TYPE_CHECKING:
+    _TextHandler = logging.StreamHandler[TextIO]
+else:
+    _TextHandler = logging.StreamHandler
+
+
+class _StderrHandler(_TextHandler):
     """``logging`` for tasks that have set up none."""
 
     def __init__(self) -> None:
