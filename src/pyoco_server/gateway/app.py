@@ -7,11 +7,14 @@ from fastapi import FastAPI
 
 from pyoco_server import __version__
 from pyoco_server.gateway import problems
+from pyoco_server.gateway.http_metrics import HttpMetrics
 from pyoco_server.gateway.limits import BodyLimit
+from pyoco_server.gateway.metrics import Metrics
 from pyoco_server.gateway.routes import (
     dashboard,
     deadletters,
     logs,
+    metrics,
     runs,
     submissions,
     system,
@@ -36,13 +39,15 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     settings = settings or Settings.from_env()
     app = FastAPI(title="pyoco-server", version=__version__, lifespan=_lifespan)
     app.state.settings = settings
+    app.state.metrics = Metrics()
     problems.install(app)
     app.add_middleware(
         BodyLimit,
         largest=max(settings.max_run_snapshot_bytes, settings.workflow_yaml_max_bytes),
         files={"/wheels": settings.wheel_max_bytes},
     )
-    for module in (system, submissions, watch, why, logs, runs, deadletters, workers, wheels, dashboard):
+    app.add_middleware(HttpMetrics, metrics=app.state.metrics)
+    for module in (system, metrics, submissions, watch, why, logs, runs, deadletters, workers, wheels, dashboard):
         app.include_router(module.router)
     dashboard.mount_static(app)
     return app
@@ -50,7 +55,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
 @contextlib.asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    gateway = Gateway(app.state.settings)
+    gateway = Gateway(app.state.settings, app.state.metrics)
     app.state.gateway = gateway
     await gateway.start()
     try:

@@ -8,9 +8,11 @@ from typing import IO
 
 import structlog
 
+from pyoco_server.gateway import totals
+
 log = structlog.get_logger(__name__)
 
-_SCHEMA_VERSION = 2
+_SCHEMA_VERSION = 3
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS runs (
@@ -80,8 +82,9 @@ def _open(path: str) -> sqlite3.Connection:
         if connection.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
             raise sqlite3.DatabaseError("quick_check failed")
         if connection.execute("PRAGMA user_version").fetchone()[0] != _SCHEMA_VERSION:
-            connection.executescript("DROP TABLE IF EXISTS meta; DROP TABLE IF EXISTS runs;")
-        connection.executescript(_SCHEMA)
+            drops = [f"DROP TABLE IF EXISTS {table};" for table in ("meta", "runs", *totals.TABLES)]
+            connection.executescript("".join(drops))
+        connection.executescript(_SCHEMA + totals.SCHEMA)
         connection.execute(f"PRAGMA user_version={_SCHEMA_VERSION}")
     except sqlite3.DatabaseError:
         connection.close()

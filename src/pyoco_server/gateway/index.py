@@ -20,6 +20,8 @@ from pyoco_server.errors import InvalidInput
 from pyoco_server.gateway.database import IndexFile
 from pyoco_server.gateway.job_ledger import JobLedger
 from pyoco_server.gateway.records import number, parse
+from pyoco_server.gateway.totals import RunTotals
+from pyoco_server.model.run import RunStatus
 from pyoco_server.model.snapshot import summary
 from pyoco_server.store.feed import Change
 
@@ -33,6 +35,9 @@ ON CONFLICT (run_id) DO UPDATE SET revision=excluded.revision, updated_at=exclud
   job_seq=NULL
 WHERE excluded.revision > runs.revision
 """
+_SUMMARY = 4
+"""Where a row has it, counted from behind the status."""
+_TERMINAL = tuple(status.value for status in RunStatus if status.is_terminal)
 
 
 @dataclass(frozen=True)
@@ -77,6 +82,7 @@ class RunIndex:
         self._file = IndexFile(state_dir, bucket)
         self._db = self._file.connection
         self.jobs = JobLedger(self._db)
+        self.totals = RunTotals(self._db)
         self._mailboxes: defaultdict[str, list[Mailbox]] = defaultdict(list)
         meta = dict(self._db.execute("SELECT name, value FROM meta").fetchall())
         self.revision = int(meta.get("revision", 0))
@@ -97,12 +103,18 @@ class RunIndex:
                 mailbox.latest = None  # its revision belongs to the old bucket
                 mailbox.put(None, 0)
 
-    def apply(self, changes: list[Change], identity: str | None = None) -> None:
+    def apply(
+        self, changes: list[Change], identity: str | None = None, *, tell_ends: bool = False
+    ) -> list[dict[str, Any]]:
         """Take in changes.
 
         Args:
             changes: In order.
             identity: The bucket's, when they come from its feed: how far they reach is then kept with them.
+            tell_ends: Whether to look which runs have ended.
+
+        Returns:
+            The list's items of the runs that have ended with these changes, each once; none unless asked for.
 
         Raises:
             sqlite3.Error: the file cannot be written; nothing of the changes was taken in.
@@ -117,6 +129,7 @@ class RunIndex:
             if row is not None:
                 rows.append(row)
         with self._transaction():
+            ended = self._newly_ended(rows) if tell_ends else []
             self._db.executemany(_UPSERT, rows)
             self._db.executemany("DELETE FROM runs WHERE run_id=? AND revision<?", removed)
             if identity is not None and changes:
@@ -127,6 +140,16 @@ class RunIndex:
         for change in changes:
             for mailbox in self._mailboxes.get(change.key, ()):
                 mailbox.put(change.value, change.revision)
+        return ended
+
+    def _newly_ended(self, rows: list[tuple[Any, ...]]) -> list[dict[str, Any]]:
+        ended: dict[str, str] = {}
+        for run_id, revision, _, status, *others in rows:
+            if status in _TERMINAL and run_id not in ended:
+                known = self._db.execute("SELECT revision, status FROM runs WHERE run_id=?", (run_id,)).fetchone()
+                if known is None or (known[0] < revision and known[1] not in _TERMINAL):
+                    ended[run_id] = others[_SUMMARY]
+        return [json.loads(item) for item in ended.values()]
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:

@@ -10,9 +10,11 @@ from fastapi import Depends, Request
 
 from pyoco_server.errors import StoreUnavailable
 from pyoco_server.gateway.advisories import Backstop
+from pyoco_server.gateway.figures import FiguresReader
 from pyoco_server.gateway.index import RunIndex
 from pyoco_server.gateway.lost_jobs import LostJobs
 from pyoco_server.gateway.lost_owners import LostOwners
+from pyoco_server.gateway.metrics import Metrics
 from pyoco_server.gateway.reconciler import Doubts, Reconciler
 from pyoco_server.gateway.slots import Slots
 from pyoco_server.gateway.validation import FlowChecker
@@ -49,10 +51,16 @@ _LOOK_AGAIN_SEC = 60.0
 
 
 class Gateway:
-    """One gateway process."""
+    """One gateway process.
 
-    def __init__(self, settings: Settings) -> None:
+    Args:
+        settings: The settings.
+        metrics: Where it counts; its own when not given.
+    """
+
+    def __init__(self, settings: Settings, metrics: Metrics | None = None) -> None:
         self.settings = settings
+        self.metrics = metrics or Metrics()
         self.connection = Connection(settings, "pyoco-server:http")
         self.runs = RunStore(self.connection)
         self.flows = FlowStore(self.connection)
@@ -77,6 +85,7 @@ class Gateway:
         self.jobs = QueuedJobs(self.connection)
         doubts = Doubts(self.runs)
         self.submissions = Submissions(self.runs, self.queue, in_doubt=doubts.add, job_of=self.index.jobs.seq_of)
+        self.figures = FiguresReader(self)
         self.stopping = asyncio.Event()
         """Set when the server stops; open streams end then."""
         self._made = asyncio.Event()
@@ -178,7 +187,10 @@ class Gateway:
                 raise StoreUnavailable(f"the index of {what} is still being built", hint="Try again in a few seconds.")
 
     def _apply_runs(self, changes: list[Change]) -> None:
-        self.index.apply(changes, self.run_feed.identity)
+        feed = self.run_feed
+        # What ended before this gateway started is history, and has been counted by those that were there.
+        for item in self.index.apply(changes, feed.identity, tell_ends=not feed.replaying):
+            self.metrics.run_ended(item)
 
     async def _keep_streams(self) -> None:
         """Make what is missing in NATS, at the start and after each of its returns: the store may be a fresh one."""

@@ -47,6 +47,10 @@ class WorkerIndex:
         found = [(record, self.state(record)) for record in self._records.values() if tag in record.tags]
         return sorted(found, key=lambda one: one[0].last_seen_at, reverse=True)
 
+    def states(self) -> list[tuple[WorkerRecord, WorkerState]]:
+        """Give every worker and its state now, hidden ones too."""
+        return [(record, self.state(record)) for record in self._records.values()]
+
     def list(
         self, *, active_only: bool, state: WorkerState | None, include_hidden: bool, limit: int
     ) -> list[dict[str, Any]]:

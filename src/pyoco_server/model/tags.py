@@ -8,13 +8,18 @@ _TAG = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _WORKER_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.=-]{0,127}")
 
 
+def is_tag(text: str) -> bool:
+    """Tell whether a text may be a tag: it becomes part of subjects and of consumers' names."""
+    return bool(_TAG.fullmatch(text))
+
+
 def check_tag(tag: str) -> str:
     """Return the tag if it may become part of a subject.
 
     Raises:
         InvalidInput: it holds anything but letters, digits, ``_`` and ``-``, or is longer than 64.
     """
-    if not _TAG.fullmatch(tag):
+    if not is_tag(tag):
         raise InvalidInput(
             f"invalid tag {tag[:80]!r}",
             hint="A tag has 1 to 64 letters, digits, '_' or '-', and no dot: cpu, gpu, team_a-2.",

@@ -62,6 +62,11 @@ class BucketFeed:
         self.identity = identity
         self.caught_up = asyncio.Event()
         """Set while everything that was stored when we (re)connected has been seen."""
+        self.replaying = True
+        """Whether what is given to the callback is history: stored before we first caught up with this bucket."""
+        self.reached = 0
+        """The stream's sequence up to which all was seen, also where the last messages are gone."""
+        self._last_seq = 0
         self._buffer: list[Msg] = []
         self._wake = asyncio.Event()
         self._ended = False
@@ -138,6 +143,9 @@ class BucketFeed:
             if meta.num_pending == 0:
                 self.caught_up.set()
         self._on_changes(changes)
+        if self.caught_up.is_set():
+            self.replaying = False
+            self.reached = max(self.revision, self._last_seq)
         return expected
 
     async def _check_identity(self) -> None:
@@ -147,9 +155,10 @@ class BucketFeed:
         created = str(info.created)
         if (self.identity is not None and created != self.identity) or self.revision > info.state.last_seq:
             log.warning("the bucket was made anew; reading it from the start", stream=self._stream)
-            self.revision = 0
+            self.revision, self.reached, self.replaying = 0, 0, True
             self._on_reset()
         self.identity = created
+        self._last_seq = info.state.last_seq
 
     async def _make_consumer(self) -> str:
         config = api.ConsumerConfig(
@@ -164,6 +173,8 @@ class BucketFeed:
             info = await self._connection.js.add_consumer(self._stream, config)
         if info.num_pending == 0:
             self.caught_up.set()
+            self.replaying = False
+            self.reached = max(self.revision, self._last_seq)
         return str(info.name)
 
     def _on_message(self, message: Msg) -> None:

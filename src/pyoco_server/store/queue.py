@@ -65,6 +65,8 @@ class ConsumerFigures:
     unacknowledged: int
     """Jobs that were delivered and neither acknowledged nor given back: of runs that run, or whose worker is lost."""
     max_unacknowledged: int
+    redelivered: int = 0
+    """Those of the unacknowledged ones that were delivered more than once."""
 
 
 class JobQueue:
@@ -177,4 +179,5 @@ class JobQueue:
             waiting=info.num_pending or 0,
             unacknowledged=info.num_ack_pending or 0,
             max_unacknowledged=info.config.max_ack_pending or self._settings.consumer_max_ack_pending,
+            redelivered=info.num_redelivered or 0,
         )

@@ -1,5 +1,6 @@
 """What exists in NATS: one table of definitions, and the start-up that creates what is missing."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import structlog
@@ -171,6 +172,28 @@ async def _ensure_stream(js: JetStreamContext, wanted: api.StreamConfig) -> None
 
 def _value(setting: Any) -> Any:
     return getattr(setting, "value", setting)
+
+
+@dataclass(frozen=True)
+class StreamFigures:
+    """What the server says of a stream."""
+
+    messages: int
+    last_seq: int
+
+
+async def figures(connection: Connection, stream: str) -> StreamFigures | None:
+    """Read how a stream stands; ``None`` if it is missing.
+
+    Raises:
+        StoreUnavailable: NATS is away.
+    """
+    with connection.errors(f"looking at the stream {stream}", missing=True):
+        try:
+            state = (await connection.js.stream_info(stream)).state
+        except NotFoundError:
+            return None
+    return StreamFigures(state.messages, state.last_seq)
 
 
 async def health(connection: Connection) -> dict[str, dict[str, Any] | None]:

@@ -1,0 +1,151 @@
+"""What /metrics tells of this moment: from the index, the workers and NATS, asked at once and for a second at most."""
+
+import asyncio
+import time
+from collections.abc import Awaitable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeVar
+
+import structlog
+
+from pyoco_server.errors import StoreUnavailable
+from pyoco_server.gateway.totals import WaitingTag
+from pyoco_server.model.tags import is_tag
+from pyoco_server.model.worker import WorkerRecord, WorkerState
+from pyoco_server.store import topology
+from pyoco_server.store.queue import ConsumerFigures
+from pyoco_server.store.topology import StreamFigures
+
+if TYPE_CHECKING:
+    from pyoco_server.gateway.state import Gateway
+
+log = structlog.get_logger(__name__)
+
+MOST_TAGS = 100
+"""So many tags are shown: those with live workers first, then those that most runs wait for."""
+_ASK_SEC = 1.0
+_FRESH_SEC = 1.0
+_Answer = TypeVar("_Answer")
+
+
+@dataclass(frozen=True)
+class TagFigures:
+    """How a tag stands."""
+
+    waiting: int
+    oldest: float | None
+    """When the oldest waiting run was submitted, in unix seconds."""
+    workers: int
+    """Live workers that serve it."""
+
+
+@dataclass(frozen=True)
+class NatsFigures:
+    """What NATS answered in time; ``None`` for what it did not."""
+
+    up: bool
+    records: StreamFigures | None = None
+    letters: StreamFigures | None = None
+    consumers: dict[str, ConsumerFigures] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Everything that is read anew for each answer."""
+
+    runs: dict[str, int]
+    workers: dict[WorkerState, int]
+    tags: dict[str, TagFigures]
+    tags_left_out: int
+    nats: NatsFigures
+    index_caught_up: bool
+    index_reached: int
+    open_logs: int
+
+
+class FiguresReader:
+    """Reads the figures; NATS is asked once a second, however many ask us.
+
+    Args:
+        here: The gateway.
+    """
+
+    def __init__(self, here: "Gateway") -> None:
+        self._here = here
+        self._asking = asyncio.Lock()
+        self._nats = NatsFigures(up=False)
+        self._asked_at = 0.0
+
+    async def read(self) -> Figures:
+        """Give the figures of now. Where NATS does not answer, its part is missing and the rest is there."""
+        here = self._here
+        workers = here.worker_index.states()
+        totals = here.index.totals
+        tags = _tags(workers, totals.waiting(MOST_TAGS))
+        nats = await self._ask_nats(list(tags))
+        states = [state for _, state in workers]
+        return Figures(
+            runs=totals.by_status(),
+            workers={state: states.count(state) for state in WorkerState},
+            tags=tags,
+            tags_left_out=max(0, totals.tags_waiting() - sum(tag.waiting > 0 for tag in tags.values())),
+            nats=nats,
+            index_caught_up=here.run_feed.caught_up.is_set(),
+            index_reached=here.run_feed.reached,
+            open_logs=here.open_logs,
+        )
+
+    async def _ask_nats(self, tags: list[str]) -> NatsFigures:
+        async with self._asking:  # whoever has it lets go after a second
+            if not self._here.connection.is_up:
+                return NatsFigures(up=False)
+            if time.monotonic() - self._asked_at >= _FRESH_SEC:
+                self._nats = await self._ask(tags)
+                self._asked_at = time.monotonic()
+            return self._nats
+
+    async def _ask(self, tags: list[str]) -> NatsFigures:
+        here, settings = self._here, self._here.settings
+        streams = [f"KV_{settings.runs_kv_bucket}", settings.dlq_stream]
+        looks = [asyncio.ensure_future(_answer(topology.figures(here.connection, name))) for name in streams]
+        asked = {tag: asyncio.ensure_future(_answer(here.queue.figures(tag))) for tag in tags}
+        _, late = await asyncio.wait([*looks, *asked.values()], timeout=_ASK_SEC)
+        for task in late:
+            task.cancel()
+        answers = [task.result() if task.done() and task not in late else None for task in looks]
+        consumers = {}
+        for tag, task in asked.items():
+            told = task.result() if task not in late else None
+            if told and told[0]:
+                consumers[tag] = told[0]
+        records, letters = (answer[0] if answer else None for answer in answers)
+        return NatsFigures(any(answers), records, letters, consumers)
+
+
+async def _answer(asking: Awaitable[_Answer]) -> tuple[_Answer] | None:
+    """Give what was answered; ``None`` if nothing was."""
+    try:
+        return (await asking,)
+    except StoreUnavailable as error:
+        log.debug("a figure of NATS is missing", reason=error.message)
+        return None
+
+
+def _tags(workers: list[tuple[WorkerRecord, WorkerState]], waiting: list[WaitingTag]) -> dict[str, TagFigures]:
+    serving: dict[str, int] = {}
+    known: set[str] = set()
+    for record, state in workers:
+        for tag in filter(is_tag, record.tags):
+            known.add(tag)
+            if state.is_active:
+                serving[tag] = serving.get(tag, 0) + 1
+    waits = {one.tag: one for one in waiting if is_tag(one.tag)}
+    shown = list(dict.fromkeys([*sorted(serving), *waits, *sorted(known)]))[:MOST_TAGS]
+    return {
+        tag: TagFigures(
+            waiting=waits[tag].runs if tag in waits else 0,
+            oldest=waits[tag].oldest if tag in waits else None,
+            workers=serving.get(tag, 0),
+        )
+        for tag in shown
+    }
