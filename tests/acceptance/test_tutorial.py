@@ -62,6 +62,20 @@ def test_lists(system: System) -> None:
     assert set(page) == {"items", "next_cursor"}
 
 
+def test_metrics_go_up(system: System) -> None:
+    def completed() -> float:
+        lines = client(system, "metrics").stdout.splitlines()
+        assert "pyoco_workers_alive_total 2.0" in lines
+        # the tutorial looks at the first ten lines
+        return float(
+            next(line for line in lines[:10] if line.startswith('pyoco_runs_total{status="COMPLETED"} ')).split()[1]
+        )
+
+    before = completed()
+    client(system, "submit", "--flow-name", "main", "--tag", "cpu", "--wait")
+    assert completed() == before + 1
+
+
 def test_submit_by_name_merges_the_params(system: System) -> None:
     (system.folder / "params.json").write_text('{"name": "file", "a": 1}')
     arguments = ["--params-file", "params.json", "--params", '{"a": 2}', "--param", "a=3", "--param", "b=text"]

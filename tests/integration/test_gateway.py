@@ -458,11 +458,11 @@ async def test_the_index_goes_on_in_the_next_process(settings: Settings) -> None
 async def test_lists_come_back_after_the_index_failed(here: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     broken, apply = asyncio.Event(), here.gateway.index.apply
 
-    def fail(changes: Any, identity: str | None = None) -> None:
+    def fail(changes: Any, identity: str | None = None, **options: Any) -> Any:
         if identity is not None and not broken.is_set():
             broken.set()
             raise OSError("disk full")
-        apply(changes, identity)
+        return apply(changes, identity, **options)
 
     monkeypatch.setattr(here.gateway.index, "apply", fail)
     await here.gateway.runs.create(RunRecord(run_id="seen", flow_name="f"))

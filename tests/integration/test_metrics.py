@@ -101,13 +101,14 @@ async def test_workers_queue_and_dead_letters(here: Running) -> None:
     await worker(here, "w3", tags=["cpu"], state=WorkerState.STOPPED_GRACEFUL)
     queue = here.gateway.queue
     await queue.ensure_consumer("cpu")
-    for number in range(3):
+    for number in range(2):
         await queue.publish(Job(run_id=f"r{number}", flow_name="f"), "cpu")
     name = queue.consumer_name("cpu")
     subscription = await queue.connection.js.pull_subscribe_bind(name, here.gateway.settings.work_stream)
     first, _ = await subscription.fetch(2, timeout=DEADLINE)
     await first.nak()
     assert await subscription.fetch(1, timeout=DEADLINE)
+    await queue.publish(Job(run_id="r2", flow_name="f"), "cpu")
     await queue.connection.js.publish(f"{here.gateway.settings.dlq_subject_prefix}.cpu", b"{}")
     fresh_nats_figures(here)
     samples = await scrape(here)
@@ -115,12 +116,9 @@ async def test_workers_queue_and_dead_letters(here: Running) -> None:
     assert one(samples, "pyoco_workers", state="STOPPED_GRACEFUL") == 1
     assert one(samples, "pyoco_workers_serving", tag="cpu") == 2
     assert one(samples, "pyoco_workers_serving", tag="gpu") == 1
-    depth, flying, again = (
-        one(samples, f"pyoco_queue_{what}", tag="cpu") for what in ("depth", "in_flight", "redelivered")
-    )
-    assert depth is not None and flying is not None
-    assert depth + flying == 3 and flying >= 2
-    assert again in (0, 1)  # the server may give the third job before the one that came back
+    assert one(samples, "pyoco_queue_depth", tag="cpu") == 1
+    assert one(samples, "pyoco_queue_in_flight", tag="cpu") == 2
+    assert one(samples, "pyoco_queue_redelivered", tag="cpu") == 1
     assert one(samples, "pyoco_queue_in_flight", tag="gpu") is None  # no worker has made its consumer
     assert one(samples, "pyoco_dlq_messages_total") == 1
 
@@ -179,7 +177,13 @@ async def test_what_ended_before_the_start_is_history(settings: Settings) -> Non
             another = await here.submit()
             await move(here, another, claimed, ends(RunStatus.FAILED, EndReason.TASK_FAILED))
             assert one(await scrape(here), "pyoco_runs_ended_total", end_reason="task_failed") == 1
-            await here.gateway.runs.remove(another, (await here.gateway.runs.get(another)).revision)  # type: ignore[union-attr]
+            # what is gone at the end of the stream is no lag for the next one
+            stored = await here.gateway.runs.get(another)
+            assert stored is not None
+            await here.gateway.runs.remove(another, stored.revision)
+            bucket = here.gateway.settings.runs_kv_bucket
+            js = here.gateway.connection.js
+            assert await js.purge_stream(f"KV_{bucket}", subject=f"$KV.{bucket}.{another}")
 
 
 async def test_nats_goes_and_returns(nats: Nats, settings: Settings) -> None:
