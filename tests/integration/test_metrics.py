@@ -173,17 +173,17 @@ async def test_what_ended_before_the_start_is_history(settings: Settings) -> Non
             assert one(samples, "pyoco_runs_ended_total", end_reason="completed") == 0
             assert one(samples, "pyoco_index_lag") == 0
             # the first change after a start counts, whether or not there was anything to read before
-            await here.submit()
-            another = await here.submit()
-            await move(here, another, claimed, ends(RunStatus.FAILED, EndReason.TASK_FAILED))
+            failed = settle(
+                claimed(RunRecord(run_id="another", flow_name="f")), RunStatus.FAILED, EndReason.TASK_FAILED, ""
+            )
+            revision = await here.gateway.runs.create(failed)
+            await until(lambda seen=revision: here.gateway.run_feed.revision >= seen)
             assert one(await scrape(here), "pyoco_runs_ended_total", end_reason="task_failed") == 1
             # what is gone at the end of the stream is no lag for the next one
-            stored = await here.gateway.runs.get(another)
-            assert stored is not None
-            await here.gateway.runs.remove(another, stored.revision)
+            await here.gateway.runs.remove("another", revision)
             bucket = here.gateway.settings.runs_kv_bucket
             js = here.gateway.connection.js
-            assert await js.purge_stream(f"KV_{bucket}", subject=f"$KV.{bucket}.{another}")
+            assert await js.purge_stream(f"KV_{bucket}", subject=f"$KV.{bucket}.another")
 
 
 async def test_nats_goes_and_returns(nats: Nats, settings: Settings) -> None:

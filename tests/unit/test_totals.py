@@ -127,4 +127,5 @@ def test_ends_are_told_once(index: RunIndex) -> None:
     ended = index.apply(batch, "id", tell_ends=True)
     assert [(item["run_id"], item["end_reason"]) for item in ended] == [("a", "task_failed"), ("unseen", None)]
     assert index.apply(batch, "id", tell_ends=True) == []
+    assert index.apply([change("b", 5, status="FAILED")], tell_ends=True) == []  # older than what is known
     assert index.apply([change("b", 8, status="COMPLETED")], "id") == []  # nobody asked

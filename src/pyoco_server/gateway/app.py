@@ -46,7 +46,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         largest=max(settings.max_run_snapshot_bytes, settings.workflow_yaml_max_bytes),
         files={"/wheels": settings.wheel_max_bytes},
     )
-    app.add_middleware(HttpMetrics, metrics=app.state.metrics)
+    app.add_middleware(HttpMetrics, metrics=app.state.metrics)  # the last one is the outermost: it sees all answers
     for module in (system, metrics, submissions, watch, why, logs, runs, deadletters, workers, wheels, dashboard):
         app.include_router(module.router)
     dashboard.mount_static(app)
