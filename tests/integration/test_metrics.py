@@ -144,6 +144,7 @@ async def test_requests_are_counted_by_route(here: Running) -> None:
     assert count("GET", "/runs/{run_id}", "404") == 20
     assert count("GET", "unmatched", "404") == 20
     assert count("POST", "/runs", "200") == 1
+    assert count("GET", "/static", "200") == 1
     assert count("POST", "/runs", "422") == 1
     assert count("POST", "unmatched", "413") == 1
     assert not [labels for labels in requests if any(run_id in value or "PURGE" in value for _, value in labels)]

@@ -9,6 +9,7 @@ from pyoco_server.gateway.metrics import Metrics
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _STREAM = b"text/event-stream"
 _ABORTED = "aborted"
+_UNMATCHED = "unmatched"
 
 
 class HttpMetrics:
@@ -72,5 +73,8 @@ class _Exchange:
 
 
 def _template(scope: Scope) -> str:
-    """Give the route that matched, such as ``/runs/{run_id}``."""
-    return str(getattr(scope.get("route"), "path", None) or "unmatched")
+    """Give the route that matched, such as ``/runs/{run_id}``, or where the app is mounted that did."""
+    path = getattr(scope.get("route"), "path", None)
+    if path is None and "app_root_path" in scope:  # a mount matched
+        path = scope["root_path"].removeprefix(scope["app_root_path"])
+    return str(path or _UNMATCHED)

@@ -13,9 +13,9 @@ from pyoco_server.gateway.figures import Figures
 
 def families(figures: Figures) -> Iterator[Metric]:
     """Give the gauges; those of NATS only where it answered."""
-    yield _by("status", "pyoco_runs_total", "Runs in the store, by status.", figures.runs)
     alive = sum(count for state, count in figures.workers.items() if state.is_active)
     yield _one("pyoco_workers_alive_total", "Workers that are there: RUNNING or IDLE.", alive)
+    yield _by("status", "pyoco_runs_total", "Runs in the store, by status.", figures.runs)
     if figures.nats.letters is not None:
         yield _one("pyoco_dlq_messages_total", "Dead letters in their stream.", figures.nats.letters.messages)
     states = {state.value: count for state, count in figures.workers.items()}
