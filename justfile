@@ -28,6 +28,11 @@ slow *arguments:
 faults *arguments:
     {{ uv }} run pytest -n 0 -m faults {{ arguments }} || [ $? -eq 5 ]
 
+# Run the default tests on the oldest Python that we promise
+oldest python *arguments:
+    UV_PROJECT_ENVIRONMENT=.tools/oldest {{ uv }} sync --quiet --python {{ python }}
+    .tools/oldest/bin/python -m pytest {{ arguments }}
+
 # Pin every package anew, to the newest versions that fit together
 pins:
     {{ uv }} run python scripts/pin.py
