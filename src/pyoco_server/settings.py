@@ -8,8 +8,9 @@ import difflib
 import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field, StringConstraints, ValidationError, model_validator
+from pydantic import Field, StringConstraints, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from typing_extensions import Self
 
@@ -24,6 +25,8 @@ _LATER = {
     "PYOCO_YAML_SCHEDULES_KV_BUCKET",
     "PYOCO_HTTP_API_KEY_HEADER", "PYOCO_AUTH_KV_BUCKET", "PYOCO_AUTH_PEPPER", "PYOCO_RUN_RETENTION_SEC",
 }  # fmt: skip
+
+_SCHEMES = {"nats", "tls", "ws", "wss"}
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]+$")]
 Subject = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$")]
@@ -41,6 +44,7 @@ class Settings(BaseSettings):
 
     # Where NATS is, and the names of what we keep there.
     nats_url: str = "nats://127.0.0.1:4222"
+    """One server, or several of a cluster, comma separated: whichever answers is used."""
     nats_replicas: Annotated[int, Field(ge=1, le=5)] = 1
     work_stream: Name = "PYOCO_WORK"
     work_subject_prefix: Subject = "pyoco.work"
@@ -123,6 +127,21 @@ class Settings(BaseSettings):
                     data[field] = fold(data[field].strip())
         return data
 
+    @field_validator("nats_url")
+    @classmethod
+    def _servers_can_be_read(cls, value: str) -> str:
+        servers = _split(value)
+        for server in servers or [value]:
+            _check_server(server)
+        if len({server.startswith(("ws://", "wss://")) for server in servers}) > 1:
+            raise ValueError("either all of the servers are ws:// or wss:// addresses, or none")
+        return ",".join(servers)
+
+    @property
+    def nats_servers(self) -> list[str]:
+        """The addresses in ``nats_url``."""
+        return _split(self.nats_url)
+
     @model_validator(mode="after")
     def _ack_before_ack_wait(self) -> Self:
         if self.ack_progress_interval_sec >= self.consumer_ack_wait_sec:
@@ -176,6 +195,23 @@ def unknown_variables() -> list[str]:
 def variable(field: str) -> str:
     """Give the environment variable of a field."""
     return _PREFIX + field.upper()
+
+
+def _split(servers: str) -> list[str]:
+    return [server.strip() for server in servers.split(",") if server.strip()]
+
+
+def _check_server(server: str) -> None:
+    """Refuse an address that the client could not use; the message must not show a password that is in it."""
+    scheme, found, rest = server.rpartition("://")
+    shown = f"{scheme}{found}{rest.rpartition('@')[2]}"
+    try:
+        parts = urlsplit(server if found else f"nats://{server}")
+        usable = parts.scheme in _SCHEMES and bool((parts.hostname or "").strip(", ")) and parts.port != 0
+    except ValueError:  # a port that is none
+        usable = False
+    if not usable:
+        raise ValueError(f"{shown!r} is not the address of a NATS server, such as nats://10.0.0.1:4222")
 
 
 def _dotenv_path() -> Path | None:

@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from pyoco_server.errors import InvalidSetting
 from pyoco_server.settings import NatsBackendConfig, Settings, unknown_variables, variable
+from pyoco_server.store.connection import Connection
 
 # The defaults of the outside contract.
 DEFAULTS = {
@@ -105,6 +106,10 @@ def test_an_empty_variable_is_no_value(monkeypatch: pytest.MonkeyPatch) -> None:
         ("PYOCO_LOG_LEVEL", "LOUD"),
         ("PYOCO_DASHBOARD_LANG", "fr"),
         ("PYOCO_HTTP_AUTH_MODE", "api_key"),
+        ("PYOCO_NATS_URL", "http://nats:4222"),
+        ("PYOCO_NATS_URL", "nats://a:4222,nats://b:port"),
+        ("PYOCO_NATS_URL", " , "),
+        ("PYOCO_NATS_URL", "nats://a:4222,ws://b:80"),
     ],
 )
 def test_a_value_that_cannot_be_used_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
@@ -114,6 +119,19 @@ def test_a_value_that_cannot_be_used_is_named(monkeypatch: pytest.MonkeyPatch, n
     assert f"{name}=" in error.value.message
     assert value.lower() in error.value.message.lower()
     assert "\n" not in error.value.message
+
+
+def test_several_servers_may_be_named() -> None:
+    settings = Settings(_env_file=None, nats_url="nats://u:secret@a:1, b , tls://c:3,")
+    assert settings.nats_servers == ["nats://u:secret@a:1", "b", "tls://c:3"]
+    assert Connection(settings, "test").shown_url == "nats://a:1,nats://b,tls://c:3"
+
+
+def test_the_password_in_an_address_that_cannot_be_used_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYOCO_NATS_URL", "nats://a:1,nats://u:secret@b:port")
+    with pytest.raises(InvalidSetting, match="'nats://b:port' is not the address of a NATS server") as error:
+        Settings.from_env()
+    assert "secret" not in error.value.message
 
 
 def test_every_bad_value_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,7 +31,10 @@ def command() -> None:
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True)
 @click.option("--log-level", help="DEBUG, INFO, WARNING, ERROR  [env: PYOCO_LOG_LEVEL; default: INFO]")
-@click.option("--nats-url", help="Where NATS is  [env: PYOCO_NATS_URL; default: nats://127.0.0.1:4222]")
+@click.option(
+    "--nats-url",
+    help="Where NATS is; several servers comma separated  [env: PYOCO_NATS_URL; default: nats://127.0.0.1:4222]",
+)
 @click.option("--dashboard-lang", type=click.Choice(["auto", "ja", "en"]), help="Language of the page.")
 @click.option("--with-nats-bootstrap", "--with-nats", "with_nats", is_flag=True, help="Start an own nats-server too.")
 @click.option("--nats-listen-host", default="127.0.0.1", show_default=True)

@@ -21,7 +21,10 @@ log = structlog.get_logger(__name__)
 
 @click.command(epilog="Example: pyoco-worker --tags cpu,default --worker-id cpu-1")
 @click.version_option(__version__)
-@click.option("--nats-url", help="Where NATS is  [env: PYOCO_NATS_URL; default: nats://127.0.0.1:4222]")
+@click.option(
+    "--nats-url",
+    help="Where NATS is; several servers comma separated  [env: PYOCO_NATS_URL; default: nats://127.0.0.1:4222]",
+)
 @click.option("--tags", default="default", show_default=True, help="Tags to serve, comma separated: any one matches.")
 @click.option("--worker-id", default="worker", show_default=True, help="This worker's name; one process each.")
 @click.option("--flow-resolver", help="module:function or path/file.py:function that gives flows by name.")

@@ -97,9 +97,9 @@ class Connection:
 
     @property
     def shown_url(self) -> str:
-        """Where NATS is, without a password."""
-        scheme, _, rest = self.settings.nats_url.rpartition("://")
-        return f"{scheme or 'nats'}://{rest.rpartition('@')[2]}"
+        """Where NATS is, without passwords."""
+        split = (server.rpartition("://") for server in self.settings.nats_servers)
+        return ",".join(f"{scheme or 'nats'}://{rest.rpartition('@')[2]}" for scheme, _, rest in split)
 
     async def start(self) -> Self:
         """Begin to connect, in the background and for as long as it takes."""
@@ -163,7 +163,7 @@ class Connection:
 
     async def _connect(self) -> None:
         await self._client.connect(
-            self.settings.nats_url,
+            self.settings.nats_servers,
             name=self.name,
             max_reconnect_attempts=-1,
             reconnect_time_wait=_RECONNECT_WAIT,  # type: ignore[arg-type]
