@@ -91,6 +91,14 @@ class Settings(BaseSettings):
     run_log_max_bytes: Annotated[int, Field(ge=4096)] = 10 * 1024 * 1024
     """One attempt of one run; beyond it the output is cut, never the run."""
 
+    audit_stream: Name = "PYOCO_AUDIT"
+    audit_subject_prefix: Subject = "pyoco.audit"
+    audit_max_age_sec: SecondsOrZero = 90 * 24 * 3600.0
+    audit_max_msgs: Count = 100_000
+    """Of these, a tenth at most are of one key doing one thing."""
+    audit_max_bytes: Count = 64 * 1024 * 1024
+    """NATS sets it aside. The oldest go first."""
+
     max_run_snapshot_bytes: Annotated[int, Field(ge=4096)] = 256 * 1024
     workflow_yaml_max_bytes: Annotated[int, Field(ge=256)] = 256 * 1024
 

@@ -111,7 +111,7 @@ async def test_a_fresh_store_is_empty_and_ready(here: Running) -> None:
     ready = (await here.http.get("/ready")).json()
     assert ready["nats"]["connected"] is True and ready["nats"]["down_since"] is None
     assert ready["durability"]["replicas"] == 1
-    assert None not in ready["streams"].values() and len(ready["streams"]) == 9
+    assert None not in ready["streams"].values() and len(ready["streams"]) == 10
     assert ready["index"] == {"caught_up": True, "revision": 0, "runs": 0}
 
 

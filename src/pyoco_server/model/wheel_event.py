@@ -6,6 +6,8 @@ from enum import Enum
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from pyoco_server.model.provenance import Actor, Source
+
 
 class WheelAction(str, Enum):
     """What was done to a wheel."""
@@ -14,28 +16,6 @@ class WheelAction(str, Enum):
     DELETE = "delete"
     PIN = "pin"
     UNPIN = "unpin"
-
-
-class WheelActor(BaseModel):
-    """Who did it; empty where the server asks for no key."""
-
-    model_config = ConfigDict(frozen=True)
-
-    tenant_id: str | None = None
-    api_key_id: str | None = None
-
-
-class WheelSource(BaseModel):
-    """From where, as the request told it."""
-
-    model_config = ConfigDict(frozen=True)
-
-    remote_addr: str | None = None
-    x_forwarded_for: str | None = None
-    x_real_ip: str | None = None
-    user_agent: str | None = None
-    host: str | None = None
-    scheme: str | None = None
 
 
 class WheelEvent(BaseModel):
@@ -52,5 +32,5 @@ class WheelEvent(BaseModel):
     sha256_hex: str | None = None
     replace: bool | None = None
     """What an upload asked for; it has no effect: a version is never replaced."""
-    actor: WheelActor = Field(default_factory=WheelActor)
-    source: WheelSource = Field(default_factory=WheelSource)
+    actor: Actor = Field(default_factory=Actor)
+    source: Source = Field(default_factory=Source)

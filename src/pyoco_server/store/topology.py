@@ -66,11 +66,25 @@ def definitions(settings: Settings) -> list[api.StreamConfig]:
         duplicate_window=_window(DUPLICATE_WINDOW, settings.logs_max_age_sec),
         allow_direct=True,
     )
+    audit = api.StreamConfig(
+        name=settings.audit_stream,
+        subjects=[f"{settings.audit_subject_prefix}.>"],
+        retention=api.RetentionPolicy.LIMITS,
+        discard=api.DiscardPolicy.OLD,
+        max_age=settings.audit_max_age_sec,
+        max_msgs=settings.audit_max_msgs,
+        max_msgs_per_subject=max(1, settings.audit_max_msgs // 10),
+        max_bytes=settings.audit_max_bytes,
+        duplicate_window=_window(DUPLICATE_WINDOW, settings.audit_max_age_sec),
+        deny_delete=True,
+        deny_purge=True,
+        allow_direct=True,
+    )
     buckets = (settings.runs_kv_bucket, settings.flows_kv_bucket, settings.workers_kv_bucket)
     history = _bucket(settings.wheel_history_kv_bucket)
     history.max_age = settings.wheel_history_ttl_sec
     wheels = _object_store(settings.wheel_object_store_bucket)
-    streams = [work, dead_letters, advisories, logs, *(_bucket(name) for name in buckets), wheels, history]
+    streams = [work, dead_letters, advisories, logs, audit, *(_bucket(name) for name in buckets), wheels, history]
     for stream in streams:
         stream.num_replicas = settings.nats_replicas
         stream.storage = api.StorageType.FILE
@@ -137,7 +151,7 @@ async def ensure(connection: Connection) -> None:
                     raise
                 raise StoreUnavailable(
                     f"creating the stream {wanted.name}: NATS has no room left to set {wanted.max_bytes} bytes aside",
-                    hint="Give its disk more room, or lower PYOCO_DLQ_MAX_BYTES or PYOCO_LOGS_MAX_BYTES.",
+                    hint="Give its disk more room, or lower PYOCO_LOGS_MAX_BYTES, PYOCO_DLQ_MAX_BYTES or another one.",
                 ) from None
 
 

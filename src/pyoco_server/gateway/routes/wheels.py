@@ -14,10 +14,11 @@ from pyoco_server.errors import InvalidInput, PyocoError, WheelNotFound
 from pyoco_server.gateway.state import Gateway, Here
 from pyoco_server.gateway.wheel_content import check_wheel
 from pyoco_server.gateway.wheel_upload import receive
+from pyoco_server.model.provenance import Source
 from pyoco_server.model.tags import parse_tags
 from pyoco_server.model.text import clean_text
 from pyoco_server.model.wheel import WheelEntry, named_by, pins_replaced
-from pyoco_server.model.wheel_event import WheelAction, WheelEvent, WheelSource
+from pyoco_server.model.wheel_event import WheelAction, WheelEvent
 
 log = structlog.get_logger(__name__)
 
@@ -157,7 +158,7 @@ async def _remember(
     def short(text: str | None) -> str | None:
         return None if text is None else clean_text(text, _LONGEST_HEADER)
 
-    source = WheelSource(
+    source = Source(
         remote_addr=request.client.host if request.client else None,
         x_forwarded_for=short(headers.get("x-forwarded-for")),
         x_real_ip=short(headers.get("x-real-ip")),
