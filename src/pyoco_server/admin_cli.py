@@ -5,13 +5,14 @@ import sys
 import click
 
 from pyoco_server import __version__
+from pyoco_server.cli.nats_option import nats_url_option
 from pyoco_server.cli.output import run_command
 from pyoco_server.errors import CommandFailed
 
 
 @click.group()
 @click.version_option(__version__)
-@click.option("--nats-url", help="Where NATS is  [env: PYOCO_NATS_URL]")
+@nats_url_option
 def command(nats_url: str | None) -> None:
     """Administer a pyoco-server."""
 

@@ -16,6 +16,7 @@
     ├── NotReplayable           409   6   a dead letter or a run that does not hold what a new run needs
     ├── TooManyStreams          503   7   the gateway serves as many open logs as it may
     ├── StoreUnavailable        503   7   NATS cannot be reached, or did not answer in time
+    │   └── StoreRefused        503   4   NATS is there and does not let us in
     ├── RevisionConflict        409   6   somebody else wrote the record first
     ├── KeyReused               409   6   an idempotency key came back with another request
     └── CommandFailed             1       a command cannot go on (port taken, file missing, …)
@@ -159,6 +160,14 @@ class StoreUnavailable(PyocoError):
     http_status = 503
     exit_code = 7
     default_hint = "The server reconnects by itself; try again in a moment. GET /ready tells the state."
+
+
+class StoreRefused(StoreUnavailable):
+    """NATS is there and does not let us in: the credential, a certificate, or TLS is wrong. Waiting does not help."""
+
+    code = "nats_refused"
+    exit_code = 4
+    default_hint = "Correct the PYOCO_NATS_ settings; GET /ready tells the state."
 
 
 class RevisionConflict(PyocoError):

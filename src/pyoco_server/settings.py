@@ -6,15 +6,16 @@ A value that cannot be read stops the start with the name of the variable and th
 
 import difflib
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
-from pydantic import Field, StringConstraints, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, StringConstraints, ValidationError, model_validator
+from pydantic_settings import SettingsConfigDict
 from typing_extensions import Self
 
 from pyoco_server.errors import InvalidSetting
+from pyoco_server.nats_settings import ACCESS_FIELDS, NatsSettings, Subject, without_users
 
 _PREFIX = "PYOCO_"
 _FALSE = {"0", "false", "no", "off"}
@@ -26,25 +27,21 @@ _LATER = {
     "PYOCO_HTTP_API_KEY_HEADER", "PYOCO_AUTH_KV_BUCKET", "PYOCO_AUTH_PEPPER", "PYOCO_RUN_RETENTION_SEC",
 }  # fmt: skip
 
-_SCHEMES = {"nats", "tls", "ws", "wss"}
-
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]+$")]
-Subject = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$")]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 SecondsOrZero = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(gt=0)]
 
 
-class Settings(BaseSettings):
+class Settings(NatsSettings):
     """All settings of gateway, worker and commands. Frozen; change by ``model_copy(update=…)``."""
 
     model_config = SettingsConfigDict(
-        env_prefix=_PREFIX, env_ignore_empty=True, extra="ignore", frozen=True, env_file_encoding="utf-8"
-    )
+        env_prefix=_PREFIX, env_ignore_empty=True, extra="ignore", frozen=True, env_file_encoding="utf-8",
+        hide_input_in_errors=True,
+    )  # fmt: skip
 
-    # Where NATS is, and the names of what we keep there.
-    nats_url: str = "nats://127.0.0.1:4222"
-    """One server, or several of a cluster, comma separated: whichever answers is used."""
+    # The names of what we keep in NATS.
     nats_replicas: Annotated[int, Field(ge=1, le=5)] = 1
     work_stream: Name = "PYOCO_WORK"
     work_subject_prefix: Subject = "pyoco.work"
@@ -135,21 +132,6 @@ class Settings(BaseSettings):
                     data[field] = fold(data[field].strip())
         return data
 
-    @field_validator("nats_url")
-    @classmethod
-    def _servers_can_be_read(cls, value: str) -> str:
-        servers = _split(value)
-        for server in servers or [value]:
-            _check_server(server)
-        if len({server.startswith(("ws://", "wss://")) for server in servers}) > 1:
-            raise ValueError("either all of the servers are ws:// or wss:// addresses, or none")
-        return ",".join(servers)
-
-    @property
-    def nats_servers(self) -> list[str]:
-        """The addresses in ``nats_url``."""
-        return _split(self.nats_url)
-
     @model_validator(mode="after")
     def _ack_before_ack_wait(self) -> Self:
         if self.ack_progress_interval_sec >= self.consumer_ack_wait_sec:
@@ -176,11 +158,13 @@ class Settings(BaseSettings):
         given = {name: value for name, value in overrides.items() if value is not None}
         try:
             # pydantic-settings takes _env_file here; its stubs hide it behind the field names.
-            return cls(_env_file=_dotenv_path(), **given)
+            settings = cls(_env_file=_dotenv_path(), **given)
         except ValidationError as error:
             raise InvalidSetting("; ".join(_describe(item, given) for item in error.errors())) from None
         except UnicodeDecodeError as error:
             raise InvalidSetting(f"the file {_dotenv_path()} is not UTF-8 text: {error}") from None
+        settings.check_files()
+        return settings
 
 
 NatsBackendConfig = Settings
@@ -205,21 +189,17 @@ def variable(field: str) -> str:
     return _PREFIX + field.upper()
 
 
-def _split(servers: str) -> list[str]:
-    return [server.strip() for server in servers.split(",") if server.strip()]
-
-
-def _check_server(server: str) -> None:
-    """Refuse an address that the client could not use; the message must not show a password that is in it."""
-    scheme, found, rest = server.rpartition("://")
-    shown = f"{scheme}{found}{rest.rpartition('@')[2]}"
-    try:
-        parts = urlsplit(server if found else f"nats://{server}")
-        usable = parts.scheme in _SCHEMES and bool((parts.hostname or "").strip(", ")) and parts.port != 0
-    except ValueError:  # a port that is none
-        usable = False
-    if not usable:
-        raise ValueError(f"{shown!r} is not the address of a NATS server, such as nats://10.0.0.1:4222")
+def without_secrets(environment: Mapping[str, str]) -> dict[str, str]:
+    """Give an environment for user code: without what opens NATS, the HTTP API, or the keys of others."""
+    secret = {variable(field) for field in ACCESS_FIELDS} | {"PYOCO_API_KEY"}
+    kept = {
+        name: value
+        for name, value in environment.items()
+        if name not in secret and not name.startswith(f"{_PREFIX}AUTH_")
+    }
+    for name in {"PYOCO_NATS_URL"} & kept.keys():
+        kept[name] = without_users(kept[name])
+    return kept
 
 
 def _dotenv_path() -> Path | None:
@@ -242,5 +222,5 @@ def _describe(item: Any, given: dict[str, Any]) -> str:
 
 
 def _raw(field: str, parsed: Any) -> Any:
-    secret = any(word in field for word in ("pepper", "password", "key", "url"))
-    return "…" if secret and "@" in str(parsed) else parsed
+    secret = any(word in field for word in ("pepper", "password", "token"))
+    return "…" if secret or ("url" in field and "@" in str(parsed)) else parsed

@@ -173,3 +173,21 @@ def test_a_module_that_is_not_there_has_no_place(system: System) -> None:
     assert run["end_reason"] == "dependency_missing"
     assert run["task_records"]["t"]["exception"]["file"] is None
     assert "importlib" not in system.client.why_run(run["run_id"])["message"]
+
+
+def test_a_task_does_not_find_what_opens_nats_and_the_api(system: System) -> None:
+    names = "NATS_USER NATS_PASSWORD AUTH_NATS_USER AUTH_NATS_PASSWORD AUTH_PEPPER API_KEY"
+    secrets = {f"PYOCO_{name}": "top-secret" for name in names.split()}
+    system.worker(
+        worker_id="open", tags="open", **secrets, PYOCO_NATS_URL="nats://u:top-secret@other:1", PYOCO_MARK="kept"
+    )
+    code = (
+        "import os\n"
+        "def t():\n"
+        "    parent = open(f'/proc/{os.getppid()}/environ').read()\n"
+        "    return [{k: v for k, v in os.environ.items() if k.startswith('PYOCO')}, 'top-secret' in parent]\n"
+    )
+    run = system.run(system.flow(code), tag="open")
+    found, in_parent = run["task_records"]["t"]["output"]
+    assert found == {"PYOCO_MARK": "kept", "PYOCO_NATS_URL": "nats://other:1"}
+    assert in_parent is False

@@ -7,7 +7,8 @@ import pytest
 from pydantic import ValidationError
 
 from pyoco_server.errors import InvalidSetting
-from pyoco_server.settings import NatsBackendConfig, Settings, unknown_variables, variable
+from pyoco_server.nats_settings import ACCESS_FIELDS
+from pyoco_server.settings import NatsBackendConfig, Settings, unknown_variables, variable, without_secrets
 from pyoco_server.store.connection import Connection
 
 # The defaults of the outside contract.
@@ -123,7 +124,7 @@ def test_a_value_that_cannot_be_used_is_named(monkeypatch: pytest.MonkeyPatch, n
 
 def test_several_servers_may_be_named() -> None:
     settings = Settings(_env_file=None, nats_url="nats://u:secret@a:1, b , tls://c:3,")
-    assert settings.nats_servers == ["nats://u:secret@a:1", "b", "tls://c:3"]
+    assert settings.nats_target().servers == ("nats://a:1", "nats://b", "tls://c:3")
     assert Connection(settings, "test").shown_url == "nats://a:1,nats://b,tls://c:3"
 
 
@@ -183,3 +184,12 @@ def test_no_setting_of_ours_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
     for field in Settings.model_fields:
         monkeypatch.setenv(variable(field), "")
     assert unknown_variables() == []
+
+
+def test_user_code_gets_no_credential_but_everything_else() -> None:
+    secret = {variable(field): "x" for field in ACCESS_FIELDS} | {"PYOCO_API_KEY": "x", "PYOCO_AUTH_PEPPER": "x"}
+    assert {variable(field) for field, info in Settings.model_fields.items() if "Secret" in str(info.annotation)} <= {
+        *secret
+    }
+    kept = {"PATH": "/bin", "PYOCO_SERVER": "http://h", "PYOCO_NATS_URL": "nats://h,tls://k:1"}
+    assert without_secrets({**secret, **kept, "PYOCO_NATS_URL": "nats://u:x@h,tls://u:x@k:1"}) == kept

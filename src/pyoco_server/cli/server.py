@@ -10,6 +10,7 @@ import structlog
 import uvloop
 
 from pyoco_server import __version__
+from pyoco_server.cli.nats_option import nats_url_option
 from pyoco_server.cli.output import run_command
 from pyoco_server.embedded.demo import run_demo
 from pyoco_server.embedded.system import System
@@ -31,10 +32,7 @@ def command() -> None:
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True)
 @click.option("--log-level", help="DEBUG, INFO, WARNING, ERROR  [env: PYOCO_LOG_LEVEL; default: INFO]")
-@click.option(
-    "--nats-url",
-    help="Where NATS is; several servers comma separated  [env: PYOCO_NATS_URL; default: nats://127.0.0.1:4222]",
-)
+@nats_url_option
 @click.option("--dashboard-lang", type=click.Choice(["auto", "ja", "en"]), help="Language of the page.")
 @click.option("--with-nats-bootstrap", "--with-nats", "with_nats", is_flag=True, help="Start an own nats-server too.")
 @click.option("--nats-listen-host", default="127.0.0.1", show_default=True)
@@ -58,6 +56,12 @@ def up(**options: Any) -> None:
         raise CommandFailed(
             "--nats-url names a NATS that runs already, --with-nats starts another",
             hint="Leave one of the two out.",
+        )
+    if options["with_nats"] and settings.nats_access:
+        # Better no server than one that looks guarded and is not.
+        raise CommandFailed(
+            f"{', '.join(settings.nats_access)}: the nats-server that --with-nats starts lets everybody in",
+            hint="Leave them out, or start a nats-server of your own with them and name it by --nats-url.",
         )
     worker = None
     if options["with_worker"]:

@@ -10,6 +10,7 @@ import structlog
 import uvloop
 
 from pyoco_server import __version__
+from pyoco_server.cli.nats_option import nats_url_option
 from pyoco_server.cli.output import run_command
 from pyoco_server.logs import configure_logging
 from pyoco_server.model.tags import parse_tags
@@ -21,10 +22,7 @@ log = structlog.get_logger(__name__)
 
 @click.command(epilog="Example: pyoco-worker --tags cpu,default --worker-id cpu-1")
 @click.version_option(__version__)
-@click.option(
-    "--nats-url",
-    help="Where NATS is; several servers comma separated  [env: PYOCO_NATS_URL; default: nats://127.0.0.1:4222]",
-)
+@nats_url_option
 @click.option("--tags", default="default", show_default=True, help="Tags to serve, comma separated: any one matches.")
 @click.option("--worker-id", default="worker", show_default=True, help="This worker's name; one process each.")
 @click.option("--flow-resolver", help="module:function or path/file.py:function that gives flows by name.")

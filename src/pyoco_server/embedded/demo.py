@@ -102,6 +102,8 @@ def _make_system(folder: Path) -> System:
         nats_listen=("127.0.0.1", -1, -1),
         workers=[["--tags", tag, "--worker-id", worker_id] for tag, worker_id in _TAGS.items()],
         worker_log=folder / "workers.log",
+        # What is set up for another NATS is not for ours: empty counts as not given.
+        worker_environment={"PYOCO_LOAD_DOTENV": "0", **dict.fromkeys(settings.nats_access, "")},
     )
 
 

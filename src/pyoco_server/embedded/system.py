@@ -34,6 +34,7 @@ class System:
         nats_listen: Its host, client port and monitoring port (-1 for free ones).
         workers: Arguments of each worker to start.
         worker_log: Where the workers' output goes; ``None`` for our own.
+        worker_environment: Variables for the workers, over our own.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class System:
         nats_listen: tuple[str, int, int] = ("127.0.0.1", 4222, 8222),
         workers: list[list[str]] | None = None,
         worker_log: Path | None = None,
+        worker_environment: dict[str, str] | None = None,
     ) -> None:
         self._settings = settings
         self._address = (host, port)
@@ -56,6 +58,7 @@ class System:
         )
         self._worker_arguments = workers or []
         self._worker_log = worker_log
+        self._worker_environment = worker_environment or {}
         self._workers: list[asyncio.subprocess.Process] = []
         self._listener: Listener | None = None
         self._serving: asyncio.Task[None] | None = None
@@ -75,7 +78,7 @@ class System:
         try:
             if self._nats is not None:
                 await self._nats.start()
-                self._settings = self._settings.model_copy(update={"nats_url": self._nats.url})
+                self._settings = self._settings.at(self._nats.url)
             self._listener = Listener(self._settings, sock)
             self._serving = asyncio.create_task(self._listener.serve(), name="gateway")
             if not await self._listener.wait_ready(_START_SEC, store=self._nats is not None):
@@ -144,8 +147,8 @@ class System:
 
     async def _start_worker(self, arguments: list[str]) -> asyncio.subprocess.Process:
         # A session of its own: Ctrl-C reaches us alone, and we stop the worker in its turn.
-        environment = {**os.environ, "PYOCO_NATS_URL": self._settings.nats_url, "PYTHONUNBUFFERED": "1"}
-        environment["PYOCO_STATE_DIR"] = str(self._settings.state_dir)
+        environment = {**os.environ, **self._worker_environment, "PYTHONUNBUFFERED": "1"}
+        environment |= {"PYOCO_NATS_URL": self._settings.nats_url, "PYOCO_STATE_DIR": str(self._settings.state_dir)}
         output = self._worker_log.open("ab") if self._worker_log else contextlib.nullcontext()
         with output as stream:
             return await asyncio.create_subprocess_exec(

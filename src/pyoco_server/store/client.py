@@ -5,7 +5,6 @@ from typing import Any
 
 from typing_extensions import Self
 
-from pyoco_server.errors import StoreUnavailable
 from pyoco_server.model.run import RunRecord, new_run_id
 from pyoco_server.model.tags import check_tag
 from pyoco_server.settings import Settings
@@ -30,12 +29,15 @@ class PyocoNatsClient:
 
         Raises:
             StoreUnavailable: NATS cannot be reached within ``timeout`` seconds.
+            StoreRefused: it does not let us in.
         """
         connection = await Connection(config or Settings.from_env(), "pyoco-nats-client").start()
-        if not await connection.wait_up(timeout):
+        try:
+            await connection.wait_up(timeout)
+            await topology.ensure(connection)
+        except BaseException:
             await connection.close()
-            raise StoreUnavailable(f"NATS is not reachable at {connection.shown_url}")
-        await topology.ensure(connection)
+            raise
         return cls(connection)
 
     async def close(self) -> None:

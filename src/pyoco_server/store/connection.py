@@ -6,16 +6,17 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
-import nats
 import nats.errors
 import structlog
-from nats.aio.client import Client
 from nats.js import JetStreamContext
 from nats.js.errors import APIError, NoStreamResponseError, NotFoundError
 from typing_extensions import Self
 
-from pyoco_server.errors import RevisionConflict, StoreUnavailable
+from pyoco_server.errors import RevisionConflict, StoreRefused, StoreUnavailable
+from pyoco_server.nats_settings import NatsTarget
 from pyoco_server.settings import Settings
+from pyoco_server.store.patient_client import PatientClient
+from pyoco_server.store.refusals import denied_right, refusal
 
 log = structlog.get_logger(__name__)
 
@@ -25,6 +26,7 @@ WRONG_LAST_SEQUENCE = frozenset({10071, 10164})
 """The second one is what a cluster answers while the write that came first is still on its way to the replicas."""
 _RECONNECT_WAIT = 0.25
 _LOG_EVERY = 10.0
+_TOLD = 100
 
 _CLOSED = "the handler is closed"
 _AWAY = (
@@ -44,12 +46,14 @@ class Connection:
     """One connection to NATS, shared by everything in a process.
 
     Args:
-        settings: Where NATS is.
+        settings: Where NATS is, and the names of what is kept there.
         name: Shown in NATS's own monitoring, such as ``pyoco-worker:cpu-1``.
+        target: Where it goes instead, and as whom: ``settings.keys_target()`` for API keys.
     """
 
-    def __init__(self, settings: Settings, name: str) -> None:
+    def __init__(self, settings: Settings, name: str, *, target: NatsTarget | None = None) -> None:
         self.settings = settings
+        self._target = target or settings.nats_target()
         self.name = name
         self.reconnected: list[Callable[[], Awaitable[None]]] = []
         """Called after each return of NATS."""
@@ -58,10 +62,14 @@ class Connection:
         """Monotonic time since when requests can be sent; ``None`` while NATS is away."""
         self.returned_at: float | None = None
         """Monotonic time of NATS's last return; ``None`` if it was never away."""
-        self._client = Client()
+        self.refused: StoreRefused | None = None
+        """Why NATS, which is there, does not let us in; ``None`` when it does, or is away."""
+        self._refusals = 0
+        self._denied: tuple[float, str] | None = None
+        self._client = PatientClient(self._target)
         self._js = JetStreamContext(self._client, timeout=REQUEST_TIMEOUT)
         self._connecting: asyncio.Task[None] | None = None
-        self._last_logged = 0.0
+        self._told: dict[str, float] = {}
         self._closing = False
 
     @property
@@ -75,15 +83,23 @@ class Connection:
         return int(self._client.max_payload)
 
     @property
-    def client(self) -> Client:
+    def client(self) -> PatientClient:
         """The connected client.
 
         Raises:
             StoreUnavailable: at once, when NATS is away.
+            StoreRefused: NATS is there, and does not let us in.
         """
         if not self._client.is_connected:
+            if self.refused is not None:
+                raise StoreRefused(self.refused.message, hint=self.refused.hint)
             raise StoreUnavailable(f"NATS is not reachable at {self.shown_url}")
         return self._client
+
+    @property
+    def is_turned_away(self) -> bool:
+        """Tell whether each server that is named, one after the other, has not let us in."""
+        return self._refusals >= len(self._target.servers)
 
     @property
     def js(self) -> JetStreamContext:
@@ -98,18 +114,28 @@ class Connection:
     @property
     def shown_url(self) -> str:
         """Where NATS is, without passwords."""
-        split = (server.rpartition("://") for server in self.settings.nats_servers)
-        return ",".join(f"{scheme or 'nats'}://{rest.rpartition('@')[2]}" for scheme, _, rest in split)
+        return self._target.shown_url
 
     async def start(self) -> Self:
-        """Begin to connect, in the background and for as long as it takes."""
+        """Begin to connect, in the background and for as long as it takes.
+
+        Raises:
+            InvalidSetting: a file with a credential or a certificate is missing, or holds something else.
+        """
+        self._target.check_files()
         self._connecting = asyncio.create_task(self._connect(), name="nats-connect")
         return self
 
     async def wait_up(self, timeout: float) -> bool:
-        """Wait until NATS is there, ``timeout`` seconds at most."""
+        """Wait until NATS is there, ``timeout`` seconds at most.
+
+        Raises:
+            StoreRefused: it is there, and does not let us in.
+        """
         deadline = time.monotonic() + timeout
         while not self.is_up and time.monotonic() < deadline:
+            if self.is_turned_away:
+                _ = self.client
             if self._connecting and self._connecting.done():
                 self._connecting.result()
             await asyncio.sleep(0.02)
@@ -148,7 +174,7 @@ class Connection:
                 raise
             raise StoreUnavailable(f"{what}: NATS answered {error.description or error}") from error
         except _AWAY as error:
-            detail = str(error) or type(error).__name__
+            detail = self._just_denied() or str(error) or type(error).__name__
             raise StoreUnavailable(f"{what}: NATS did not answer ({detail})") from error
         except RuntimeError as error:
             if _CLOSED not in str(error):
@@ -162,11 +188,9 @@ class Connection:
             return await self.client.request(subject, payload, timeout=REQUEST_TIMEOUT, **options)
 
     async def _connect(self) -> None:
-        await self._client.connect(
-            self.settings.nats_servers,
+        await self._client.connect_for_ever(
             name=self.name,
-            max_reconnect_attempts=-1,
-            reconnect_time_wait=_RECONNECT_WAIT,  # type: ignore[arg-type]
+            reconnect_time_wait=_RECONNECT_WAIT,
             connect_timeout=2,
             # Two missed answers in six seconds mean a dead peer that never closed its socket.
             ping_interval=3,
@@ -175,15 +199,40 @@ class Connection:
             disconnected_cb=self._on_disconnected,
             reconnected_cb=self._on_reconnected,
         )
-        self.down_since = None
-        self.up_since = time.monotonic()
+        self._note_up()
         log.info("connected to NATS", nats_url=self.shown_url)
 
+    def _note_up(self) -> None:
+        self.down_since = self.refused = None
+        self._refusals = 0
+        self.up_since = time.monotonic()
+
     async def _on_error(self, error: Exception) -> None:
-        now = time.monotonic()
-        if now - self._last_logged >= _LOG_EVERY:
-            self._last_logged = now
-            log.warning("cannot reach NATS, trying again", nats_url=self.shown_url, reason=repr(error))
+        if denied := denied_right(error):
+            self._denied = (time.monotonic(), denied)
+            self._tell(log.error, "NATS denies us a right", reason=denied)
+        elif refused := refusal(error, self._target):
+            self.refused = refused
+            self._refusals += 1
+            self._tell(log.error, "NATS does not let us in", reason=refused.message, hint=refused.hint)
+        elif self.is_up:
+            self._tell(log.warning, "trouble with the connection to NATS", reason=repr(error))
+        else:
+            self.refused, self._refusals = None, 0
+            self._tell(log.warning, "cannot reach NATS, trying again", nats_url=self.shown_url, reason=repr(error))
+
+    def _tell(self, how: Callable[..., Any], what: str, **context: str) -> None:
+        """Log what is new at once, and what lasts from time to time."""
+        now, key = time.monotonic(), what + context["reason"]
+        if now - self._told.get(key, float("-inf")) >= _LOG_EVERY:
+            if len(self._told) >= _TOLD:
+                self._told.clear()
+            self._told[key] = now
+            how(what, connection=self.name, **context)
+
+    def _just_denied(self) -> str | None:
+        at, denied = self._denied or (0.0, None)
+        return denied if time.monotonic() - at <= REQUEST_TIMEOUT + 1 else None
 
     async def _on_disconnected(self) -> None:
         self.up_since = None
@@ -193,8 +242,8 @@ class Connection:
 
     async def _on_reconnected(self) -> None:
         away = time.time() - (self.down_since or time.time())
-        self.down_since = None
-        self.up_since = self.returned_at = time.monotonic()
+        self._note_up()
+        self.returned_at = self.up_since
         log.info("NATS is back", nats_url=self.shown_url, away_sec=round(away, 1))
         for callback in self.reconnected:
             await callback()

@@ -15,6 +15,7 @@ import uv
 from packaging.utils import canonicalize_name
 
 from pyoco_server.model.text import clean_text
+from pyoco_server.settings import without_secrets
 from pyoco_server.waiting import first_event
 
 _OUTPUT_LIMIT = 256 * 1024
@@ -76,7 +77,7 @@ async def install(
     if with_dependencies:
         # uv's own cache is shared with other programs: its files are copied, so that no run can change them there.
         command += ["--link-mode", "copy", *_limits(scratch)]
-        environment = dict(os.environ)
+        environment = without_secrets(os.environ)
     else:
         # Into a cache of our own, which goes with the build: the environment is then the only owner of its files.
         cache = str(scratch / "cache")
@@ -90,7 +91,7 @@ async def install(
             "--link-mode",
             "hardlink",
         ]
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("UV_")}
+        environment = {name: value for name, value in without_secrets(os.environ).items() if not name.startswith("UV_")}
     helper = await Helper.start([*command, *map(str, wheels)], folder=scratch, environment=environment)
     ended = await helper.finish(timeout, stop)
     if ended.timed_out:

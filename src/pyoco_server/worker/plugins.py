@@ -14,6 +14,7 @@ from typing import Any
 
 from packaging.utils import canonicalize_name
 
+from pyoco_server.settings import without_secrets
 from pyoco_server.worker.installer import BuildFailed, Helper, shorten
 
 PLUGINS = "pyoco.tasks"
@@ -49,7 +50,7 @@ class WheelsBroken(Exception):
 async def start_check(folder: Path) -> Helper:
     """Start a process that will load plug-ins as soon as it is told where from."""
     command = [sys.executable, "-c", _CHECK, str(os.getpid())]
-    return await Helper.start(command, folder=folder, environment=dict(os.environ))
+    return await Helper.start(command, folder=folder, environment=without_secrets(os.environ))
 
 
 def offer_plugins(wheels: Sequence[WheelFile]) -> bool:

@@ -13,6 +13,7 @@ from pathlib import Path
 import structlog
 
 from pyoco_server.errors import CommandFailed
+from pyoco_server.settings import without_secrets
 from pyoco_server.worker.environments import Environment
 from pyoco_server.worker.outputpipes import OutputPipes
 from pyoco_server.worker.protocol import Message, encode, read_message
@@ -94,6 +95,7 @@ class ChildProcess:
         with theirs, guardians:
             self._guardian = await asyncio.create_subprocess_exec(
                 sys.executable, "-u", "-c", _BOOT, str(theirs.fileno()), str(guardians.fileno()),
+                env=without_secrets(os.environ),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=self.output.stdout_end,
                 stderr=self.output.stderr_end,

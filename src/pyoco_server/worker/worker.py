@@ -129,6 +129,8 @@ class Worker:
 
         Raises:
             CommandFailed: the name is taken, or no child starts.
+            InvalidSetting: a file with a credential or a certificate cannot be used.
+            StoreRefused: NATS is there, and does not let us in.
         """
         _sweep(self._directory)
         if self._wheels is None:  # a wheel may hold the resolver
@@ -224,7 +226,11 @@ class Worker:
                 task.result()
 
     async def _begin(self) -> None:
-        """Make what is needed in NATS; while NATS is away, wait and say so."""
+        """Make what is needed in NATS; while NATS is away, wait and say so.
+
+        Raises:
+            StoreRefused: NATS is there, and does not let us in.
+        """
         noted = time.monotonic() - _CONNECT_NOTE + 1.0  # the first second needs no words
         while not self._stop.is_set():
             try:
@@ -238,6 +244,8 @@ class Worker:
                 await ControlChannel(self._connection).listen(self._on_control)
                 return
             except StoreUnavailable as error:
+                if self._connection.is_turned_away:
+                    raise
                 if time.monotonic() - noted > _CONNECT_NOTE:
                     noted = time.monotonic()
                     log.warning("waiting for NATS", reason=error.message)

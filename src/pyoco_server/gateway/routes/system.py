@@ -41,6 +41,7 @@ async def ready(here: Here, response: Response) -> dict[str, Any]:
         "nats": {
             "connected": connection.is_up,
             "url": connection.shown_url,
+            "refused": connection.refused.hint if connection.refused else None,
             "down_since": down if not connection.is_up else None,
             "down_for_sec": round(time.time() - down, 1) if down and not connection.is_up else None,
         },
