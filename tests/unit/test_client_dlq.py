@@ -50,7 +50,20 @@ def test_a_table_shows_the_errors_first_line(server: Server, capsys: pytest.Capt
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["id", "reason", "tag", "run_id", "flow_name", "error"]
     assert lines[1].endswith("boom") and lines[2].endswith("x…") and len(lines[2]) < 140
-    assert dict(server.seen[0].url.params) == {"tag": "cpu", "limit": "3", "before": "9"}
+    assert dict(server.seen[0].url.params) == {"tag": "cpu", "limit": "3", "before": "9", "cursor": ""}
+
+
+def test_short_pages_are_filled_up(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    pages = {"": ([9], "7"), "7": ([], "5"), "5": ([4, 3], "3")}
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        ids, following = pages[request.url.params["cursor"]]
+        return httpx2.Response(200, json={"items": [{"id": number} for number in ids], "next_cursor": following})
+
+    server.answer = answer
+    assert main("dlq list --limit 3".split()) == 0
+    assert [item["id"] for item in json.loads(capsys.readouterr().out)] == [9, 4, 3]
+    assert [request.url.params["limit"] for request in server.seen] == ["3", "2", "2"]
 
 
 def test_several_replays_print_a_line_each_and_end_with_the_first_refusals_code(

@@ -214,3 +214,75 @@ def test_counting_who_waits_reads_no_history(index: RunIndex) -> None:
                   "SELECT count(*) FROM runs WHERE status='PENDING' AND tag='t' AND submitted_at<5"):  # fmt: skip
         plan = " ".join(row[3] for row in index._db.execute(f"EXPLAIN QUERY PLAN {query}"))
         assert "USING COVERING INDEX runs_waiting" in plan, plan
+
+
+BY_TENANT = [change(f"r{n:02}", n + 1, updated_at=float(n // 4), tenant_id=("a", "b", None, "")[n % 4], tag="cpu")
+             for n in range(40)]  # fmt: skip
+SEEN = {("a",): {0}, ("b",): {1}, ("a", None): {0, 2, 3}, ("c",): set[int](), ("c", None): {2, 3}, None: {0, 1, 2, 3}}
+
+
+@pytest.mark.parametrize("by_tenant", [True, False])
+@pytest.mark.parametrize("tenants", SEEN)
+def test_lists_hold_the_runs_of_the_tenants_that_are_seen(
+    tmp_path: Path, tenants: tuple[str | None, ...] | None, by_tenant: bool
+) -> None:
+    index = RunIndex(tmp_path, "runs", by_tenant=by_tenant)
+    index.apply(BY_TENANT)
+    wanted = [f"r{n:02}" for n in reversed(range(40)) if n % 4 in SEEN[tenants]]
+    for where in (RunFilter(tenants=tenants), RunFilter(tag="cpu", status="PENDING", tenants=tenants)):
+        for limit in (1, 7, 200):
+            seen: list[str] = []
+            cursor: str | None = None
+            while True:
+                items, cursor = index.list(where, updated_after=None, cursor=cursor, limit=limit)
+                seen += [item["run_id"] for item in items]
+                if cursor is None:
+                    break
+            assert seen == wanted
+    assert shown(index, RunFilter(tag="gpu", tenants=tenants)) == []
+    assert index.tenants_of(["r00", "r01", "r02", "r03", "r00", "none"]) == {
+        "r00": "a", "r01": "b", "r02": None, "r03": None,
+    }  # fmt: skip
+    assert len(index.tenants_of(f"r{n:02}" for n in range(2000))) == 40
+    index.close()
+
+
+@pytest.mark.parametrize("tenants", [None, ("a",), ("a", None)])
+@pytest.mark.parametrize("wanted", [{}, {"status": "x"}, {"flow_name": "x"}, {"tag": "x"}, {"sha256": "x"}])
+def test_no_list_sorts_or_looks_at_what_it_does_not_show(
+    tmp_path: Path, tenants: tuple[str | None, ...] | None, wanted: dict[str, str]
+) -> None:
+    index = RunIndex(tmp_path, "runs", by_tenant=tenants is not None)
+    index.apply([change(f"n{n}", n + 1, tenant_id="other") for n in range(2000)])
+    plans: list[str] = []
+    real = index._db
+
+    class Explained:
+        def execute(self, query: str, values: list[Any]) -> Any:
+            plans.extend(row[3] for row in real.execute(f"EXPLAIN QUERY PLAN {query}", values))
+            return real.execute(query, values)
+
+    index._db = Explained()  # type: ignore[assignment]
+    index.list(RunFilter(tenants=tenants, **wanted), updated_after=1.0, cursor=encoded({"u": 1, "r": ""}), limit=50)
+    reads = [plan for plan in plans if " runs " in plan]
+    column = next(iter(wanted), "order")
+    name = "flow" if column == "flow_name" else column
+    assert len(reads) == len(tenants or "1")
+    assert all(f"USING INDEX {'tenants' if tenants else 'runs'}_{name} " in read for read in reads)
+    assert not any("TEMP B-TREE" in plan for plan in plans)
+    index.close()
+    real.close()
+
+
+def test_a_file_is_used_with_tenants_and_without(tmp_path: Path) -> None:
+    for by_tenant in (False, True, False):
+        index = RunIndex(tmp_path, "runs", by_tenant=by_tenant)
+        index.apply(BY_TENANT)
+        assert len(shown(index, RunFilter(tenants=("a",)))) == 10
+        names = {row[0] for row in index._db.execute("SELECT name FROM sqlite_master WHERE type='index'")}
+        assert ("tenants_flow" in names, "runs_flow" in names, "runs_status" in names) == (
+            by_tenant,
+            not by_tenant,
+            True,
+        )
+        index.close()

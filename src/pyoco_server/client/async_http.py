@@ -222,8 +222,14 @@ class AsyncPyocoHttpClient:
             limit: How many at most.
             before: ``id`` of the last letter of the page before.
         """
-        call = requests.dead_letters(tag=tag, limit=limit, before=before)
-        return cast(list[dict[str, Any]], await self._json(call))
+        wanted = requests.DEFAULT_LETTERS if limit is None else limit
+        items: list[dict[str, Any]] = []
+        cursor: str | None = ""
+        while cursor is not None and len(items) < wanted:  # a page may be short, and not the last one
+            call = requests.dead_letters(tag=tag, limit=wanted - len(items), before=before, cursor=cursor)
+            page = requests.as_page(await self._json(call))
+            items, cursor = items + page["items"], page["next_cursor"]
+        return items
 
     async def get_dead_letter(self, letter_id: int) -> dict[str, Any]:
         """Give all of a dead letter."""

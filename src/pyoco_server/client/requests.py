@@ -19,6 +19,9 @@ READ_TIMEOUT = 10.0
 UPLOAD_TIMEOUT = httpx2.Timeout(60.0, connect=10.0, read=600.0)
 """The server answers when a wheel has arrived, was looked into and is stored."""
 
+DEFAULT_LETTERS = 50
+"""So many dead letters are listed when nobody says how many."""
+
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _HEADER_VALUE = re.compile(r"[!-~]+([ \t]+[!-~]+)*")
 _DEEPEST = 20
@@ -136,9 +139,9 @@ def rerun(run_id: str, idempotency_key: str | None) -> Call:
     return Call("POST", path, {"headers": {"Idempotency-Key": idempotency_key.encode()}})
 
 
-def dead_letters(**query: Any) -> Call:
-    """``GET /dlq``."""
-    return Call("GET", "/dlq", {"params": _filled(query)})
+def dead_letters(*, cursor: str, **query: Any) -> Call:
+    """``GET /dlq`` as a page: an empty cursor asks for that form."""
+    return Call("GET", "/dlq", {"params": {**_filled(query), "cursor": cursor}})
 
 
 def dead_letter(letter_id: int, method: str = "GET", suffix: str = "") -> Call:
@@ -203,7 +206,7 @@ def metrics() -> Call:
 
 
 def as_page(body: Any) -> dict[str, Any]:
-    """Give a list of runs as a page, whichever form the server answered in."""
+    """Give a list as a page, whichever form the server answered in."""
     return body if isinstance(body, dict) else {"items": body, "next_cursor": None}
 
 

@@ -12,7 +12,7 @@ from pyoco_server.gateway import totals
 
 log = structlog.get_logger(__name__)
 
-_SCHEMA_VERSION = 3
+_SCHEMA_VERSION = 4
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS runs (
@@ -20,20 +20,39 @@ CREATE TABLE IF NOT EXISTS runs (
   tag TEXT, tenant_id TEXT, sha256 TEXT, summary TEXT NOT NULL, submitted_at REAL NOT NULL, seen_at REAL NOT NULL,
   job_seq INTEGER
 ) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS runs_order ON runs (updated_at DESC, run_id DESC);
 CREATE INDEX IF NOT EXISTS runs_status ON runs (status, updated_at DESC, run_id DESC);
-CREATE INDEX IF NOT EXISTS runs_flow ON runs (flow_name, updated_at DESC, run_id DESC);
-CREATE INDEX IF NOT EXISTS runs_tag ON runs (tag, updated_at DESC, run_id DESC);
-CREATE INDEX IF NOT EXISTS runs_sha256 ON runs (sha256, updated_at DESC, run_id DESC);
 CREATE INDEX IF NOT EXISTS runs_waiting ON runs (tag, submitted_at, status) WHERE status='PENDING';
 CREATE INDEX IF NOT EXISTS runs_jobs ON runs (job_seq, revision, status) WHERE status='PENDING';
 """
 
+_NEWEST = "updated_at DESC, run_id DESC"
+_FILTERS = {"order": "", "status": "status, ", "flow": "flow_name, ", "tag": "tag, ", "sha256": "sha256, "}
+
+
+def _list_indexes(*, by_tenant: bool) -> str:
+    """Give the indexes that lists read: each tenant's runs in order, or everybody's; the others would cost writes."""
+    words = []
+    for name, columns in _FILTERS.items():
+        if by_tenant:
+            words.append(f"CREATE INDEX IF NOT EXISTS tenants_{name} ON runs (tenant_id, {columns}{_NEWEST});")
+            words.append(f"DROP INDEX IF EXISTS runs_{name};" if name != "status" else "")  # for the reconciler
+        else:
+            words.append(f"CREATE INDEX IF NOT EXISTS runs_{name} ON runs ({columns}{_NEWEST});")
+            words.append(f"DROP INDEX IF EXISTS tenants_{name};")
+    return "".join(words)
+
 
 class IndexFile:
-    """Opens the database: in the state directory if it is ours alone, else a private temporary one."""
+    """Opens the database: in the state directory if it is ours alone, else a private temporary one.
 
-    def __init__(self, directory: Path, name: str) -> None:
+    Args:
+        directory: The state directory.
+        name: Part of the file's name.
+        by_tenant: Whether lists are asked for by tenant.
+    """
+
+    def __init__(self, directory: Path, name: str, *, by_tenant: bool) -> None:
+        self._schema = _SCHEMA + _list_indexes(by_tenant=by_tenant) + totals.SCHEMA
         self._lock: IO[str] | None = None
         path = directory / "index" / f"{name}.sqlite3"
         try:
@@ -43,10 +62,10 @@ class IndexFile:
         except OSError as error:
             log.info("the index is kept in a temporary file", path=str(path), reason=str(error))
             self._release()
-            self.connection = _open("")
+            self.connection = _open("", self._schema)
             return
         try:
-            self.connection = _open(str(path))
+            self.connection = _open(str(path), self._schema)
         except sqlite3.DatabaseError as error:
             log.warning("the index file is broken; building it anew", path=str(path), reason=str(error))
             self.connection = self._anew(path)
@@ -61,11 +80,11 @@ class IndexFile:
         try:
             for suffix in ("", "-wal", "-shm"):
                 Path(f"{path}{suffix}").unlink(missing_ok=True)
-            return _open(str(path))
+            return _open(str(path), self._schema)
         except (OSError, sqlite3.DatabaseError) as error:
             log.warning("the index file cannot be made; using a temporary one", path=str(path), reason=str(error))
             self._release()
-            return _open("")
+            return _open("", self._schema)
 
     def _release(self) -> None:
         if self._lock is not None:
@@ -73,7 +92,7 @@ class IndexFile:
             self._lock = None
 
 
-def _open(path: str) -> sqlite3.Connection:
+def _open(path: str, schema: str) -> sqlite3.Connection:
     # The event loop's thread is the only user; the check would only forbid tests that close from elsewhere.
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     try:
@@ -84,7 +103,7 @@ def _open(path: str) -> sqlite3.Connection:
         if connection.execute("PRAGMA user_version").fetchone()[0] != _SCHEMA_VERSION:
             drops = [f"DROP TABLE IF EXISTS {table};" for table in ("meta", "runs", *totals.TABLES)]
             connection.executescript("".join(drops))
-        connection.executescript(_SCHEMA + totals.SCHEMA)
+        connection.executescript(schema)
         connection.execute(f"PRAGMA user_version={_SCHEMA_VERSION}")
     except sqlite3.DatabaseError:
         connection.close()

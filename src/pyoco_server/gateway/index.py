@@ -8,7 +8,7 @@ import math
 import time
 from asyncio import Event
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from pyoco_server.gateway.database import IndexFile
 from pyoco_server.gateway.job_ledger import JobLedger
 from pyoco_server.gateway.records import number, parse
 from pyoco_server.gateway.totals import RunTotals
+from pyoco_server.model.access import tenant_of
 from pyoco_server.model.run import RunStatus
 from pyoco_server.model.snapshot import summary
 from pyoco_server.store.feed import Change
@@ -35,6 +36,7 @@ ON CONFLICT (run_id) DO UPDATE SET revision=excluded.revision, updated_at=exclud
   job_seq=NULL
 WHERE excluded.revision > runs.revision
 """
+_AT_ONCE = 500
 _SUMMARY = 4
 """Where a row has it, counted from behind the status."""
 _TERMINAL = tuple(status.value for status in RunStatus if status.is_terminal)
@@ -42,12 +44,17 @@ _TERMINAL = tuple(status.value for status in RunStatus if status.is_terminal)
 
 @dataclass(frozen=True)
 class RunFilter:
-    """Which runs a list shows; each given field must be equal."""
+    """Which runs a list shows; each given field must be equal.
+
+    Attributes:
+        tenants: Whose runs, ``None`` among them for those of no tenant; not given: everybody's.
+    """
 
     status: str | None = None
     flow_name: str | None = None
     tag: str | None = None
     sha256: str | None = None
+    tenants: tuple[str | None, ...] | None = None
 
 
 @dataclass
@@ -76,10 +83,11 @@ class RunIndex:
     Args:
         state_dir: Where the file lives.
         bucket: The bucket's name; part of the file's.
+        by_tenant: Whether lists are asked for by tenant, and not for everybody's runs.
     """
 
-    def __init__(self, state_dir: Path, bucket: str) -> None:
-        self._file = IndexFile(state_dir, bucket)
+    def __init__(self, state_dir: Path, bucket: str, *, by_tenant: bool = False) -> None:
+        self._file = IndexFile(state_dir, bucket, by_tenant=by_tenant)
         self._db = self._file.connection
         self.jobs = JobLedger(self._db)
         self.totals = RunTotals(self._db)
@@ -169,7 +177,7 @@ class RunIndex:
         Raises:
             InvalidInput: the cursor is not one of ours.
         """
-        terms, values = ["1"], []
+        terms, values = list[str](), list[Any]()
         for column in ("status", "flow_name", "tag", "sha256"):
             if (wanted := getattr(where, column)) is not None:
                 terms.append(f"{column}=?")
@@ -180,13 +188,28 @@ class RunIndex:
         if cursor:
             terms.append("(updated_at,run_id)<(?,?)")
             values.extend(_read_cursor(cursor))
-        query = (
-            f"SELECT updated_at, run_id, summary FROM runs WHERE {' AND '.join(terms)} "  # noqa: S608 - our own words
-            "ORDER BY updated_at DESC, run_id DESC LIMIT ?"
-        )
-        rows = self._db.execute(query, [*values, limit + 1]).fetchall()
+        # One query for each tenant: asked for several at once, the database would sort all that they have.
+        owners = [("1", [])] if where.tenants is None else [("tenant_id IS ?", [tenant]) for tenant in where.tenants]
+        rows: list[tuple[float, str, str]] = []
+        for owner, tenant in owners:
+            query = (
+                f"SELECT updated_at, run_id, summary FROM runs WHERE {' AND '.join([owner, *terms])} "  # noqa: S608 - our own words
+                "ORDER BY updated_at DESC, run_id DESC LIMIT ?"
+            )
+            rows += self._db.execute(query, [*tenant, *values, limit + 1]).fetchall()
+        rows.sort(key=lambda row: row[:2], reverse=True)
         following = _write_cursor(*rows[limit - 1][:2]) if len(rows) > limit else None
         return [json.loads(row[2]) for row in rows[:limit]], following
+
+    def tenants_of(self, run_ids: Iterable[str]) -> dict[str, str | None]:
+        """Tell the tenants of runs, of those that are known."""
+        wanted = list(set(run_ids))
+        found: dict[str, str | None] = {}
+        for start in range(0, len(wanted), _AT_ONCE):
+            some = wanted[start : start + _AT_ONCE]
+            query = f"SELECT run_id, tenant_id FROM runs WHERE run_id IN ({','.join('?' * len(some))})"  # noqa: S608
+            found.update(self._db.execute(query, some).fetchall())
+        return found
 
     def count(self) -> int:
         """Tell how many runs are known."""
@@ -225,7 +248,10 @@ def _row(change: Change) -> tuple[Any, ...] | None:
         return None
     updated_at = number(snapshot.get("updated_at"))
     shown = {**summary(snapshot), "run_id": change.key, "updated_at": updated_at}
-    texts = [_text(shown[name]) for name in ("status", "flow_name", "tag", "tenant_id", "workflow_yaml_sha256")]
+    status, flow_name, tag, sha256 = (
+        _text(shown[name]) for name in ("status", "flow_name", "tag", "workflow_yaml_sha256")
+    )
+    texts = (status, flow_name, tag, tenant_of(shown["tenant_id"]), sha256)
     times = (number(snapshot.get("submitted_at")), time.time())
     return (change.key, change.revision, updated_at, *texts, pydantic_core.to_json(shown).decode(), *times)
 

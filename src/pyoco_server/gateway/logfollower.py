@@ -15,6 +15,7 @@ from pyoco_server.gateway.logreader import Lines, LogReader
 from pyoco_server.gateway.records import readable
 from pyoco_server.gateway.routes.runs import read_record
 from pyoco_server.gateway.state import Gateway
+from pyoco_server.model.access import Caller
 from pyoco_server.model.run import RunStatus
 from pyoco_server.waiting import first_event
 
@@ -33,13 +34,15 @@ class LogFollower:
 
     Args:
         here: The gateway.
+        who: Who follows.
         run_id: The run.
         reader: Where to begin, and what is wanted.
         tail: Begin with so many of the last lines instead.
     """
 
-    def __init__(self, here: Gateway, run_id: str, reader: LogReader, tail: int | None) -> None:
+    def __init__(self, here: Gateway, who: Caller, run_id: str, reader: LogReader, tail: int | None) -> None:
         self._here = here
+        self._who = who
         self._run_id = run_id
         self._reader = reader
         self._tail = tail
@@ -107,9 +110,9 @@ class LogFollower:
             self._must_look = False
 
     def _note(self, raw: bytes) -> None:
-        snapshot = readable(self._run_id, raw, records=False)
+        snapshot = readable(self._run_id, raw, who=self._who, records=False)
         self._status = snapshot.get("status") if snapshot else None
-        self._over = self._status in _TERMINAL
+        self._over = snapshot is None or self._status in _TERMINAL  # asked anew, the answer is 404
 
     async def _read(self) -> tuple[bool, Lines | None]:
         """Read on; whether NATS answered, and what. Heartbeats go on while it does not."""

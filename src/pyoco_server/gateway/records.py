@@ -7,6 +7,7 @@ from typing import Any
 import pydantic_core
 import structlog
 
+from pyoco_server.model.access import Caller
 from pyoco_server.model.snapshot import public
 from pyoco_server.model.text import clean_value
 
@@ -15,12 +16,13 @@ log = structlog.get_logger(__name__)
 _ANY_SIZE = 1 << 40
 
 
-def readable(run_id: str, raw: bytes, *, records: bool) -> dict[str, Any] | None:
-    """Give what a reader of one run gets; ``None`` if what is stored is no record.
+def readable(run_id: str, raw: bytes, *, who: Caller, records: bool) -> dict[str, Any] | None:
+    """Give what a reader of one run gets; ``None`` if what is stored is no record, or not for this reader.
 
     Args:
         run_id: The run; a record that lacks its own id gets it.
         raw: The stored form.
+        who: The reader.
         records: Whether ``task_records`` are wanted.
     """
     try:
@@ -31,6 +33,8 @@ def readable(run_id: str, raw: bytes, *, records: bool) -> dict[str, Any] | None
             log.warning("a run's record cannot be read", run_id=run_id)
             return None
         snapshot = public(pydantic_core.to_json(parsed), records=records)
+    if not who.sees(snapshot.get("tenant_id")):
+        return None
     snapshot["run_id"] = run_id
     return snapshot
 

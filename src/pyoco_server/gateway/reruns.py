@@ -6,10 +6,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from pyoco_server.errors import DeadLetterNotFound, InvalidInput, NotReplayable, RunNotFound, TooLarge
+from pyoco_server.errors import InvalidInput, KeyReused, NotReplayable, RunNotFound, TooLarge
+from pyoco_server.gateway import letters
 from pyoco_server.gateway.records import parse
 from pyoco_server.gateway.state import Gateway
 from pyoco_server.model import idempotency
+from pyoco_server.model.access import Caller
 from pyoco_server.model.run import RunRecord, again, is_run_id, new_run_id
 from pyoco_server.model.tags import check_tag
 from pyoco_server.store.deadletters import StoredLetter
@@ -23,24 +25,25 @@ _LETTER_FIELDS = (
 )  # fmt: skip
 
 
-async def rerun(here: Gateway, run_id: str, key: str | None) -> Submission:
+async def rerun(here: Gateway, who: Caller, run_id: str, key: str | None) -> Submission:
     """Start a new run of an old one's flow and params.
 
     Args:
         here: The gateway.
+        who: Whose the new run is; without authentication it is whose the old one was.
         run_id: The old run.
         key: An idempotency key; the same one gives the same new run.
 
     Raises:
-        RunNotFound: there is no such run, or what is stored is no record.
+        RunNotFound: there is no such run (for this caller), or what is stored is no record.
         NotReplayable: its flow.yaml is not in the store any more.
         KeyReused: the key belongs to another request.
         StoreUnavailable: NATS is away; no run was made, or with a key asking again finds it.
     """
     stored = await here.runs.get(run_id) if is_run_id(run_id) else None
-    if stored is None:
+    if stored is None or not who.sees(stored.record.tenant_id):
         raise RunNotFound
-    record = again(stored.record, new_run_id())
+    record = _owned(who, again(stored.record, new_run_id()))
     if key is not None:
         new_id, digest = idempotency.run_id_of(record.tenant_id, key), idempotency.digest(rerun_of=run_id)
         record = record.evolve(run_id=new_id, idempotency_key=key, submission_digest=digest)
@@ -48,22 +51,24 @@ async def rerun(here: Gateway, run_id: str, key: str | None) -> Submission:
     return await _start(here, record)
 
 
-async def replay(here: Gateway, letter_id: int) -> Submission:
+async def replay(here: Gateway, who: Caller, letter_id: int) -> Submission:
     """Start a new run of a dead letter's flow and params, and take the letter out.
 
     The new run's id follows from the letter's cause. So two requests at once, and a request made again after a crash
     between the two steps, find the run that the first one made.
 
     Raises:
-        DeadLetterNotFound: there is no such letter (any more).
+        DeadLetterNotFound: there is no such letter (any more, or for this caller).
         NotReplayable: neither the letter nor the run's record holds what a new run needs.
         StoreUnavailable: NATS is away; asking again is safe.
     """
-    letter = await read_letter(here, letter_id)
+    letter = await letters.read(here, who, letter_id)
     trouble = f"dead letter {letter_id} cannot be replayed"
     body = parse(letter.raw) or {}
     run_id = body.get("run_id")
     stored = await here.runs.get(run_id) if isinstance(run_id, str) and is_run_id(run_id) else None
+    if stored is not None and not who.sees(stored.record.tenant_id):
+        raise letters.not_found(letter_id)
     old = stored.record if stored else _run_of_letter(letter, body, trouble)
     if body.get("workflow_yaml"):
         old = await _store_flow(here, old, body["workflow_yaml"], trouble)
@@ -71,23 +76,19 @@ async def replay(here: Gateway, letter_id: int) -> Submission:
         raise NotReplayable(f"{trouble}: the text of its flow was too large for the letter", hint=_ANEW)
     cause = letter.key or hashlib.sha256(letter.raw).hexdigest()
     # With a key of its own the run is made once and never taken back: another request may have answered with it.
-    record = again(old, str(uuid.uuid5(_REPLAYS, cause))).evolve(idempotency_key=f"replay of {cause}")
+    record = _owned(who, again(old, str(uuid.uuid5(_REPLAYS, cause)))).evolve(idempotency_key=f"replay of {cause}")
     await _check(here, record, trouble)
-    made = await _start(here, record)
+    try:
+        made = await _start(here, record)
+    except KeyReused:  # an admin of another tenant replays this moment what belonged to none
+        raise letters.not_found(letter_id) from None
     await here.letters.remove(letter_id)
     return made
 
 
-async def read_letter(here: Gateway, letter_id: int) -> StoredLetter:
-    """Read a letter.
-
-    Raises:
-        DeadLetterNotFound: there is none with this id (any more).
-    """
-    letter = await here.letters.get(letter_id)
-    if letter is None:
-        raise DeadLetterNotFound(f"there is no dead letter {letter_id}")
-    return letter
+def _owned(who: Caller, record: RunRecord) -> RunRecord:
+    """Give a new run its owner; without authentication it keeps the old one's tenant."""
+    return record.evolve(tenant_id=who.tenant_id or record.tenant_id, api_key_id=who.key_id)
 
 
 _ANEW = "Submit the flow anew; then take the letter out with: pyoco-client dlq delete <id>"

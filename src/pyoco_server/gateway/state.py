@@ -78,7 +78,9 @@ class Gateway:
         """How many logs are being sent."""
         self.checker = FlowChecker(settings.workflow_yaml_max_bytes)
         self.worker_index = WorkerIndex(settings.worker_disconnect_timeout_sec)
-        self.index = RunIndex(settings.state_dir, settings.runs_kv_bucket)
+        self.index = RunIndex(
+            settings.state_dir, settings.runs_kv_bucket, by_tenant=settings.http_auth_mode == "api_key"
+        )
         self.backstop = Backstop(
             self.connection, runs=self.runs, queue=self.queue, letters=self.letters, workers=self.workers
         )

@@ -13,6 +13,7 @@ from pyoco_server.gateway.index import Mailbox
 from pyoco_server.gateway.records import number, readable
 from pyoco_server.gateway.routes.runs import read_record, with_worker
 from pyoco_server.gateway.state import Gateway
+from pyoco_server.model.access import Caller
 from pyoco_server.model.run import RunStatus
 from pyoco_server.waiting import first_event
 
@@ -28,6 +29,7 @@ class Watch:
 
     Args:
         here: The gateway.
+        who: Who watches.
         run_id: The run.
         records: Whether snapshots carry task records.
         since: Snapshots not newer than this (unix seconds) are left out.
@@ -36,9 +38,18 @@ class Watch:
     """
 
     def __init__(
-        self, here: Gateway, run_id: str, *, records: bool, since: float | None, seen_revision: int, timeout_sec: float
+        self,
+        here: Gateway,
+        who: Caller,
+        run_id: str,
+        *,
+        records: bool,
+        since: float | None,
+        seen_revision: int,
+        timeout_sec: float,
     ) -> None:
         self._here = here
+        self._who = who
         self._run_id = run_id
         self._records = records
         self._since = since
@@ -98,8 +109,9 @@ class Watch:
         if revision <= self._revision:
             return None
         self._revision = revision
-        snapshot = readable(self._run_id, raw, records=self._records)
-        if snapshot is None:
+        snapshot = readable(self._run_id, raw, who=self._who, records=self._records)
+        if snapshot is None:  # asked anew, the answer is 404
+            self._ended = True
             return None
         self._ended = snapshot.get("status") in _TERMINAL
         old = self._since is not None and number(snapshot.get("updated_at")) <= self._since

@@ -34,14 +34,27 @@ class Caller:
     key_id: str | None
     role: Role
 
+    @property
+    def tenants(self) -> tuple[str | None, ...] | None:
+        """Whose things are seen, ``None`` among them for what belongs to no tenant; ``None`` alone: everybody's."""
+        if self.tenant_id is None:
+            return None
+        return (self.tenant_id, None) if self.role is Role.ADMIN else (self.tenant_id,)
+
     def sees(self, tenant_id: object) -> bool:
         """Tell whether a thing of a tenant may be seen; ``None`` is the tenant of what was made without a key.
 
         Without authentication everything is seen; with it, what belongs to no tenant is the admins' business.
+
+        Args:
+            tenant_id: As it is stored, perhaps by another program.
         """
-        if self.tenant_id is None:
-            return True
-        return tenant_id == self.tenant_id or (tenant_id is None and self.role is Role.ADMIN)
+        return self.tenants is None or tenant_of(tenant_id) in self.tenants
+
+
+def tenant_of(stored: object) -> str | None:
+    """Give the tenant that a stored field names; ``None`` if it names none."""
+    return stored if isinstance(stored, str) and stored else None
 
 
 ANYBODY = Caller(tenant_id=None, key_id=None, role=Role.ADMIN)

@@ -38,6 +38,8 @@ class Job(BaseModel):
             flow_name=record.flow_name,
             tag=record.tag,
             submitted_at=record.submitted_at,
+            tenant_id=record.tenant_id,
+            api_key_id=record.api_key_id,
             workflow_yaml_sha256=record.workflow_yaml_sha256,
         )
 

@@ -118,6 +118,8 @@ class Submissions:
             raise
 
     async def _repeat(self, record: RunRecord, found: StoredRun) -> Submission:
+        if found.record.tenant_id != record.tenant_id:  # by no way of ours; whose it is stays untold
+            raise KeyReused(f"the idempotency key {record.idempotency_key!r} cannot be used")
         if found.record.submission_digest != record.submission_digest:
             raise KeyReused(
                 f"the idempotency key {record.idempotency_key!r} was used for another request: run {record.run_id}"

@@ -5,8 +5,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query
 from pydantic import BaseModel
 
-from pyoco_server.errors import DeadLetterNotFound
-from pyoco_server.gateway import reruns
+from pyoco_server.gateway import letters, reruns
+from pyoco_server.gateway.auth import Who
 from pyoco_server.gateway.records import parse
 from pyoco_server.gateway.routes.submissions import KeyHeader, read_key
 from pyoco_server.gateway.state import Here
@@ -35,39 +35,47 @@ class Again(BaseModel):
 @router.get("/dlq")
 async def list_letters(
     here: Here,
+    who: Who,
     tag: str | None = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
     before: Annotated[int | None, Query(ge=1, le=_LAST_ID)] = None,
-) -> list[dict[str, Any]]:
-    """List dead letters, the newest first, without what may be large; ``before`` is the last id of the page before."""
+    cursor: Annotated[str | None, Query(pattern=r"^[0-9]{0,18}$")] = None,
+) -> Any:
+    """List dead letters, the newest first, without what may be large; with a cursor as a page with ``next_cursor``."""
     tag = check_tag(tag) if tag else None
-    return [_shown(letter, whole=False) for letter in await here.letters.list(tag=tag, before=before, limit=limit)]
+    found, following = await letters.page(here, who, tag=tag, before=int(cursor) if cursor else before, limit=limit)
+    items = [_shown(letter, whole=False) for letter in found]
+    if cursor is None:
+        return items
+    return {"items": items, "next_cursor": None if following is None else str(following)}
 
 
 @router.get("/dlq/{letter_id}")
-async def get_letter(here: Here, letter_id: LetterId) -> dict[str, Any]:
+async def get_letter(here: Here, who: Who, letter_id: LetterId) -> dict[str, Any]:
     """Give all of a dead letter."""
-    return _shown(await reruns.read_letter(here, letter_id), whole=True)
+    return _shown(await letters.read(here, who, letter_id), whole=True)
 
 
 @router.post("/dlq/{letter_id}/replay")
-async def replay(here: Here, letter_id: LetterId) -> Again:
+async def replay(here: Here, who: Who, letter_id: LetterId) -> Again:
     """Start a new run of a dead letter's flow and params, and take the letter out."""
-    return _again(await reruns.replay(here, letter_id))
+    return _again(await reruns.replay(here, who, letter_id))
 
 
 @router.delete("/dlq/{letter_id}")
-async def delete_letter(here: Here, letter_id: LetterId) -> dict[str, Any]:
+async def delete_letter(here: Here, who: Who, letter_id: LetterId) -> dict[str, Any]:
     """Take a dead letter out."""
+    if who.tenants is not None:
+        await letters.read(here, who, letter_id)
     if not await here.letters.remove(letter_id):
-        raise DeadLetterNotFound(f"there is no dead letter {letter_id}")
+        raise letters.not_found(letter_id)
     return {"id": letter_id, "deleted": True}
 
 
 @router.post("/runs/{run_id}/rerun")
-async def rerun(here: Here, run_id: str, key_header: KeyHeader = None) -> Again:
+async def rerun(here: Here, who: Who, run_id: str, key_header: KeyHeader = None) -> Again:
     """Start a new run of the same flow and params, whatever became of the old one."""
-    return _again(await reruns.rerun(here, run_id, read_key(None, key_header)))
+    return _again(await reruns.rerun(here, who, run_id, read_key(None, key_header)))
 
 
 def _again(made: Submission) -> Again:

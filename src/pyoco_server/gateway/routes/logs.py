@@ -12,6 +12,7 @@ from fastapi.responses import Response, StreamingResponse
 from sse_starlette.sse import EventSourceResponse
 
 from pyoco_server.errors import TooManyStreams
+from pyoco_server.gateway.auth import Who
 from pyoco_server.gateway.logfollower import LogFollower
 from pyoco_server.gateway.logreader import Lines, LogReader
 from pyoco_server.gateway.routes.runs import read_snapshot
@@ -30,6 +31,7 @@ _Part = TypeVar("_Part")
 @router.get("/runs/{run_id}/logs", response_model=None)
 async def get_logs(
     here: Here,
+    who: Who,
     run_id: str,
     follow: bool = False,
     tail: Annotated[int | None, Query(ge=0, le=_LARGEST_TAIL)] = None,
@@ -38,7 +40,7 @@ async def get_logs(
     last_event_id: Annotated[str | None, Header()] = None,
 ) -> Response:
     """Give what the run's tasks printed: all of it or the last ``tail`` lines; with ``follow`` also what comes."""
-    snapshot = await read_snapshot(here, run_id, records=False)
+    snapshot = await read_snapshot(here, who, run_id, records=False)
     resumed = bool(last_event_id and _POSITION.fullmatch(last_event_id))
     seen = int(last_event_id or 0) if resumed else 0
     reader = LogReader(here, run_id, task=task or None, stream=stream, position=seen)
@@ -49,7 +51,7 @@ async def get_logs(
         head = {"run_id": run_id, "status": snapshot.get("status")}
         body = _body(reader, head, first, whole=tail is None)
         return StreamingResponse(_counted(here, body), media_type="application/json")
-    follower = LogFollower(here, run_id, reader, None if resumed else tail)
+    follower = LogFollower(here, who, run_id, reader, None if resumed else tail)
     return EventSourceResponse(
         _counted(here, follower.events()),
         sep="\n",

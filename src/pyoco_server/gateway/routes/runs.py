@@ -9,9 +9,11 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
 from pyoco_server.errors import RunNotFound, StoreUnavailable
+from pyoco_server.gateway.auth import Who
 from pyoco_server.gateway.index import RunFilter
 from pyoco_server.gateway.records import number, readable
 from pyoco_server.gateway.state import Gateway, Here
+from pyoco_server.model.access import Caller
 from pyoco_server.model.run import RunRecord, RunStatus, is_run_id, request_cancel
 from pyoco_server.model.snapshot import public
 
@@ -35,6 +37,7 @@ class CancelRequest(BaseModel):
 @router.get("/runs")
 async def list_runs(
     here: Here,
+    who: Who,
     status: str | None = None,
     flow: str | None = None,
     tag: str | None = None,
@@ -47,28 +50,39 @@ async def list_runs(
     """List runs, last updated first; with a cursor, ``updated_after`` or a hash as a page with ``next_cursor``."""
     index = await here.fresh_index()
     items, following = index.list(
-        RunFilter(status=status or None, flow_name=flow or None, tag=tag or None, sha256=workflow_yaml_sha256 or None),
+        RunFilter(
+            status=status or None,
+            flow_name=flow or None,
+            tag=tag or None,
+            sha256=workflow_yaml_sha256 or None,
+            tenants=who.tenants,
+        ),
         updated_after=updated_after,
         cursor=cursor,
         limit=limit,
     )
     if _words(include) & _WHOLE:
-        items = await _whole(here, items)
+        items = await _whole(here, who, items)
     if updated_after is None and cursor is None and not workflow_yaml_sha256:
         return items
     return {"items": items, "next_cursor": following}
 
 
 @router.get("/runs/{run_id}")
-async def get_run(here: Here, run_id: str, include: Include = []) -> dict[str, Any]:  # noqa: B006 - FastAPI copies it
+async def get_run(
+    here: Here,
+    who: Who,
+    run_id: str,
+    include: Include = [],  # noqa: B006 - FastAPI copies it
+) -> dict[str, Any]:
     """Give a run's snapshot, read from its record: a client sees its own write."""
-    return with_worker(here, await read_snapshot(here, run_id, records=wants_records(include)))
+    return with_worker(here, await read_snapshot(here, who, run_id, records=wants_records(include)))
 
 
 @router.get("/runs/{run_id}/tasks")
-async def get_tasks(here: Here, run_id: str) -> dict[str, Any]:
+async def get_tasks(here: Here, who: Who, run_id: str) -> dict[str, Any]:
     """Give a run's tasks with their inputs, outputs and errors."""
-    snapshot = await read_snapshot(here, run_id, records=True)
+    snapshot = await read_snapshot(here, who, run_id, records=True)
     return {
         "run_id": run_id,
         "flow_name": snapshot.get("flow_name"),
@@ -81,11 +95,13 @@ async def get_tasks(here: Here, run_id: str) -> dict[str, Any]:
 
 
 @router.post("/runs/{run_id}/cancel")
-async def cancel(here: Here, run_id: str, request: CancelRequest | None = None) -> dict[str, Any]:
+async def cancel(here: Here, who: Who, run_id: str, request: CancelRequest | None = None) -> dict[str, Any]:
     """Ask a run to stop: a waiting one is CANCELLED at once, a running one CANCELLING until its worker stopped it."""
     reason = request.reason if request else None
     job_seq = here.index.jobs.seq_of(_checked(run_id))  # before the change: afterwards nobody knows it
-    stored = await here.runs.change(run_id, lambda record: request_cancel(record, by=None, reason=reason))
+    stored = await here.runs.change(
+        run_id, lambda record: request_cancel(own(who, record), by=who.key_id, reason=reason)
+    )
     if stored is None:
         raise RunNotFound
     if stored.record.status in (RunStatus.COMPLETED, RunStatus.FAILED):
@@ -112,7 +128,7 @@ async def _remove_job(here: Gateway, record: RunRecord, job_seq: int | None) -> 
 
 
 async def read_record(here: Gateway, run_id: str) -> tuple[bytes, int]:
-    """Read a run's stored form and revision.
+    """Read a run's stored form and revision, whosever it is.
 
     Raises:
         RunNotFound: there is no such run, or it cannot be an id of one.
@@ -123,17 +139,28 @@ async def read_record(here: Gateway, run_id: str) -> tuple[bytes, int]:
     return found
 
 
-async def read_snapshot(here: Gateway, run_id: str, *, records: bool) -> dict[str, Any]:
+async def read_snapshot(here: Gateway, who: Caller, run_id: str, *, records: bool) -> dict[str, Any]:
     """Read a run as its readers get it.
 
     Raises:
-        RunNotFound: there is no such run, or what is stored is no record.
+        RunNotFound: there is no such run (for this caller), or what is stored is no record.
     """
     raw, _ = await read_record(here, run_id)
-    snapshot = readable(run_id, raw, records=records)
+    snapshot = readable(run_id, raw, who=who, records=records)
     if snapshot is None:
         raise RunNotFound
     return snapshot
+
+
+def own(who: Caller, record: RunRecord) -> RunRecord:
+    """Return a record that the caller may see.
+
+    Raises:
+        RunNotFound: it is another tenant's.
+    """
+    if not who.sees(record.tenant_id):
+        raise RunNotFound
+    return record
 
 
 def with_worker(here: Gateway, snapshot: dict[str, Any]) -> dict[str, Any]:
@@ -174,10 +201,10 @@ def _words(include: list[str]) -> set[str]:
     return {word.strip() for item in include for word in item.split(",")}
 
 
-async def _whole(here: Gateway, items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+async def _whole(here: Gateway, who: Caller, items: list[dict[str, Any]]) -> list[dict[str, Any]]:
     found = await asyncio.gather(*(here.runs.get_raw(item["run_id"]) for item in items))
     return [
-        (readable(item["run_id"], entry[0], records=True) or item)
+        (readable(item["run_id"], entry[0], who=who, records=True) or item)
         for item, entry in zip(items, found, strict=True)
         if entry is not None
     ]

@@ -9,8 +9,10 @@ from fastapi import APIRouter, File, Form, Header, Request, UploadFile
 from pydantic import BaseModel, Field
 
 from pyoco_server.errors import InvalidInput, TooLarge
+from pyoco_server.gateway.auth import Who
 from pyoco_server.gateway.state import Gateway, Here
 from pyoco_server.model import idempotency
+from pyoco_server.model.access import Caller
 from pyoco_server.model.run import RunRecord, TaskStatus, new_run_id
 from pyoco_server.model.tags import check_tag
 from pyoco_server.model.text import clean_value
@@ -51,11 +53,12 @@ class Submitted(BaseModel):
 
 
 @router.post("/runs")
-async def submit(here: Here, wanted: Submission, key_header: KeyHeader = None) -> Submitted:
+async def submit(here: Here, who: Who, wanted: Submission, key_header: KeyHeader = None) -> Submitted:
     """Submit a run by the name of its flow."""
     tag = check_tag(here.settings.default_tag if wanted.tag is None else wanted.tag)
     return await _submit(
         here,
+        who,
         flow_name=wanted.flow_name,
         params=wanted.params,
         tag=tag,
@@ -69,6 +72,7 @@ async def submit(here: Here, wanted: Submission, key_header: KeyHeader = None) -
 @router.post("/runs/yaml")
 async def submit_yaml(
     here: Here,
+    who: Who,
     request: Request,
     workflow: Annotated[UploadFile, File()],
     flow_name: Annotated[str, Form(max_length=256)],
@@ -98,6 +102,7 @@ async def submit_yaml(
     await here.flows.put(raw, checked.sha256)
     return await _submit(
         here,
+        who,
         flow_name=flow_name.strip(),
         params={**checked.defaults, **given},
         tag=tag,
@@ -111,7 +116,7 @@ async def submit_yaml(
     )
 
 
-async def _submit(here: Gateway, *, key: str | None, **fields: Any) -> Submitted:
+async def _submit(here: Gateway, who: Caller, *, key: str | None, **fields: Any) -> Submitted:
     now = time.time()
     # Half of what a record may take is left for what the run adds to it.
     limit = min(here.settings.max_run_snapshot_bytes, here.connection.max_payload - _ENVELOPE) // 2
@@ -123,8 +128,9 @@ async def _submit(here: Gateway, *, key: str | None, **fields: Any) -> Submitted
             names = ("flow_name", "params", "tag", "tags", "timeout_sec", "max_attempts", "workflow_yaml_sha256")
             fields["submission_digest"] = idempotency.digest(**{name: fields.get(name) for name in names})
         record = RunRecord(
-            run_id=new_run_id() if key is None else idempotency.run_id_of(fields.get("tenant_id"), key),
-            idempotency_key=key, submitted_at=now, heartbeat_at=now, updated_at=now, **fields,
+            run_id=new_run_id() if key is None else idempotency.run_id_of(who.tenant_id, key),
+            idempotency_key=key, submitted_at=now, heartbeat_at=now, updated_at=now,
+            tenant_id=who.tenant_id, api_key_id=who.key_id, **fields,
         )  # fmt: skip
         stored = record.to_json()
         # What cannot be read back, also as some task's input or output, must not be accepted.

@@ -7,6 +7,7 @@ import anyio
 from fastapi import APIRouter, Header, Query
 from sse_starlette.sse import EventSourceResponse
 
+from pyoco_server.gateway.auth import Who
 from pyoco_server.gateway.routes.runs import Include, read_snapshot, wants_records
 from pyoco_server.gateway.state import Here
 from pyoco_server.gateway.streams import Watch
@@ -20,6 +21,7 @@ _REVISION = re.compile(r"[0-9]{1,19}")
 @router.get("/runs/{run_id}/watch")
 async def watch_run(
     here: Here,
+    who: Who,
     run_id: str,
     include: Include = [],  # noqa: B006 - FastAPI copies it
     since: Annotated[float | None, Query(allow_inf_nan=False)] = None,
@@ -27,10 +29,10 @@ async def watch_run(
     last_event_id: Annotated[str | None, Header()] = None,
 ) -> EventSourceResponse:
     """Stream a run's snapshots until it ends, or for ``timeout_sec`` seconds."""
-    await read_snapshot(here, run_id, records=False)  # an unknown run is a 404, not an empty stream
+    await read_snapshot(here, who, run_id, records=False)  # an unknown run is a 404, not an empty stream
     seen = int(last_event_id) if last_event_id and _REVISION.fullmatch(last_event_id) else 0
     watch = Watch(
-        here, run_id, records=wants_records(include), since=since, seen_revision=seen, timeout_sec=timeout_sec
+        here, who, run_id, records=wants_records(include), since=since, seen_revision=seen, timeout_sec=timeout_sec
     )
     return EventSourceResponse(
         watch.events(),

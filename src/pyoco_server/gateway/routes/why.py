@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header
 
 from pyoco_server.errors import InvalidInput, RunNotFound
+from pyoco_server.gateway.auth import Who
 from pyoco_server.gateway.languages import Language, preferred
 from pyoco_server.gateway.records import number, parse
 from pyoco_server.gateway.routes.runs import read_record
@@ -24,12 +25,12 @@ _MOVES = {status.value for status in RunStatus if not status.is_terminal}
 
 @router.get("/runs/{run_id}/why")
 async def why_run(
-    here: Here, run_id: str, lang: Language | None = None, accept_language: Annotated[str, Header()] = ""
+    here: Here, who: Who, run_id: str, lang: Language | None = None, accept_language: Annotated[str, Header()] = ""
 ) -> dict[str, Any]:
     """Say in one sentence why a run waits, what it does, or how it ended; and what to do."""
     raw, _ = await read_record(here, run_id)
     snapshot = parse(raw)
-    if snapshot is None:
+    if snapshot is None or not who.sees(snapshot.get("tenant_id")):
         raise RunNotFound
     snapshot["run_id"] = run_id
     if not isinstance(snapshot.get("tag"), str) or not snapshot["tag"]:
