@@ -92,6 +92,15 @@ class RunNotFound(PyocoError):
         super().__init__(message, hint=hint)
 
 
+class FlowNotStored(PyocoError):
+    """The run has no flow.yaml, or its text is not in the store any more."""
+
+    code = "flow_not_stored"
+    http_status = 404
+    exit_code = 5
+    default_hint = "A run that was submitted by its flow's name alone runs what its worker's resolver gives."
+
+
 class WorkerNotFound(PyocoError):
     """No worker has this id."""
 
@@ -145,7 +154,7 @@ class NotReplayable(PyocoError):
 
 
 class TooManyStreams(PyocoError):
-    """This gateway follows as many logs at once as it may."""
+    """This gateway sends as many logs, or has as many listeners, as it may."""
 
     code = "too_many_streams"
     http_status = 503

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import re
 import sqlite3
 import time
 from collections.abc import AsyncIterator
@@ -256,7 +257,7 @@ async def test_errors_have_one_shape(here: Running, method: str, path: str, stat
 
 
 async def test_what_nobody_expected_is_a_500_with_a_trace(here: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(here.gateway.index, "list", None)
+    monkeypatch.setattr(here.gateway.index, "listing", None)
     answer = await here.http.get("/runs")
     assert (answer.status_code, answer.json()["code"]) == (500, "internal_error")
     assert len(answer.json()["trace_id"]) == 32
@@ -476,7 +477,14 @@ async def test_the_page(here: Running, settings: Settings, tmp_path: Path) -> No
     assert "script-src 'self'" in page.headers["content-security-policy"]
     assert 'lang="en"' in (await here.http.get("/")).text
     for name in ("app.js", "style.css"):
-        assert (await here.http.get(f"/static/{name}")).status_code == 200
+        loose = await here.http.get(f"/static/{name}")
+        assert (loose.status_code, loose.headers["cache-control"]) == (200, "no-cache")
+    path = re.search(r'src="([^"]+/app.js)"', page.text).group(1)  # type: ignore[union-attr]
+    kept = await here.http.get(path)
+    assert "immutable" in kept.headers["cache-control"] and kept.text == (await here.http.get("/static/app.js")).text
+    again = await here.http.get(path, headers={"if-none-match": kept.headers["etag"]})
+    assert again.status_code == 304
+    assert (await here.http.get(path.replace("/static/", "/static/0"))).status_code == 404  # of another version
     fixed = settings.model_copy(update={"dashboard_lang": "ja", "state_dir": tmp_path / "other"})
     async with running(fixed) as japanese:
         assert 'lang="ja"' in (await japanese.http.get("/", headers={"accept-language": "en"})).text

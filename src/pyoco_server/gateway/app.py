@@ -13,6 +13,8 @@ from pyoco_server.gateway.metrics import Metrics
 from pyoco_server.gateway.routes import (
     dashboard,
     deadletters,
+    events,
+    flows,
     logs,
     metrics,
     runs,
@@ -20,11 +22,17 @@ from pyoco_server.gateway.routes import (
     system,
     watch,
     wheels,
+    whoami,
     why,
     workers,
 )
 from pyoco_server.gateway.state import Gateway
 from pyoco_server.settings import Settings
+
+_ROUTES = (
+    system, metrics, submissions, watch, why, logs, events, flows, runs, deadletters, workers, wheels, whoami,
+    dashboard,
+)  # fmt: skip
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -47,7 +55,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         files={"/wheels": settings.wheel_max_bytes},
     )
     app.add_middleware(HttpMetrics, metrics=app.state.metrics)  # the last one is the outermost: it sees all answers
-    for module in (system, metrics, submissions, watch, why, logs, runs, deadletters, workers, wheels, dashboard):
+    for module in _ROUTES:
         app.include_router(module.router)
     dashboard.mount_static(app)
     return app

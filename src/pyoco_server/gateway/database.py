@@ -12,13 +12,13 @@ from pyoco_server.gateway import totals
 
 log = structlog.get_logger(__name__)
 
-_SCHEMA_VERSION = 4
+_SCHEMA_VERSION = 5
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS runs (
   run_id TEXT PRIMARY KEY, revision INTEGER NOT NULL, updated_at REAL NOT NULL, status TEXT, flow_name TEXT,
   tag TEXT, tenant_id TEXT, sha256 TEXT, summary TEXT NOT NULL, submitted_at REAL NOT NULL, seen_at REAL NOT NULL,
-  job_seq INTEGER
+  worker_id TEXT, rerun_of TEXT, job_seq INTEGER
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS runs_status ON runs (status, updated_at DESC, run_id DESC);
 CREATE INDEX IF NOT EXISTS runs_waiting ON runs (tag, submitted_at, status) WHERE status='PENDING';
@@ -26,18 +26,27 @@ CREATE INDEX IF NOT EXISTS runs_jobs ON runs (job_seq, revision, status) WHERE s
 """
 
 _NEWEST = "updated_at DESC, run_id DESC"
-_FILTERS = {"order": "", "status": "status, ", "flow": "flow_name, ", "tag": "tag, ", "sha256": "sha256, "}
+_LISTS = {
+    "order": f"{_NEWEST})",
+    "status": f"status, {_NEWEST})",
+    "sha256": f"sha256, {_NEWEST})",
+    # With the status at their end they also serve for counting.
+    "flow": f"flow_name, {_NEWEST}, status)",
+    "tag": f"tag, {_NEWEST}, status)",
+    "worker": f"worker_id, {_NEWEST}, status) WHERE worker_id IS NOT NULL",
+    "rerun": f"rerun_of, {_NEWEST}, status) WHERE rerun_of IS NOT NULL",
+}
 
 
 def _list_indexes(*, by_tenant: bool) -> str:
     """Give the indexes that lists read: each tenant's runs in order, or everybody's; the others would cost writes."""
     words = []
-    for name, columns in _FILTERS.items():
+    for name, columns in _LISTS.items():
         if by_tenant:
-            words.append(f"CREATE INDEX IF NOT EXISTS tenants_{name} ON runs (tenant_id, {columns}{_NEWEST});")
+            words.append(f"CREATE INDEX IF NOT EXISTS tenants_{name} ON runs (tenant_id, {columns};")
             words.append(f"DROP INDEX IF EXISTS runs_{name};" if name != "status" else "")  # for the reconciler
         else:
-            words.append(f"CREATE INDEX IF NOT EXISTS runs_{name} ON runs ({columns}{_NEWEST});")
+            words.append(f"CREATE INDEX IF NOT EXISTS runs_{name} ON runs ({columns};")
             words.append(f"DROP INDEX IF EXISTS tenants_{name};")
     return "".join(words)
 

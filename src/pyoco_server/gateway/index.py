@@ -1,10 +1,7 @@
 """The index of runs: lists, filters, cursors and watches read it, never the bucket."""
 
-import base64
-import binascii
 import contextlib
 import json
-import math
 import time
 from asyncio import Event
 from collections import defaultdict
@@ -16,9 +13,10 @@ from typing import Any
 import pydantic_core
 import structlog
 
-from pyoco_server.errors import InvalidInput
 from pyoco_server.gateway.database import IndexFile
 from pyoco_server.gateway.job_ledger import JobLedger
+from pyoco_server.gateway.listing import RunListing
+from pyoco_server.gateway.news import RunChange, RunNews
 from pyoco_server.gateway.records import number, parse
 from pyoco_server.gateway.totals import RunTotals
 from pyoco_server.model.access import tenant_of
@@ -29,32 +27,18 @@ from pyoco_server.store.feed import Change
 log = structlog.get_logger(__name__)
 
 _UPSERT = """
-INSERT INTO runs VALUES (?,?,?,?,?,?,?,?,?,?,?,NULL)
+INSERT INTO runs VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,NULL)
 ON CONFLICT (run_id) DO UPDATE SET revision=excluded.revision, updated_at=excluded.updated_at,
   status=excluded.status, flow_name=excluded.flow_name, tag=excluded.tag, tenant_id=excluded.tenant_id,
   sha256=excluded.sha256, summary=excluded.summary, submitted_at=excluded.submitted_at, seen_at=excluded.seen_at,
-  job_seq=NULL
+  worker_id=excluded.worker_id, rerun_of=excluded.rerun_of, job_seq=NULL
 WHERE excluded.revision > runs.revision
 """
+_COUNT_WAITING = "SELECT count(*) FROM runs INDEXED BY runs_waiting WHERE status='PENDING'"
 _AT_ONCE = 500
 _SUMMARY = 4
 """Where a row has it, counted from behind the status."""
 _TERMINAL = tuple(status.value for status in RunStatus if status.is_terminal)
-
-
-@dataclass(frozen=True)
-class RunFilter:
-    """Which runs a list shows; each given field must be equal.
-
-    Attributes:
-        tenants: Whose runs, ``None`` among them for those of no tenant; not given: everybody's.
-    """
-
-    status: str | None = None
-    flow_name: str | None = None
-    tag: str | None = None
-    sha256: str | None = None
-    tenants: tuple[str | None, ...] | None = None
 
 
 @dataclass
@@ -91,6 +75,8 @@ class RunIndex:
         self._db = self._file.connection
         self.jobs = JobLedger(self._db)
         self.totals = RunTotals(self._db)
+        self.listing = RunListing(self._db, self.totals)
+        self.news = RunNews()
         self._mailboxes: defaultdict[str, list[Mailbox]] = defaultdict(list)
         meta = dict(self._db.execute("SELECT name, value FROM meta").fetchall())
         self.revision = int(meta.get("revision", 0))
@@ -110,6 +96,7 @@ class RunIndex:
             for mailbox in mailboxes:
                 mailbox.latest = None  # its revision belongs to the old bucket
                 mailbox.put(None, 0)
+        self.news.begin_anew()
 
     def apply(
         self, changes: list[Change], identity: str | None = None, *, tell_ends: bool = False
@@ -139,6 +126,7 @@ class RunIndex:
         with self._transaction():
             ended = self._newly_ended(rows) if tell_ends else []
             self._db.executemany(_UPSERT, rows)
+            tenants = self.tenants_of(run_id for run_id, _ in removed) if self.news.heard else {}
             self._db.executemany("DELETE FROM runs WHERE run_id=? AND revision<?", removed)
             if identity is not None and changes:
                 meta = [("revision", str(changes[-1].revision)), ("identity", identity)]
@@ -148,7 +136,20 @@ class RunIndex:
         for change in changes:
             for mailbox in self._mailboxes.get(change.key, ()):
                 mailbox.put(change.value, change.revision)
+        self._tell(rows, removed, tenants)
         return ended
+
+    def _tell(
+        self, rows: list[tuple[Any, ...]], removed: list[tuple[str, int]], tenants: dict[str, str | None]
+    ) -> None:
+        for run_id, revision, _, _, flow_name, tag, tenant_id, _, item, *_ in rows:
+            self.news.put(RunChange(run_id, revision, tenant_id, flow_name, tag, item))
+        if removed and not self.news.heard:
+            self.news.forget()  # a removed run is told of by nothing that stays
+            return
+        for run_id, revision in removed:
+            if run_id in tenants:
+                self.news.put(RunChange(run_id, revision, tenants[run_id]))
 
     def _newly_ended(self, rows: list[tuple[Any, ...]]) -> list[dict[str, Any]]:
         ended: dict[str, str] = {}
@@ -169,38 +170,6 @@ class RunIndex:
             raise
         self._db.execute("COMMIT")
 
-    def list(
-        self, where: RunFilter, *, updated_after: float | None, cursor: str | None, limit: int
-    ) -> tuple[list[dict[str, Any]], str | None]:
-        """Give a page of runs, last updated first, and the cursor of the next page if there is one.
-
-        Raises:
-            InvalidInput: the cursor is not one of ours.
-        """
-        terms, values = list[str](), list[Any]()
-        for column in ("status", "flow_name", "tag", "sha256"):
-            if (wanted := getattr(where, column)) is not None:
-                terms.append(f"{column}=?")
-                values.append(wanted)
-        if updated_after is not None:
-            terms.append("updated_at>?")
-            values.append(updated_after)
-        if cursor:
-            terms.append("(updated_at,run_id)<(?,?)")
-            values.extend(_read_cursor(cursor))
-        # One query for each tenant: asked for several at once, the database would sort all that they have.
-        owners = [("1", [])] if where.tenants is None else [("tenant_id IS ?", [tenant]) for tenant in where.tenants]
-        rows: list[tuple[float, str, str]] = []
-        for owner, tenant in owners:
-            query = (
-                f"SELECT updated_at, run_id, summary FROM runs WHERE {' AND '.join([owner, *terms])} "  # noqa: S608 - our own words
-                "ORDER BY updated_at DESC, run_id DESC LIMIT ?"
-            )
-            rows += self._db.execute(query, [*tenant, *values, limit + 1]).fetchall()
-        rows.sort(key=lambda row: row[:2], reverse=True)
-        following = _write_cursor(*rows[limit - 1][:2]) if len(rows) > limit else None
-        return [json.loads(row[2]) for row in rows[:limit]], following
-
     def tenants_of(self, run_ids: Iterable[str]) -> dict[str, str | None]:
         """Tell the tenants of runs, of those that are known."""
         wanted = list(set(run_ids))
@@ -217,12 +186,11 @@ class RunIndex:
 
     def waiting(self, tag: str) -> int:
         """Tell how many runs of a tag wait for a worker."""
-        return self._number("SELECT count(*) FROM runs WHERE status='PENDING' AND tag=?", tag)
+        return self._number(f"{_COUNT_WAITING} AND tag=?", tag)
 
     def ahead(self, tag: str, submitted_at: float) -> int:
         """Tell how many runs of a tag wait that were submitted before ``submitted_at`` (unix seconds)."""
-        query = "SELECT count(*) FROM runs WHERE status='PENDING' AND tag=? AND submitted_at<?"
-        return self._number(query, tag, submitted_at)
+        return self._number(f"{_COUNT_WAITING} AND tag=? AND submitted_at<?", tag, submitted_at)
 
     def _number(self, query: str, *values: Any) -> int:
         return int(self._db.execute(query, values).fetchone()[0])
@@ -253,27 +221,9 @@ def _row(change: Change) -> tuple[Any, ...] | None:
     )
     texts = (status, flow_name, tag, tenant_of(shown["tenant_id"]), sha256)
     times = (number(snapshot.get("submitted_at")), time.time())
-    return (change.key, change.revision, updated_at, *texts, pydantic_core.to_json(shown).decode(), *times)
+    links = (_text(shown["worker_id"]), _text(shown["rerun_of"]))
+    return (change.key, change.revision, updated_at, *texts, pydantic_core.to_json(shown).decode(), *times, *links)
 
 
 def _text(value: Any) -> str | None:
     return value if isinstance(value, str) else None
-
-
-def _write_cursor(updated_at: float, run_id: str) -> str:
-    raw = json.dumps({"u": updated_at, "r": run_id}, separators=(",", ":")).encode()
-    return base64.urlsafe_b64encode(raw).decode().rstrip("=")
-
-
-def _read_cursor(cursor: str) -> tuple[float, str]:
-    try:
-        raw = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
-        updated_at, run_id = float(raw["u"]), raw["r"]
-        if not math.isfinite(updated_at) or not isinstance(run_id, str):
-            raise ValueError
-        run_id.encode()  # half of a surrogate pair cannot be asked for
-    except (ValueError, TypeError, KeyError, OverflowError, RecursionError, binascii.Error):
-        raise InvalidInput(
-            "cursor: not a cursor of this server", hint="Pass on next_cursor of the page before, unchanged."
-        ) from None
-    return updated_at, run_id

@@ -76,6 +76,8 @@ class Gateway:
         """Held while a page of a log is read and decoded, so that many readers do not cost much memory at once."""
         self.open_logs = 0
         """How many logs are being sent."""
+        self.open_events = 0
+        """How many pages listen."""
         self.checker = FlowChecker(settings.workflow_yaml_max_bytes)
         self.worker_index = WorkerIndex(settings.worker_disconnect_timeout_sec)
         self.index = RunIndex(

@@ -1,6 +1,10 @@
 """The workers as last seen: a handful of records in memory."""
 
+import contextlib
 import time
+from asyncio import Event
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
@@ -12,15 +16,34 @@ from pyoco_server.store.feed import Change
 log = structlog.get_logger(__name__)
 
 
+_BRIEF_SYNC = ("enabled", "last_sync_at", "last_result", "last_error", "environment")
+
+
+@dataclass
+class WorkerBox:
+    """The names of the workers whose records have changed since one listener last looked."""
+
+    arrived: Event = field(default_factory=Event)
+    changed: set[str] = field(default_factory=set)
+
+    def take(self) -> set[str]:
+        """Fetch the names."""
+        taken, self.changed = self.changed, set()
+        self.arrived.clear()
+        return taken
+
+
 class WorkerIndex:
     """Follows the workers' bucket."""
 
     def __init__(self, disconnect_timeout_sec: float) -> None:
         self._timeout = disconnect_timeout_sec
         self._records: dict[str, WorkerRecord] = {}
+        self._boxes: list[WorkerBox] = []
 
     def apply(self, changes: list[Change]) -> None:
         """Take in changes of the bucket."""
+        self._tell({change.key for change in changes})
         for change in changes:
             if change.value is None:
                 self._records.pop(change.key, None)
@@ -32,7 +55,23 @@ class WorkerIndex:
 
     def clear(self) -> None:
         """Forget everything."""
+        self._tell(set(self._records))
         self._records.clear()
+
+    @contextlib.contextmanager
+    def listen(self) -> Iterator[WorkerBox]:
+        """Receive the names of workers whose records change while the block lasts."""
+        box = WorkerBox()
+        self._boxes.append(box)
+        try:
+            yield box
+        finally:
+            self._boxes.remove(box)
+
+    def _tell(self, worker_ids: set[str]) -> None:
+        for box in self._boxes:
+            box.changed |= worker_ids
+            box.arrived.set()
 
     def get(self, worker_id: str | None) -> WorkerRecord | None:
         """Give a worker's record."""
@@ -65,3 +104,10 @@ class WorkerIndex:
                 continue
             shown.append({**record.model_dump(mode="json"), "state": current.value})
         return shown[:limit]
+
+    @staticmethod
+    def brief(record: WorkerRecord, state: WorkerState) -> dict[str, Any]:
+        """Give a list's item without the long lists of wheels and plug-ins, which every heartbeat would repeat."""
+        item = record.model_dump(mode="json", exclude={"wheel_sync"})
+        sync = {name: record.wheel_sync.get(name) for name in _BRIEF_SYNC}
+        return {**item, "state": state.value, "wheel_sync": sync}

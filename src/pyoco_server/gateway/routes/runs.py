@@ -5,12 +5,12 @@ from datetime import datetime, timezone
 from typing import Annotated, Any
 
 import structlog
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel, Field
 
-from pyoco_server.errors import RunNotFound, StoreUnavailable
+from pyoco_server.errors import InvalidInput, RunNotFound, StoreUnavailable
 from pyoco_server.gateway.auth import Who
-from pyoco_server.gateway.index import RunFilter
+from pyoco_server.gateway.listing import RunFilter
 from pyoco_server.gateway.records import number, readable
 from pyoco_server.gateway.state import Gateway, Here
 from pyoco_server.model.access import Caller
@@ -24,6 +24,7 @@ _WITH_RECORDS = {"records", "task_records", "full", "all"}
 _WHOLE = {"full", "all"}
 _PAGES_TO_SEARCH = 8
 _CLOCKS_APART_SEC = 2.0
+_MOST_STATUSES = 10
 
 Include = Annotated[list[str], Query()]
 
@@ -34,38 +35,63 @@ class CancelRequest(BaseModel):
     reason: Annotated[str | None, Field(max_length=500)] = None
 
 
+def _filter(
+    who: Who,
+    status: Annotated[str | None, Query(max_length=500)] = None,
+    flow: str | None = None,
+    tag: str | None = None,
+    workflow_yaml_sha256: str | None = None,
+    worker: str | None = None,
+    rerun_of: str | None = None,
+    id: Annotated[str | None, Query(max_length=128)] = None,
+    updated_after: Annotated[float | None, Query(allow_inf_nan=False)] = None,
+) -> RunFilter:
+    statuses = tuple(dict.fromkeys(filter(None, (word.strip() for word in (status or "").split(",")))))
+    if len(statuses) > _MOST_STATUSES:
+        raise InvalidInput(
+            f"status: {len(statuses)} are too many", hint="Name each status once, such as: FAILED,CANCELLED"
+        )
+    return RunFilter(
+        statuses=statuses,
+        flow_name=flow or None,
+        tag=tag or None,
+        sha256=workflow_yaml_sha256 or None,
+        worker_id=worker or None,
+        rerun_of=rerun_of or None,
+        id_prefix=id or None,
+        updated_after=updated_after,
+        tenants=who.tenants,
+    )
+
+
+Where = Annotated[RunFilter, Depends(_filter)]
+
+
 @router.get("/runs")
 async def list_runs(
     here: Here,
     who: Who,
-    status: str | None = None,
-    flow: str | None = None,
-    tag: str | None = None,
-    workflow_yaml_sha256: str | None = None,
-    updated_after: Annotated[float | None, Query(allow_inf_nan=False)] = None,
+    where: Where,
     cursor: str | None = None,
     include: Include = [],  # noqa: B006 - FastAPI copies it
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
 ) -> Any:
     """List runs, last updated first; with a cursor, ``updated_after`` or a hash as a page with ``next_cursor``."""
     index = await here.fresh_index()
-    items, following = index.list(
-        RunFilter(
-            status=status or None,
-            flow_name=flow or None,
-            tag=tag or None,
-            sha256=workflow_yaml_sha256 or None,
-            tenants=who.tenants,
-        ),
-        updated_after=updated_after,
-        cursor=cursor,
-        limit=limit,
-    )
+    items, following = index.listing.page(where, cursor=cursor, limit=limit)
     if _words(include) & _WHOLE:
         items = await _whole(here, who, items)
-    if updated_after is None and cursor is None and not workflow_yaml_sha256:
+    if where.updated_after is None and cursor is None and not where.sha256:
         return items
     return {"items": items, "next_cursor": following}
+
+
+@router.get("/runs/counts")
+async def count_runs(here: Here, where: Where) -> dict[str, Any]:
+    """Count runs by status, of those that the filters of a list let through; ``status`` itself does not matter."""
+    index = await here.fresh_index()
+    found = index.listing.counts(where)
+    return {"counts": found.by_status, "complete": found.complete}
 
 
 @router.get("/runs/{run_id}")

@@ -1,0 +1,51 @@
+"""The flow that a run runs: its text, and its graph."""
+
+import re
+from typing import Any
+
+from fastapi import APIRouter
+from fastapi.responses import PlainTextResponse
+
+from pyoco_server.errors import FlowNotStored, InvalidInput, TooLarge
+from pyoco_server.gateway.auth import Who
+from pyoco_server.gateway.routes.runs import read_snapshot
+from pyoco_server.gateway.state import Gateway, Here
+from pyoco_server.model.flow_graph import FlowGraph, flow_graph, loose_graph
+
+router = APIRouter(tags=["runs"])
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+@router.get("/runs/{run_id}/yaml", response_class=PlainTextResponse)
+async def get_yaml(here: Here, who: Who, run_id: str) -> PlainTextResponse:
+    """Give the flow.yaml that the run was submitted with, as it was."""
+    text = await _text(here, await read_snapshot(here, who, run_id, records=False))
+    if text is None:
+        raise FlowNotStored(f"run {run_id} has no flow.yaml in the store")
+    return PlainTextResponse(text, headers={"X-Content-Type-Options": "nosniff"})
+
+
+@router.get("/runs/{run_id}/graph")
+async def get_graph(here: Here, who: Who, run_id: str) -> dict[str, Any]:
+    """Give the graph of the run's flow; of a flow that a worker brought along the tasks alone."""
+    snapshot = await read_snapshot(here, who, run_id, records=False)
+    graph = await _graph(here, snapshot)
+    tasks = snapshot.get("tasks")
+    drawn = graph or loose_graph(list(tasks) if isinstance(tasks, dict) else [])
+    return {"run_id": run_id, "source": "flow.yaml" if graph else None, **drawn.as_json()}
+
+
+async def _graph(here: Gateway, snapshot: dict[str, Any]) -> FlowGraph | None:
+    text = await _text(here, snapshot)
+    if text is None:
+        return None
+    try:
+        return flow_graph((await here.checker.check(text)).file)
+    except (InvalidInput, TooLarge):  # another program stored it, or a version that took more
+        return None
+
+
+async def _text(here: Gateway, snapshot: dict[str, Any]) -> bytes | None:
+    sha256 = snapshot.get("workflow_yaml_sha256")
+    return await here.flows.get(sha256) if isinstance(sha256, str) and _SHA256.fullmatch(sha256) else None

@@ -1,0 +1,126 @@
+"""Lists of runs by several filters, and what they count."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pyoco_server.gateway import listing
+from pyoco_server.gateway.index import RunIndex
+from pyoco_server.gateway.listing import RunFilter
+
+from .test_index import change, shown
+
+STATUSES = ("PENDING", "RUNNING", "COMPLETED", "FAILED")
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> RunIndex:
+    index = RunIndex(tmp_path, "runs")
+    index.apply([
+        change(f"{'ab'[n % 2]}{n:03}", n + 1, updated_at=float(n // 3), status=STATUSES[n % 4],
+               tag=("cpu", "gpu")[n % 2], flow_name=f"f{n % 3}",
+               worker_id=f"w{n % 5}" if n % 4 else None, tenant_id=("x", "y", None)[n % 3],
+               rerun_of="old" if n == 7 else None)
+        for n in range(60)
+    ])  # fmt: skip
+    return index
+
+
+def by_looking(index: RunIndex, wanted: dict[str, Any], prefix: str = "") -> list[str]:
+    items, _ = index.listing.page(RunFilter(), cursor=None, limit=200)
+    return [
+        item["run_id"]
+        for item in items
+        if item["run_id"].startswith(prefix) and all(item[name] in values for name, values in wanted.items())
+    ]
+
+
+@pytest.mark.parametrize(
+    ("where", "wanted"),
+    [
+        (RunFilter(statuses=("RUNNING", "FAILED")), {"status": ("RUNNING", "FAILED")}),
+        (RunFilter(worker_id="w1"), {"worker_id": ("w1",)}),
+        (RunFilter(rerun_of="old"), {"rerun_of": ("old",)}),
+        (RunFilter(tag="gpu", flow_name="f1", statuses=("FAILED",)),
+         {"tag": ("gpu",), "flow_name": ("f1",), "status": ("FAILED",)}),
+        (RunFilter(tenants=("x",), tag="cpu"), {"tenant_id": ("x",), "tag": ("cpu",)}),
+        (RunFilter(tenants=("x", None), statuses=("PENDING", "RUNNING")),
+         {"tenant_id": ("x", None), "status": ("PENDING", "RUNNING")}),
+        (RunFilter(worker_id="nobody"), {"worker_id": ()}),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("limit", [1, 4, 200])
+def test_filters(index: RunIndex, where: RunFilter, wanted: dict[str, Any], limit: int) -> None:
+    seen: list[str] = []
+    cursor: str | None = None
+    while True:
+        items, cursor = index.listing.page(where, cursor=cursor, limit=limit)
+        seen += [item["run_id"] for item in items]
+        if cursor is None:
+            break
+    assert seen == by_looking(index, wanted)
+
+
+@pytest.mark.parametrize("few", [0, 1000])
+def test_the_beginning_of_an_id(index: RunIndex, monkeypatch: pytest.MonkeyPatch, few: int) -> None:
+    monkeypatch.setattr(listing, "_FEW", few)
+    assert shown(index, RunFilter(id_prefix="a00")) == by_looking(index, {}, "a00") != []
+    assert shown(index, RunFilter(id_prefix="a0", tag="cpu", statuses=("PENDING",))) == by_looking(
+        index, {"status": ("PENDING",)}, "a0"
+    )
+    assert shown(index, RunFilter(id_prefix="c")) == []
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        RunFilter(),
+        RunFilter(tag="cpu"),
+        RunFilter(tag="gpu", flow_name="f1"),
+        RunFilter(worker_id="w1", updated_after=3.0),
+        RunFilter(id_prefix="a0"),
+        RunFilter(tenants=("x",)),
+        RunFilter(tenants=("x", None), tag="cpu"),
+        RunFilter(tag="none", statuses=("FAILED",)),
+    ],
+)
+def test_counts_agree_with_the_list(index: RunIndex, where: RunFilter) -> None:
+    items, _ = index.listing.page(RunFilter(**{**vars(where), "statuses": ()}), cursor=None, limit=200)
+    counts = index.listing.counts(where)
+    assert counts.complete
+    assert {status: runs for status, runs in counts.by_status.items() if runs} == {
+        status: runs for status in STATUSES if (runs := sum(item["status"] == status for item in items))
+    }
+
+
+def test_counts_follow_a_run_to_another_tenant_and_status(index: RunIndex) -> None:
+    index.apply([change("a000", 100, status="DREAMING", tenant_id="z")])
+    assert index.listing.counts(RunFilter(tenants=("z",))).by_status["other"] == 1
+    index.apply([change("a000", 101, status="FAILED", tenant_id="z")])
+    counted = index.listing.counts(RunFilter(tenants=("z",))).by_status
+    assert (counted["other"], counted["FAILED"]) == (0, 1)
+
+
+def test_a_count_that_looked_at_too_few_says_so(index: RunIndex, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listing, "COUNTED", 10)
+    counts = index.listing.counts(RunFilter(tag="cpu"))
+    assert (sum(counts.by_status.values()), counts.complete) == (10, False)
+    counts = index.listing.counts(RunFilter(tag="cpu", worker_id="w1"))
+    assert counts.complete  # the worker has fewer
+    assert not index.listing.counts(RunFilter(flow_name="f1", tag="none")).complete
+
+
+@pytest.mark.parametrize("field", ["flow_name", "tag", "worker_id", "rerun_of"])
+def test_a_count_by_one_filter_looks_at_no_row(index: RunIndex, field: str) -> None:
+    plans: list[str] = []
+    real = index._db
+
+    class Explained:
+        def execute(self, query: str, values: list[Any]) -> Any:
+            plans.extend(row[3] for row in real.execute(f"EXPLAIN QUERY PLAN {query}", values))
+            return real.execute(query, values)
+
+    index.listing._db = Explained()  # type: ignore[assignment]
+    index.listing.counts(RunFilter(**{field: "x"}))
+    assert any("USING COVERING INDEX" in plan for plan in plans), plans
