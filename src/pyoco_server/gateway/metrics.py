@@ -83,26 +83,30 @@ class Metrics:
         last_lost = reason == EndReason.WORKER_LOST.value or item.get("worker_id") is None
         self._lost.inc(attempts if last_lost else max(0, attempts - 1))
 
-    def text(self, figures: Figures) -> bytes:
+    def text(self, figures: Figures, *, flows: bool = True) -> bytes:
         """Write everything as Prometheus reads it.
 
         Args:
             figures: Those of now.
+            flows: Whether to tell what carries the names of flows, which are their tenants' alone.
         """
-        return generate_latest(_Answer(self._registry, figures))
+        return generate_latest(_Answer(self._registry, figures, flows=flows))
 
 
 class _Answer(Collector):
     """The figures of now and the instruments, without the time at which each counter was made: nobody asks for it."""
 
-    def __init__(self, registry: CollectorRegistry, figures: Figures) -> None:
+    def __init__(self, registry: CollectorRegistry, figures: Figures, *, flows: bool) -> None:
         self._registry = registry
         self._figures = figures
+        self._flows = flows
 
     def collect(self) -> Iterator[Metric]:
         # First what the tutorial looks for with `head`.
         yield from families(self._figures)
         for metric in self._registry.collect():
+            if not self._flows and any("flow" in sample.labels for sample in metric.samples[:1]):
+                continue
             created = f"{metric.name}_created"
             metric.samples = [sample for sample in metric.samples if sample.name != created]
             yield metric

@@ -6,14 +6,16 @@ from fastapi import APIRouter, Response
 from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 
+from pyoco_server.gateway.auth import Who
 from pyoco_server.gateway.state import Here
+from pyoco_server.model.access import Role
 
 router = APIRouter(tags=["system"])
 
 
 @router.get("/metrics", response_class=PlainTextResponse)
-async def metrics(here: Here) -> Response:
-    """Give the metrics as text; with NATS away those that are known without it."""
+async def metrics(here: Here, who: Who) -> Response:
+    """Give the metrics as text; with NATS away those that are known without it. Flows' names are for admins."""
     figures = await here.figures.read()
-    text = await asyncio.to_thread(here.metrics.text, figures)
+    text = await asyncio.to_thread(here.metrics.text, figures, flows=who.role is Role.ADMIN)
     return Response(text, media_type=CONTENT_TYPE_PLAIN_0_0_4)

@@ -11,12 +11,14 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import StreamingResponse
 
 from pyoco_server.errors import InvalidInput, PyocoError, WheelNotFound
+from pyoco_server.gateway.auth import Who
+from pyoco_server.gateway.provenance import actor_of, source_of
 from pyoco_server.gateway.state import Gateway, Here
 from pyoco_server.gateway.wheel_content import check_wheel
 from pyoco_server.gateway.wheel_upload import receive
-from pyoco_server.model.provenance import Source
+from pyoco_server.model.access import Caller, Role
+from pyoco_server.model.provenance import Actor, Source
 from pyoco_server.model.tags import parse_tags
-from pyoco_server.model.text import clean_text
 from pyoco_server.model.wheel import WheelEntry, named_by, pins_replaced
 from pyoco_server.model.wheel_event import WheelAction, WheelEvent
 
@@ -26,7 +28,6 @@ router = APIRouter(tags=["wheels"])
 
 _MOST_TAGS = 64
 _LONGEST_NAME = 300
-_LONGEST_HEADER = 500
 _YES = {"1", "true", "yes", "on"}
 _NO = {"0", "false", "no", "off"}
 _UPLOAD_FORM = {
@@ -56,7 +57,7 @@ async def list_wheels(here: Here) -> list[WheelEntry]:
 
 
 @router.post("/wheels", openapi_extra=_UPLOAD_FORM)
-async def upload_wheel(here: Here, request: Request) -> WheelEntry:
+async def upload_wheel(here: Here, who: Who, request: Request) -> WheelEntry:
     """Store a wheel, if it is a good one and newer than all of its package."""
     _ = here.connection.client  # raises at once when NATS is away, before anything travels
     largest = here.settings.wheel_max_bytes
@@ -68,19 +69,21 @@ async def upload_wheel(here: Here, request: Request) -> WheelEntry:
         content = await asyncio.to_thread(check_wheel, upload.file, upload.name, largest)
         upload.file.seek(0)
         entry = await here.wheels.put(upload.name.file_name, upload.file, tags, requires_python=content.requires_python)
-    await _remember(here, request, WheelAction.UPLOAD, entry, replace=replace)
+    await _remember(here, who, request, WheelAction.UPLOAD, entry, replace=replace)
     return entry
 
 
 @router.get("/wheels/history")
 async def list_history(
     here: Here,
+    who: Who,
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
     wheel_name: Annotated[str | None, Query(max_length=_LONGEST_NAME)] = None,
     action: WheelAction | None = None,
 ) -> list[WheelEvent]:
     """List what happened to wheels, the newest first."""
-    return await here.wheel_history.list(limit=limit, wheel_name=wheel_name or None, action=action)
+    events = await here.wheel_history.list(limit=limit, wheel_name=wheel_name or None, action=action)
+    return [_shown_to(who, event) for event in events]
 
 
 @router.get("/wheels/{name}", response_class=StreamingResponse)
@@ -108,15 +111,15 @@ async def download_wheel(here: Here, name: str) -> StreamingResponse:
 
 
 @router.delete("/wheels/{name}")
-async def delete_wheel(here: Here, request: Request, name: str) -> dict[str, Any]:
+async def delete_wheel(here: Here, who: Who, request: Request, name: str) -> dict[str, Any]:
     """Delete a wheel; workers stop using it when they next look."""
     entry = await here.wheels.remove(name)
-    await _remember(here, request, WheelAction.DELETE, entry)
+    await _remember(here, who, request, WheelAction.DELETE, entry)
     return {"name": entry.name, "deleted": True}
 
 
 @router.post("/wheels/{name}/pin")
-async def pin_wheel(here: Here, request: Request, name: str) -> dict[str, Any]:
+async def pin_wheel(here: Here, who: Who, request: Request, name: str) -> dict[str, Any]:
     """Make a stored version the one that its workers use; ``name`` is ``NAME==VERSION`` or a file name."""
     entries = await here.wheels.list()
     chosen = named_by(entries, name)
@@ -126,9 +129,9 @@ async def pin_wheel(here: Here, request: Request, name: str) -> dict[str, Any]:
     pinned = [await here.wheels.pin(entry.name, now) for entry in chosen]
     unpinned = [await here.wheels.unpin(entry.name) for entry in pins_replaced(entries, pinned)]
     for entry in pinned:
-        await _remember(here, request, WheelAction.PIN, entry)
+        await _remember(here, who, request, WheelAction.PIN, entry)
     for entry in unpinned:
-        await _remember(here, request, WheelAction.UNPIN, entry)
+        await _remember(here, who, request, WheelAction.UNPIN, entry)
     return {
         "package": pinned[0].package,
         "version": pinned[0].version,
@@ -138,7 +141,7 @@ async def pin_wheel(here: Here, request: Request, name: str) -> dict[str, Any]:
 
 
 @router.delete("/wheels/{name}/pin")
-async def unpin_wheel(here: Here, request: Request, name: str) -> dict[str, Any]:
+async def unpin_wheel(here: Here, who: Who, request: Request, name: str) -> dict[str, Any]:
     """Take pins back; ``name`` is a package, ``NAME==VERSION`` or a file name."""
     entries = await here.wheels.list()
     chosen = named_by(entries, name, package_alone=True)
@@ -146,31 +149,25 @@ async def unpin_wheel(here: Here, request: Request, name: str) -> dict[str, Any]
         raise _not_stored(entries, name)
     unpinned = [await here.wheels.unpin(entry.name) for entry in chosen if entry.pinned_at is not None]
     for entry in unpinned:
-        await _remember(here, request, WheelAction.UNPIN, entry)
+        await _remember(here, who, request, WheelAction.UNPIN, entry)
     return {"package": chosen[0].package, "unpinned": [entry.name for entry in unpinned]}
 
 
 async def _remember(
-    here: Gateway, request: Request, action: WheelAction, entry: WheelEntry, replace: bool | None = None
+    here: Gateway, who: Caller, request: Request, action: WheelAction, entry: WheelEntry, replace: bool | None = None
 ) -> None:
-    headers = request.headers
-
-    def short(text: str | None) -> str | None:
-        return None if text is None else clean_text(text, _LONGEST_HEADER)
-
-    source = Source(
-        remote_addr=request.client.host if request.client else None,
-        x_forwarded_for=short(headers.get("x-forwarded-for")),
-        x_real_ip=short(headers.get("x-real-ip")),
-        user_agent=short(headers.get("user-agent")),
-        host=short(headers.get("host")),
-        scheme=request.url.scheme,
-    )
     event = WheelEvent(
         action=action, wheel_name=entry.name, tags=entry.tags, size_bytes=entry.size_bytes,
-        sha256_hex=entry.sha256_hex, replace=replace, source=source,
+        sha256_hex=entry.sha256_hex, replace=replace, actor=actor_of(who), source=source_of(request),
     )  # fmt: skip
     await here.wheel_history.add(event)
+
+
+def _shown_to(who: Caller, event: WheelEvent) -> WheelEvent:
+    """Give an event; who did it and from where is for the same tenant and for admins."""
+    if who.role is Role.ADMIN or (event.actor.tenant_id is not None and who.sees(event.actor.tenant_id)):
+        return event
+    return event.model_copy(update={"actor": Actor(), "source": Source()})
 
 
 def _not_stored(entries: list[WheelEntry], name: str) -> WheelNotFound:

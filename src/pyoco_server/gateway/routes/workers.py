@@ -7,6 +7,8 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, StrictBool
 
 from pyoco_server.errors import InvalidInput, RevisionConflict, StoreUnavailable, WorkerNotFound
+from pyoco_server.gateway import worker_view
+from pyoco_server.gateway.auth import Who
 from pyoco_server.gateway.state import Here
 from pyoco_server.model.tags import check_worker_id
 from pyoco_server.model.worker import WorkerState
@@ -25,6 +27,7 @@ class WorkerPatch(BaseModel):
 @router.get("/workers")
 async def list_workers(
     here: Here,
+    who: Who,
     scope: Literal["active", "all"] = "active",
     state: WorkerState | None = None,
     include_hidden: bool = False,
@@ -32,7 +35,8 @@ async def list_workers(
 ) -> list[dict[str, Any]]:
     """List workers, last seen first."""
     index = await here.fresh_workers()
-    return index.list(active_only=scope == "active", state=state, include_hidden=include_hidden, limit=limit)
+    items = index.list(active_only=scope == "active", state=state, include_hidden=include_hidden, limit=limit)
+    return await worker_view.seen(here, who, items)
 
 
 @router.patch("/workers/{worker_id}")

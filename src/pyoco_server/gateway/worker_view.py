@@ -1,0 +1,42 @@
+"""Workers as a caller may see them: all tenants share them, but not what each of them runs."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from pyoco_server.gateway.state import Gateway
+from pyoco_server.model.access import Caller
+from pyoco_server.model.worker import WorkerRecord
+
+_LAST_RUN = ("last_run_id", "last_run_status", "last_run_started_at", "last_run_finished_at")
+_KNOWN = frozenset(WorkerRecord.model_fields)
+
+
+async def seen(here: Gateway, who: Caller, items: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Give workers without the runs that are not the caller's.
+
+    Args:
+        here: The gateway.
+        who: The caller.
+        items: Workers' records, or parts of them, as plain data.
+
+    Raises:
+        StoreUnavailable: the index, which knows the runs' tenants, is still being built.
+    """
+    if who.tenants is None:
+        return list(items)
+    named = [run_id for item in items for run_id in (item.get("last_run_id"), *item.get("current_run_ids", ()))]
+    tenants = (await here.fresh_index()).tenants_of(run_id for run_id in named if run_id)
+    own = {run_id for run_id, tenant_id in tenants.items() if who.sees(tenant_id)}
+    return [_veiled(item, own) for item in items]
+
+
+def _veiled(item: dict[str, Any], own: set[str]) -> dict[str, Any]:
+    # A worker of a newer version may tell what we do not know to be harmless.
+    shown = {name: value for name, value in item.items() if name in _KNOWN}
+    if "current_run_ids" in shown:
+        shown["current_run_ids"] = [run_id for run_id in shown["current_run_ids"] if run_id in own]
+    if "current_run_id" in shown:
+        shown["current_run_id"] = next(iter(shown.get("current_run_ids", ())), None)
+    if shown.get("last_run_id") not in own:
+        shown.update((name, None) for name in _LAST_RUN if name in shown)
+    return shown
