@@ -19,6 +19,7 @@
     │   └── StoreRefused        503   4   NATS is there and does not let us in
     ├── RevisionConflict        409   6   somebody else wrote the record first
     ├── KeyReused               409   6   an idempotency key came back with another request
+    ├── DamagedBackup             1   an archive that is not what was written
     └── CommandFailed             1       a command cannot go on (port taken, file missing, …)
 """
 
@@ -194,6 +195,13 @@ class KeyReused(PyocoError):
     http_status = 409
     exit_code = 6
     default_hint = "Use a new key for a new run; repeat a request unchanged (flow, params, tag, tags, limits)."
+
+
+class DamagedBackup(PyocoError):
+    """A backup's file is not what was written; the message names the part."""
+
+    code = "backup_damaged"
+    default_hint = "Nothing was changed. Restore another backup."
 
 
 class CommandFailed(PyocoError):

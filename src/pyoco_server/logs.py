@@ -38,13 +38,16 @@ _CHAIN: list[Processor] = [
 ]
 
 
-def configure_logging(*, service: str, settings: Settings | None = None, file: Path | None = None) -> None:
+def configure_logging(
+    *, service: str, settings: Settings | None = None, file: Path | None = None, stderr: bool = False
+) -> None:
     """Set up logging for a process; calling it again replaces what was set up.
 
     Args:
         service: Who speaks: ``pyoco-server:http`` or ``pyoco-server:worker``.
         settings: Level and format; read from the environment when not given.
         file: Write there instead of to stdout.
+        stderr: Write there instead of to stdout, which a command needs for its answer.
 
     Raises:
         InvalidSetting: the environment was read, and a variable has a value that cannot be used.
@@ -56,7 +59,7 @@ def configure_logging(*, service: str, settings: Settings | None = None, file: P
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
-    handler: logging.Handler = logging.StreamHandler(_Utf8Stdout())
+    handler: logging.Handler = logging.StreamHandler(_Utf8("stderr" if stderr else "stdout"))
     if file is not None:
         handler = logging.FileHandler(file, encoding="utf-8", errors="replace")
     handler.setFormatter(
@@ -84,20 +87,25 @@ def configure_logging(*, service: str, settings: Settings | None = None, file: P
         logging.getLogger(name).setLevel(logging.NOTSET if settings.log_level == "DEBUG" else logging.WARNING)
 
 
-class _Utf8Stdout:
-    """Writes UTF-8 to whatever stdout is now, whatever its locale and whatever characters a line holds."""
+class _Utf8:
+    """Writes UTF-8 to whatever stdout or stderr is now, whatever its locale and whatever characters a line holds."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
 
     def write(self, text: str) -> int:
         data = text.encode("utf-8", "replace")  # a lone surrogate becomes a question mark
-        raw = getattr(sys.stdout, "buffer", None)
+        stream = getattr(sys, self._name)
+        raw = getattr(stream, "buffer", None)
         if raw is None:  # replaced by a StringIO or the like
-            return sys.stdout.write(data.decode("utf-8"))
-        sys.stdout.flush()  # what print left there comes first
+            return int(stream.write(data.decode("utf-8")))
+        stream.flush()  # what print left there comes first
         raw.write(data)
         return len(text)
 
     def flush(self) -> None:
-        getattr(sys.stdout, "buffer", sys.stdout).flush()
+        stream = getattr(sys, self._name)
+        getattr(stream, "buffer", stream).flush()
 
 
 class _Exceptions:

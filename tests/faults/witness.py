@@ -3,14 +3,17 @@
 import asyncio
 import contextlib
 import json
+import secrets
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 from anyio.from_thread import start_blocking_portal
 from nats.js.errors import NotFoundError
 
+from pyoco_server.model.run import RunRecord, RunStatus, new_run_id
 from pyoco_server.settings import Settings
 from pyoco_server.store.connection import Connection
+from pyoco_server.store.direct import DirectReader
 from pyoco_server.store.feed import BucketFeed, Change
 from pyoco_server.store.runs import RunStore
 
@@ -30,6 +33,8 @@ class Witness:
         self.sightings: list[tuple[str, int, bytes | None]] = []
         self.statuses: dict[str, list[str]] = {}
         """Each state that a run was seen in, in order."""
+        self.ends: dict[str, bytes] = {}
+        """The terminal record of each run, as it was first seen."""
         self._ended: set[str] = set()
         self.newest: dict[str, dict[str, Any]] = {}
 
@@ -42,6 +47,14 @@ class Witness:
     def records(self) -> dict[str, dict[str, Any]]:
         """Read every run that was ever seen, as it is stored now."""
         return self._portal.call(self._read)
+
+    def stored(self) -> dict[str, bytes]:
+        """Read every run that is stored now, also those that were never seen."""
+        return self._portal.call(self._read_all)
+
+    def fill(self, runs: int, size: int) -> None:
+        """Store runs that ended long ago, with params of so many bytes."""
+        self._portal.call(self._fill, runs, size)
 
     def letters(self) -> list[dict[str, Any]]:
         """Read every dead letter that is stored now."""
@@ -69,6 +82,21 @@ class Witness:
         found = {run_id: await runs.get_raw(run_id) for run_id in self.newest}
         return {run_id: json.loads(raw[0]) for run_id, raw in found.items() if raw is not None}
 
+    async def _read_all(self) -> dict[str, bytes]:
+        reader = DirectReader(self._connection, f"KV_{self._settings.runs_kv_bucket}")
+        subject = f"$KV.{self._settings.runs_kv_bucket}."
+        found = await reader.read(start=1, subject=f"{subject}>", limit=1_000_000)
+        return {one.subject.removeprefix(subject): one.data for one in found if one.data}
+
+    async def _fill(self, runs: int, size: int) -> None:
+        store = RunStore(self._connection)
+        for _ in range(runs):
+            record = RunRecord(
+                run_id=new_run_id(), flow_name="old", tag="cpu", tags=["cpu"], status=RunStatus.COMPLETED,
+                params={"x": secrets.token_hex(size // 2)}, submitted_at=1.0, updated_at=1.0, end_time=1.0,
+            )  # fmt: skip
+            await store.create(record)
+
     async def _read_letters(self) -> list[dict[str, Any]]:
         stream, js = self._settings.dlq_stream, self._connection.js
         state = (await js.stream_info(stream)).state
@@ -83,6 +111,8 @@ class Witness:
             record = json.loads(change.value) if change.value is not None else None
             if change.key in self._ended or (record is not None and record["status"] in TERMINAL):
                 self._ended.add(change.key)
+                if change.value is not None:
+                    self.ends.setdefault(change.key, change.value)
                 self.sightings.append((change.key, change.revision, change.value))
             if record is not None:
                 self.newest[change.key] = record

@@ -10,10 +10,9 @@ import structlog
 import uvloop
 
 from pyoco_server import __version__
+from pyoco_server.cli import backup
 from pyoco_server.cli.nats_option import nats_url_option
 from pyoco_server.cli.output import run_command
-from pyoco_server.embedded.demo import run_demo
-from pyoco_server.embedded.system import System
 from pyoco_server.errors import CommandFailed
 from pyoco_server.logs import configure_logging
 from pyoco_server.model.tags import check_worker_id, parse_tags
@@ -46,6 +45,8 @@ def command() -> None:
 @click.option("--worker-poll-timeout", type=click.FloatRange(0.1, 60), default=1.0, show_default=True)
 def up(**options: Any) -> None:
     """Start the HTTP gateway."""
+    from pyoco_server.embedded.system import System  # noqa: PLC0415 - other commands load no web server
+
     settings = Settings.from_env(
         nats_url=options["nats_url"], log_level=options["log_level"], dashboard_lang=options["dashboard_lang"]
     )
@@ -88,9 +89,15 @@ def up(**options: Any) -> None:
 @click.option("--lang", type=click.Choice(["en", "ja"]), help="Language of what is printed.")
 def demo(exit_after: bool, lang: str | None) -> None:
     """Start everything on free ports and run the tutorial's flow on a cpu and a gpu worker."""
+    from pyoco_server.embedded.demo import run_demo  # noqa: PLC0415
+
     uvloop.install()
     if not asyncio.run(run_demo(exit_after=exit_after, lang=lang)):
         raise CommandFailed("a run of the demo did not end as it should; see the table above")
+
+
+for part in backup.COMMANDS:
+    command.add_command(part)
 
 
 def main(argv: list[str] | None = None) -> int:

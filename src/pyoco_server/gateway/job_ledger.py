@@ -41,13 +41,13 @@ class JobLedger:
 
     @property
     def stream(self) -> str | None:
-        """Which work stream the marks belong to, by its time of creation."""
+        """Which work stream the marks belong to, by its identity."""
         row = self._db.execute("SELECT value FROM meta WHERE name='work_stream'").fetchone()
         return row[0] if row else None
 
     @stream.setter
-    def stream(self, created: str) -> None:
-        self._db.execute("INSERT OR REPLACE INTO meta VALUES ('work_stream',?)", (created,))
+    def stream(self, identity: str) -> None:
+        self._db.execute("INSERT OR REPLACE INTO meta VALUES ('work_stream',?)", (identity,))
 
     def mark(self, job_seqs: Mapping[str, int], revision: int | None = None) -> None:
         """Note where jobs of waiting runs are.

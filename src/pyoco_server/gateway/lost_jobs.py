@@ -88,12 +88,12 @@ class LostJobs:
                 await self._settle_all(list(scan.wanted.values()))
 
     async def _check_stream(self) -> None:
-        created = await self._jobs.created()
-        if self._ledger.stream != created:
+        found = await self._jobs.identity()
+        if self._ledger.stream != found:
             if self._ledger.stream is not None:
                 log.warning("the queue was made anew; looking for the jobs of all waiting runs")
                 await self._forget(None)
-            self._ledger.stream = created
+            self._ledger.stream = found
 
     async def _look_again(self) -> None:
         """Look whether a few of the jobs that were seen are still there; all of them in turn, over many rounds."""

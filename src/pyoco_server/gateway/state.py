@@ -99,7 +99,7 @@ class Gateway:
             self.connection,
             settings.runs_kv_bucket,
             on_changes=self._apply_runs,
-            on_reset=self.index.clear,
+            on_reset=self._start_anew,
             start_after=self.index.revision,
             identity=self.index.identity,
         )
@@ -195,6 +195,11 @@ class Gateway:
         # What ended before this gateway started is history, and has been counted by those that were there.
         for item in self.index.apply(changes, feed.identity, tell_ends=not feed.replaying):
             self.metrics.run_ended(item)
+
+    def _start_anew(self) -> None:
+        """Forget what was known: the store was made anew, or restored from a backup."""
+        self.index.clear()
+        self.flows.forget()
 
     async def _keep_streams(self) -> None:
         """Make what is missing in NATS, at the start and after each of its returns: the store may be a fresh one."""

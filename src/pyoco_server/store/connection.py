@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 import nats.errors
@@ -81,6 +81,16 @@ class Connection:
     def max_payload(self) -> int:
         """Largest message that the server takes, in bytes."""
         return int(self._client.max_payload)
+
+    @property
+    def server_version(self) -> str:
+        """Version of the nats-server that we are connected to.
+
+        Raises:
+            StoreUnavailable: at once, when NATS is away.
+        """
+        version = self.client.connected_server_version
+        return f"{version.major}.{version.minor}.{version.patch}"
 
     @property
     def client(self) -> PatientClient:
@@ -247,3 +257,23 @@ class Connection:
         log.info("NATS is back", nats_url=self.shown_url, away_sec=round(away, 1))
         for callback in self.reconnected:
             await callback()
+
+
+@contextlib.asynccontextmanager
+async def connected(settings: Settings, name: str, timeout: float) -> AsyncIterator[Connection]:
+    """Give a connection for as long as the block lasts.
+
+    Raises:
+        StoreUnavailable: NATS cannot be reached within ``timeout`` seconds.
+        StoreRefused: it is there, and does not let us in.
+    """
+    connection = await Connection(settings, name).start()
+    try:
+        if not await connection.wait_up(timeout):
+            raise StoreUnavailable(
+                f"NATS is not reachable at {connection.shown_url}",
+                hint="Is it running? Name another address by --nats-url or PYOCO_NATS_URL.",
+            )
+        yield connection
+    finally:
+        await connection.close()

@@ -12,6 +12,7 @@ from nats.js import api
 from pyoco_server.errors import StoreUnavailable
 from pyoco_server.store.connection import Connection
 from pyoco_server.store.pull import NO_MESSAGES, TIMED_OUT, PullLine
+from pyoco_server.store.topology import identity
 from pyoco_server.waiting import first_event
 
 log = structlog.get_logger(__name__)
@@ -40,7 +41,7 @@ class BucketFeed:
         on_changes: Called with each batch, in order.
         on_reset: Called when what was seen so far is void: the bucket was made anew.
         start_after: The last revision that was already seen; 0 for all.
-        identity: Creation time of the bucket that ``start_after`` belongs to, if known.
+        identity: Of the bucket that ``start_after`` belongs to (``topology.identity``), if known.
     """
 
     def __init__(
@@ -152,12 +153,12 @@ class BucketFeed:
         """Start from scratch when the bucket is not the one that we have followed so far."""
         with self._connection.errors("following a bucket"):
             info = await self._connection.js.stream_info(self._stream)
-        created = str(info.created)
-        if (self.identity is not None and created != self.identity) or self.revision > info.state.last_seq:
+        found = identity(info)
+        if (self.identity is not None and found != self.identity) or self.revision > info.state.last_seq:
             log.warning("the bucket was made anew; reading it from the start", stream=self._stream)
             self.revision, self.reached, self.replaying = 0, 0, True
             self._on_reset()
-        self.identity = created
+        self.identity = found
         self._last_seq = info.state.last_seq
 
     async def _make_consumer(self) -> str:

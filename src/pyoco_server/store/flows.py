@@ -50,6 +50,10 @@ class FlowStore:
         if len(self._seen) > _REMEMBERED:
             self._seen.popitem(last=False)
 
+    def forget(self) -> None:
+        """Forget which texts are there: the store may be another one."""
+        self._seen.clear()
+
     async def _forget(self) -> None:
         # NATS may have come back with another store.
-        self._seen.clear()
+        self.forget()

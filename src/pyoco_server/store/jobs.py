@@ -12,6 +12,7 @@ from nats.js.errors import NotFoundError
 
 from pyoco_server.store.connection import Connection
 from pyoco_server.store.direct import DirectReader, remove_message
+from pyoco_server.store.topology import identity
 
 JOB_FOLLOWS = timedelta(seconds=30)
 """Within this time after its record a job is stored, if it is: so long do the tries of one submission take at most."""
@@ -42,14 +43,14 @@ class QueuedJobs:
         # With replicas any of them answers a direct get, perhaps with yesterday's stream: ask the leader then.
         self._direct = settings.nats_replicas == 1
 
-    async def created(self) -> str:
-        """Tell when the stream was made, which tells it from one made anew.
+    async def identity(self) -> str:
+        """Tell the stream from one made anew.
 
         Raises:
             StoreUnavailable: NATS is away, or there is no such stream.
         """
         with self._connection.errors("looking at the queue"):
-            return str((await self._connection.js.stream_info(self._stream)).created)
+            return identity(await self._connection.js.stream_info(self._stream))
 
     async def at(self, seq: int) -> QueuedJob | None:
         """Give the job at a sequence; ``None`` if there is none any more.

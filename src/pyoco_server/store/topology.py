@@ -1,5 +1,7 @@
 """What exists in NATS: one table of definitions, and the start-up that creates what is missing."""
 
+import time
+import uuid
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +28,11 @@ _ADVISORIES = 100_000
 _ADVISORY_BYTES = 64 * 1024 * 1024
 _MARKER_TTL = 3600.0
 _STREAM_NAME_IN_USE = 10058
+WORK_QUEUE = api.RetentionPolicy.WORK_QUEUE.value
+RESTORED = "pyoco.restored"
+"""In a stream's metadata: names the restore that made it."""
+RESTORING = "pyoco.restoring"
+"""In a stream's metadata while that restore has not ended."""
 _NO_ROOM = 10047
 
 
@@ -188,6 +195,22 @@ def _value(setting: Any) -> Any:
     return getattr(setting, "value", setting)
 
 
+def identity(info: api.StreamInfo) -> str:
+    """Tell a stream from every other one that had or will have its name."""
+    restored = (info.config.metadata or {}).get(RESTORED)
+    return f"{info.created} {restored}" if restored else str(info.created)
+
+
+def restore_mark() -> str:
+    """Make the name of a restore that begins now."""
+    return f"{time.time():.3f}-{uuid.uuid4().hex}"
+
+
+def restored_at(info: api.StreamInfo) -> float:
+    """Tell when a stream's restore began (unix seconds); 0 if it was not restored."""
+    return float((info.config.metadata or {}).get(RESTORED, "0").partition("-")[0])
+
+
 @dataclass(frozen=True)
 class StreamFigures:
     """What the server says of a stream."""
@@ -229,5 +252,6 @@ async def health(connection: Connection) -> dict[str, dict[str, Any] | None]:
             "messages": info.state.messages,
             "bytes": info.state.bytes,
             "replicas": info.config.num_replicas,
+            "restoring": RESTORING in (info.config.metadata or {}),
         }
     return states

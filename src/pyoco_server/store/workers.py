@@ -21,11 +21,11 @@ class WorkerStore:
     """The bucket of worker records."""
 
     def __init__(self, connection: Connection) -> None:
-        self._bucket = Bucket(connection, connection.settings.workers_kv_bucket)
+        self.bucket = Bucket(connection, connection.settings.workers_kv_bucket)
 
     async def get(self, worker_id: str) -> StoredWorker | None:
         """Read a worker's record; ``None`` if there is none that can be read."""
-        entry = await self._bucket.get(worker_id)
+        entry = await self.bucket.get(worker_id)
         if entry is None:
             return None
         try:
@@ -39,8 +39,8 @@ class WorkerStore:
         Raises:
             RevisionConflict: somebody did.
         """
-        return await self._bucket.update(record.worker_id, record.to_json(), revision)
+        return await self.bucket.update(record.worker_id, record.to_json(), revision)
 
     async def put(self, record: WorkerRecord) -> int:
         """Write a record over whatever is there."""
-        return await self._bucket.put(record.worker_id, record.to_json())
+        return await self.bucket.put(record.worker_id, record.to_json())

@@ -27,6 +27,10 @@ async def ready(here: Here, response: Response) -> dict[str, Any]:
     try:
         streams = await topology.health(connection)
         problems += [f"the stream {name} is missing" for name, state in streams.items() if state is None]
+        problems += [
+            f"the restore of {name} has not ended; repeat it" for name, state in streams.items()
+            if state and state["restoring"]
+        ]  # fmt: skip
     except StoreUnavailable as error:
         problems.append(error.message)
     if not here.run_feed.caught_up.is_set():

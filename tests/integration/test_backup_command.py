@@ -1,0 +1,75 @@
+"""The commands themselves, in this process."""
+
+import asyncio
+import io
+import signal
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from pyoco_server.cli import backup as module
+from pyoco_server.cli.server import main
+from pyoco_server.embedded.nats_server import NatsServer
+from pyoco_server.settings import Settings, variable
+from pyoco_server.store import topology
+from pyoco_server.store.connection import connected
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYOCO_LOAD_DOTENV", "0")
+    monkeypatch.setattr(module, "_CONNECT_SEC", 0.5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("backup .", "is no file that could be replaced"),
+        ("backup /dev/null", "/dev/null is no file that could be replaced"),
+        ("backup nowhere/b.tar", "cannot be written: No such file"),
+        ("backup b.tar --with-nats --nats-url nats://x", "--with-nats starts another"),
+        ("restore b.tar", "b.tar cannot be read: No such file"),
+        ("restore f.tar", "this is no backup"),
+    ],
+)
+def test_what_is_wrong_is_told(tmp_path: Path, arguments: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "f.tar").write_text("no archive")
+    assert main(arguments.split()) == 1
+    out, err = capsys.readouterr()
+    assert out == "" and said in err
+    assert [path.name for path in tmp_path.iterdir()] == ["f.tar"]
+
+
+def test_no_nats(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["backup", "b.tar", "--nats-url", "nats://user:secret@127.0.0.1:1"]) == 7
+    said = capsys.readouterr().err
+    assert "NATS is not reachable at nats://127.0.0.1:1" in said and "secret" not in said
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_to_back_up(nats_server: NatsServer, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main(["backup", "b.tar", "--nats-url", nats_server.url]) == 1
+    assert "there is nothing to back up" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_into_a_pipe(
+    settings: Settings, capfdbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for field in settings.model_fields_set:
+        monkeypatch.setenv(variable(field), str(getattr(settings, field)))
+    asyncio.run(make_streams(settings))
+    assert main(["backup", "-"]) == 0
+    out, err = capfdbinary.readouterr()
+    with tarfile.open(fileobj=io.BytesIO(out)) as archive:
+        names = archive.getnames()
+    assert f"{settings.work_stream}/snapshot.00001" in names and names[-1] == "manifest.sha256"
+    assert b"backed up " in err
+
+
+async def make_streams(settings: Settings) -> None:
+    async with connected(settings, "test", 10) as connection:
+        await topology.ensure(connection)
