@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyoco_server.gateway.languages import preferred
-from pyoco_server.gateway.why import Facts, Moment, Span, WhyCode, explain
-from pyoco_server.gateway.why_texts import NAME, OPTIONAL, TEXTS, Text, render
+from pyoco_server.gateway.why import Facts, WhyCode, explain
+from pyoco_server.gateway.why_texts import TEXTS, render
+from pyoco_server.model.languages import preferred
 from pyoco_server.model.run import EndReason, RunStatus
+from pyoco_server.model.sentences import NAME, OPTIONAL, Moment, Span, Text, show
 from pyoco_server.model.worker import WorkerRecord, WorkerState
 from pyoco_server.store.queue import ConsumerFigures
 
@@ -223,9 +224,7 @@ def test_details_are_plain_numbers_and_say_nothing_of_what_is_not_known() -> Non
     ],
 )  # fmt: skip
 def test_values_as_people_read_them(value: Any, shown: str) -> None:
-    from pyoco_server.gateway.why_texts import _show
-
-    assert _show(value, "en", NOW) == shown
+    assert show(value, "en", NOW) == shown
 
 
 ODD = st.recursive(

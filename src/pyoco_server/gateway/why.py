@@ -9,6 +9,7 @@ from typing import Any
 
 from pyoco_server.gateway.records import number
 from pyoco_server.model.run import EndReason, RunStatus
+from pyoco_server.model.sentences import Moment, Span, plain
 from pyoco_server.model.worker import WorkerRecord, WorkerState
 from pyoco_server.store.queue import ConsumerFigures
 
@@ -57,14 +58,6 @@ class WhyCode(str, Enum):
     UNKNOWN_STATUS = "unknown_status"
 
 
-class Moment(float):
-    """Unix seconds, shown as a time."""
-
-
-class Span(float):
-    """Seconds, shown as a duration."""
-
-
 @dataclass(frozen=True)
 class Facts:
     """What is known beside the run's own record.
@@ -108,8 +101,7 @@ class Why:
 
     def details(self) -> dict[str, Any]:
         """Give the values for programs: times in unix seconds, durations in seconds."""
-        plain = {name: float(value) if isinstance(value, float) else value for name, value in self.values.items()}
-        return {name: value for name, value in plain.items() if value is not None}
+        return plain(self.values)
 
 
 def explain(snapshot: dict[str, Any], facts: Facts) -> Why:

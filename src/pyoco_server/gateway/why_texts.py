@@ -1,34 +1,8 @@
-"""The sentences of ``why``, in English and Japanese.
+"""The sentences of ``why``, in English and Japanese: what it is, and what to do."""
 
-What stands in brackets is left out unless all values in it are known. The hint says what to do.
-"""
-
-import re
-import time
-from collections import defaultdict
-from typing import Any, NamedTuple
-
-from pyoco_server.gateway.languages import Language
-from pyoco_server.gateway.why import Moment, Span, Why, WhyCode
-
-OPTIONAL = re.compile(r"\[([^\]]*)\]")
-NAME = re.compile(r"\{(\w+)\}")
-_MINUTE, _HOUR, _DAY = 60, 3600, 86_400
-_UNITS = {"en": (" s", " min", " h", " d"), "ja": (" 秒", " 分", " 時間", " 日")}
-_AND = {"en": ", ", "ja": "、"}
-
-
-class Text(NamedTuple):
-    """One answer: its sentence and its hint in each language."""
-
-    en: str
-    en_hint: str
-    ja: str
-    ja_hint: str
-
-    def of(self, language: Language) -> tuple[str, str]:
-        """Give sentence and hint."""
-        return (self.ja, self.ja_hint) if language == "ja" else (self.en, self.en_hint)
+from pyoco_server.gateway.why import Why, WhyCode
+from pyoco_server.model.languages import Language
+from pyoco_server.model.sentences import Text
 
 
 def render(why: Why, language: Language, now: float) -> tuple[str, str]:
@@ -39,37 +13,7 @@ def render(why: Why, language: Language, now: float) -> tuple[str, str]:
         language: Of the texts; quoted errors stay as they are.
         now: Unix seconds; a time far from it is shown with its date.
     """
-    values = {name: _show(value, language, now) for name, value in why.values.items() if value is not None}
-    sentence, hint = TEXTS[why.code].of(language)
-    return _fill(sentence, values), _fill(hint, values)
-
-
-def _fill(text: str, values: dict[str, str]) -> str:
-    kept = OPTIONAL.sub(lambda part: part[1] if set(NAME.findall(part[1])) <= values.keys() else "", text)
-    return kept.format_map(defaultdict(lambda: "?", values))
-
-
-def _show(value: Any, language: Language, now: float) -> str:
-    if isinstance(value, Moment):
-        near = abs(now - value) < _DAY / 2
-        return time.strftime("%H:%M:%S UTC" if near else "%Y-%m-%d %H:%M UTC", time.gmtime(value))
-    if isinstance(value, Span):
-        return _duration(value, _UNITS[language])
-    return _AND[language].join(map(str, value)) if isinstance(value, list) else str(value)
-
-
-def _duration(seconds: float, units: tuple[str, ...]) -> str:
-    second, minute, hour, day = units
-    whole = round(seconds)
-    if seconds < 10:  # where a tenth matters
-        return f"{seconds:.1f}{second}"
-    if whole < _MINUTE:
-        return f"{whole}{second}"
-    if whole < _HOUR:
-        return f"{whole // _MINUTE}{minute} {whole % _MINUTE}{second}"
-    if whole < _DAY:
-        return f"{whole // _HOUR}{hour} {whole % _HOUR // _MINUTE}{minute}"
-    return f"{whole // _DAY}{day} {whole % _DAY // _HOUR}{hour}"
+    return TEXTS[why.code].say(why.values, language, now)
 
 
 _WHEELS = (

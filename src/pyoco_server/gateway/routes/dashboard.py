@@ -3,9 +3,9 @@
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import HTMLResponse
 
-from pyoco_server.gateway.languages import preferred
 from pyoco_server.gateway.pagefiles import PAGE, PageMount
 from pyoco_server.gateway.state import Here
+from pyoco_server.model.languages import preferred
 
 router = APIRouter(include_in_schema=False)
 

@@ -8,12 +8,12 @@ from fastapi import APIRouter, Header
 
 from pyoco_server.errors import InvalidInput, RunNotFound
 from pyoco_server.gateway.auth import Who
-from pyoco_server.gateway.languages import Language, preferred
 from pyoco_server.gateway.records import number, parse
 from pyoco_server.gateway.routes.runs import read_record
 from pyoco_server.gateway.state import Gateway, Here
 from pyoco_server.gateway.why import Facts, explain
 from pyoco_server.gateway.why_texts import render
+from pyoco_server.model.languages import Language, preferred
 from pyoco_server.model.run import EndReason, RunStatus
 from pyoco_server.model.tags import check_tag
 from pyoco_server.store.queue import ConsumerFigures
