@@ -8,6 +8,7 @@ from typing import Any
 import pydantic_core
 from sse_starlette.event import ServerSentEvent
 
+from pyoco_server.gateway import worker_view
 from pyoco_server.gateway.listing import RunFilter
 from pyoco_server.gateway.news import NewsBox, RunChange
 from pyoco_server.gateway.state import Gateway
@@ -62,6 +63,7 @@ class EventStream:
         self._page = page
         self._states: dict[str, WorkerState] = {}
         self._due = {"runs": 0.0, "counts": 0.0, "workers": 0.0}
+        self._counts: dict[str, int] = {}
         self._last = 0.0
 
     async def events(self) -> AsyncGenerator[ServerSentEvent, None]:
@@ -93,8 +95,10 @@ class EventStream:
             events += self._of_runs(runs, now)
         if runs.counts_changed and now >= self._due["counts"]:
             runs.counts_changed, self._due["counts"] = False, now + _COUNTS_SEC
-            counts = self._here.index.listing.counts(RunFilter(tenants=self._who.tenants))
-            events.append(self._event("counts", {"counts": counts.by_status}))
+            counts = self._here.index.listing.counts(RunFilter(tenants=self._who.tenants)).by_status
+            if counts != self._counts:  # else it was another tenant's run that changed
+                self._counts = counts
+                events.append(self._event("counts", {"counts": counts}))
         if now >= self._due["workers"]:
             self._due["workers"] = now + _WORKERS_SEC
             events += self._of_workers(workers)
@@ -126,7 +130,8 @@ class EventStream:
         gone = [worker_id for worker_id in changed if index.get(worker_id) is None]
         for worker_id in gone:
             self._states.pop(worker_id, None)
-        return [self._event("workers", {"items": items, "removed": gone})] if items or gone else []
+        shown = worker_view.seen(self._here.index, self._who, items)
+        return [self._event("workers", {"items": shown, "removed": gone})] if items or gone else []
 
     def _missed(self, seen: str) -> ServerSentEvent:
         """Tell what has changed since an event that the listener has seen."""

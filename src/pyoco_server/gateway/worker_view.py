@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from pyoco_server.gateway.state import Gateway
+from pyoco_server.gateway.index import RunIndex
 from pyoco_server.model.access import Caller
 from pyoco_server.model.worker import WorkerRecord
 
@@ -11,21 +11,18 @@ _LAST_RUN = ("last_run_id", "last_run_status", "last_run_started_at", "last_run_
 _KNOWN = frozenset(WorkerRecord.model_fields)
 
 
-async def seen(here: Gateway, who: Caller, items: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Give workers without the runs that are not the caller's.
+def seen(index: RunIndex, who: Caller, items: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Give workers without the runs that are not the caller's, and without those that the index does not know.
 
     Args:
-        here: The gateway.
+        index: Knows the runs' tenants.
         who: The caller.
         items: Workers' records, or parts of them, as plain data.
-
-    Raises:
-        StoreUnavailable: the index, which knows the runs' tenants, is still being built.
     """
     if who.tenants is None:
         return list(items)
     named = [run_id for item in items for run_id in (item.get("last_run_id"), *item.get("current_run_ids", ()))]
-    tenants = (await here.fresh_index()).tenants_of(run_id for run_id in named if run_id)
+    tenants = index.tenants_of(run_id for run_id in named if run_id)
     own = {run_id for run_id, tenant_id in tenants.items() if who.sees(tenant_id)}
     return [_veiled(item, own) for item in items]
 

@@ -36,7 +36,7 @@ async def list_workers(
     """List workers, last seen first."""
     index = await here.fresh_workers()
     items = index.list(active_only=scope == "active", state=state, include_hidden=include_hidden, limit=limit)
-    return await worker_view.seen(here, who, items)
+    return worker_view.seen(here.index, who, items)
 
 
 @router.patch("/workers/{worker_id}")
