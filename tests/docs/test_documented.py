@@ -8,12 +8,14 @@ import pytest
 from pyoco_server.gateway.app import create_app
 from pyoco_server.gateway.why import WhyCode
 from pyoco_server.model.deadletter import DeadLetter, DeadLetterReason
+from pyoco_server.model.findings import FindingCode
 from pyoco_server.model.run import EndReason, RunRecord, RunStatus
 from pyoco_server.settings import Settings, variable
 
 DOCS = Path(__file__).parents[2] / "docs"
 CONFIG = (DOCS / "config.md").read_text()
 SPEC = (DOCS / "spec.md").read_text()
+HEALTH = (DOCS / "how-to/health-checks.md").read_text()
 
 
 @pytest.mark.parametrize("name", [variable(field) for field in Settings.model_fields])
@@ -29,6 +31,11 @@ def test_every_status_and_end_reason(word: str) -> None:
 @pytest.mark.parametrize("code", WhyCode)
 def test_every_code_of_why(code: WhyCode) -> None:
     assert f"`{code.value}`" in SPEC.split("## Why")[1].split("##")[0]
+
+
+@pytest.mark.parametrize("code", FindingCode)
+def test_every_finding(code: FindingCode) -> None:
+    assert f"`{code.value}`" in HEALTH
 
 
 def test_every_path(settings: Settings) -> None:

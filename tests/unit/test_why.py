@@ -12,7 +12,7 @@ from pyoco_server.gateway.why import Facts, WhyCode, explain
 from pyoco_server.gateway.why_texts import TEXTS, render
 from pyoco_server.model.languages import preferred
 from pyoco_server.model.run import EndReason, RunStatus
-from pyoco_server.model.sentences import NAME, OPTIONAL, Moment, Span, Text, show
+from pyoco_server.model.sentences import NAME, OPTIONAL, Moment, Share, Size, Span, Text, show
 from pyoco_server.model.worker import WorkerRecord, WorkerState
 from pyoco_server.store.queue import ConsumerFigures
 
@@ -221,6 +221,7 @@ def test_details_are_plain_numbers_and_say_nothing_of_what_is_not_known() -> Non
     [
         (Span(0.04), "0.0 s"), (Span(59.7), "1 min 0 s"), (Span(3_725), "1 h 2 min"), (Span(200_000), "2 d 7 h"),
         (Moment(NOW - 86_400), "2023-11-13 22:13 UTC"), (Moment(NOW), "22:13:20 UTC"), (["a", "b"], "a, b"), (0, "0"),
+        (Share(0.934), "93%"), (Size(1_500_000), "1.4 MiB"), (Size(5 * 2**30), "5.0 GiB"),
     ],
 )  # fmt: skip
 def test_values_as_people_read_them(value: Any, shown: str) -> None:

@@ -10,7 +10,7 @@ import structlog
 import uvloop
 
 from pyoco_server import __version__
-from pyoco_server.cli import backup
+from pyoco_server.cli import backup, check
 from pyoco_server.cli.nats_option import nats_url_option
 from pyoco_server.cli.output import run_command
 from pyoco_server.errors import CommandFailed
@@ -96,7 +96,7 @@ def demo(exit_after: bool, lang: str | None) -> None:
         raise CommandFailed("a run of the demo did not end as it should; see the table above")
 
 
-for part in backup.COMMANDS:
+for part in (*backup.COMMANDS, *check.COMMANDS):
     command.add_command(part)
 
 

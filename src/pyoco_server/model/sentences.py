@@ -26,6 +26,14 @@ class Span(float):
     """Seconds, shown as a duration."""
 
 
+class Share(float):
+    """A part of a whole, 0 to 1, shown in percent."""
+
+
+class Size(int):
+    """Bytes, shown in MiB or GiB."""
+
+
 class Text(NamedTuple):
     """One answer: its sentence, and what to do, in each language."""
 
@@ -52,9 +60,8 @@ class Text(NamedTuple):
 
 
 def plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Give the values that are known for programs: times in unix seconds, durations in seconds."""
-    numbers = {name: float(value) if isinstance(value, float) else value for name, value in values.items()}
-    return {name: value for name, value in numbers.items() if value is not None}
+    """Give the values that are known for programs: times in unix seconds, durations in seconds, sizes in bytes."""
+    return {name: _number(value) for name, value in values.items() if value is not None}
 
 
 def show(value: Any, language: Language, now: float) -> str:
@@ -64,7 +71,17 @@ def show(value: Any, language: Language, now: float) -> str:
         return time.strftime("%H:%M:%S UTC" if near else "%Y-%m-%d %H:%M UTC", time.gmtime(value))
     if isinstance(value, Span):
         return _duration(value, _UNITS[language])
+    if isinstance(value, Share):
+        return f"{value:.0%}"
+    if isinstance(value, Size):
+        return f"{value / 2**30:.1f} GiB" if value >= 2**30 else f"{value / 2**20:.1f} MiB"
     return _AND[language].join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, float):
+        return float(value)
+    return int(value) if isinstance(value, Size) else value
 
 
 def _fill(text: str, values: dict[str, str]) -> str:

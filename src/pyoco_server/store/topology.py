@@ -179,16 +179,20 @@ async def _ensure_stream(js: JetStreamContext, wanted: api.StreamConfig) -> None
             if error.err_code != _STREAM_NAME_IN_USE:
                 raise
         return
-    different = {
-        field: (getattr(found, field), getattr(wanted, field))
-        for field in ("retention", "subjects", "num_replicas", "max_msgs_per_subject", "allow_direct")
-        if _value(getattr(wanted, field)) not in (None, _value(getattr(found, field)))
-    }
-    if different:
+    if different := differences(found, wanted):
         shown = {field: f"is {have}, expected {want}" for field, (have, want) in different.items()}
         log.warning(
             "an existing stream differs from what is expected; it is left as it is", stream=wanted.name, **shown
         )
+
+
+def differences(found: api.StreamConfig, wanted: api.StreamConfig) -> dict[str, tuple[Any, Any]]:
+    """Tell what of an existing stream differs in a way that matters: for each field what it is, and what is wanted."""
+    return {
+        field: (_value(getattr(found, field)), _value(getattr(wanted, field)))
+        for field in ("retention", "subjects", "num_replicas", "max_msgs_per_subject", "allow_direct")
+        if _value(getattr(wanted, field)) not in (None, _value(getattr(found, field)))
+    }
 
 
 def _value(setting: Any) -> Any:

@@ -1,10 +1,9 @@
 """``why``."""
 
-import os
-
 import click
 
 from pyoco_server.cli.client.root import pass_client
+from pyoco_server.cli.language import terminal_language
 from pyoco_server.cli.output import print_json, print_lines
 from pyoco_server.client.http import PyocoHttpClient
 
@@ -19,7 +18,7 @@ from pyoco_server.client.http import PyocoHttpClient
 @pass_client
 def why(client: PyocoHttpClient, /, run_id: str, output: str, lang: str | None) -> None:
     """Tell why a run is not running, what it does, or how it ended."""
-    answer = client.why_run(run_id, lang=lang or _terminal_language())
+    answer = client.why_run(run_id, lang=lang or terminal_language())
     if output == "json":
         print_json(answer)
     else:
@@ -27,9 +26,3 @@ def why(client: PyocoHttpClient, /, run_id: str, output: str, lang: str | None) 
 
 
 COMMANDS = [why]
-
-
-def _terminal_language() -> str:
-    """Read the locale as POSIX programs do: the first of these variables that is set decides."""
-    names = (os.environ.get(name) for name in ("LC_ALL", "LC_MESSAGES", "LANG"))
-    return "ja" if next(filter(None, names), "").lower().startswith("ja") else "en"

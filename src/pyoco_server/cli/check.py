@@ -1,0 +1,104 @@
+"""``pyoco-server check``: is what a gateway needs there, and well? For probes, and before a start."""
+
+import asyncio
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+import httpx2
+
+from pyoco_server import __version__
+from pyoco_server.cli.findings import lang_option, output_option, print_findings
+from pyoco_server.cli.language import terminal_language
+from pyoco_server.cli.nats_option import nats_url_option
+from pyoco_server.errors import InvalidSetting, StoreRefused, StoreUnavailable
+from pyoco_server.logs import configure_logging
+from pyoco_server.model.finding_texts import described
+from pyoco_server.model.findings import Finding, FindingCode, error, warning, worst_first
+from pyoco_server.model.languages import Language
+from pyoco_server.model.sentences import Span
+from pyoco_server.settings import Settings, unknown_variables
+from pyoco_server.store.connection import Connection, connected
+from pyoco_server.store.examination import examine, how_full
+
+
+@click.command(epilog="Example: pyoco-server check --url http://127.0.0.1:8000")
+@nats_url_option
+@click.option("--url", help="Ask the gateway there too whether it is ready.")
+@click.option(
+    "--timeout-sec",
+    type=click.FloatRange(0.1, 600),
+    default=5.0,
+    show_default=True,
+    help="For NATS, and for the gateway.",
+)
+@output_option
+@lang_option
+def check(nats_url: str | None, url: str | None, timeout_sec: float, output: str, lang: Language | None) -> int:
+    """Look at the settings, NATS, its streams and the disk; exit code 0: well, 1: something is wrong."""
+    # What it finds is its answer; log lines would stand between. The settings may be unusable.
+    configure_logging(service="pyoco-server", settings=Settings.model_construct(log_level="CRITICAL"), stderr=True)
+    language = lang or terminal_language()
+    findings, about = asyncio.run(_look(nats_url, url, timeout_sec))
+    shown = [described(finding, language, time.time()) for finding in worst_first(findings)]
+    head = f"pyoco-server {__version__}" + (f" · NATS {about['nats_server']}" if about["nats_server"] else "")
+    return print_findings(shown, output=output, language=language, about=about, head=head)
+
+
+COMMANDS = [check]
+
+
+async def _look(nats_url: str | None, url: str | None, timeout: float) -> tuple[list[Finding], dict[str, Any]]:
+    about: dict[str, Any] = {"pyoco_server": __version__, "nats_server": None, "nats_url": None, "url": url}
+    asking = asyncio.create_task(_gateway(url, timeout)) if url else None
+    try:
+        settings = Settings.from_env(nats_url=nats_url)
+        settings.check_files()
+    except InvalidSetting as refused:
+        findings = [error(FindingCode.SETTINGS_INVALID, reason=refused.message, fix=refused.hint or None)]
+    else:
+        findings = [warning(FindingCode.SETTING_UNKNOWN, reason=line) for line in unknown_variables()]
+        findings += [*_disk(settings.state_dir), *await _nats(settings, timeout, about)]
+    return [*findings, *(await asking if asking else [])], about
+
+
+async def _nats(settings: Settings, timeout: float, about: dict[str, Any]) -> list[Finding]:
+    """Look at NATS; what is learned of it beside the findings goes into ``about``."""
+    about["nats_url"] = Connection(settings, "").shown_url
+    deadline = time.monotonic() + timeout
+    try:
+        async with connected(settings, "pyoco-server:check", timeout) as connection:
+            about["nats_server"] = connection.server_version
+            left = max(0.1, deadline - time.monotonic())
+            return await asyncio.wait_for(examine(connection), left)
+    except StoreRefused as refused:
+        return [error(FindingCode.NATS_REFUSED, reason=refused.message, fix=refused.hint)]
+    except (StoreUnavailable, asyncio.TimeoutError) as away:
+        if about["nats_server"] is None:
+            return [error(FindingCode.NATS_UNREACHABLE, url=about["nats_url"])]
+        reason = away.message if isinstance(away, StoreUnavailable) else None
+        return [error(FindingCode.NATS_SLOW, url=about["nats_url"], waited=Span(timeout), reason=reason)]
+
+
+async def _gateway(url: str, timeout: float) -> list[Finding]:
+    try:
+        async with httpx2.AsyncClient(timeout=timeout, trust_env=False) as http:
+            answer = await asyncio.wait_for(http.get(f"{url.rstrip('/')}/ready"), timeout)
+            told = answer.json()
+    except (httpx2.HTTPError, httpx2.InvalidURL, asyncio.TimeoutError) as failed:
+        return [error(FindingCode.SERVER_UNREACHABLE, url=url, reason=str(failed) or "it does not answer")]
+    except ValueError:
+        return [error(FindingCode.SERVER_ODD, url=url, reason=f"HTTP {answer.status_code}, and no JSON")]
+    if not isinstance(told, dict) or not isinstance(told.get("problems"), list):
+        return [error(FindingCode.SERVER_ODD, url=url, reason=f"HTTP {answer.status_code}, and no word of /ready")]
+    return [error(FindingCode.SERVER_NOT_READY, url=url, reason=problem) for problem in told["problems"]]
+
+
+def _disk(path: Path) -> list[Finding]:
+    path = path.absolute()
+    while not path.exists():
+        path = path.parent
+    usage = shutil.disk_usage(path)
+    return how_full(FindingCode.DISK_FULL, usage.total - usage.free, usage.total, path=str(path))

@@ -1,0 +1,99 @@
+"""What is wrong with NATS, and with what we keep there: a few requests, all at once."""
+
+import asyncio
+import json
+from typing import Any
+
+from nats.js import api
+from nats.js.errors import NotFoundError
+from packaging.version import Version
+
+from pyoco_server.errors import StoreUnavailable
+from pyoco_server.model.findings import Finding, FindingCode, error, warning
+from pyoco_server.model.sentences import Share, Size
+from pyoco_server.store import topology
+from pyoco_server.store.connection import Connection
+from pyoco_server.store.topology import RESTORING
+
+OLDEST_NATS = "2.12.5"
+_CROWDED, _FULL = 0.8, 0.95
+_DEADLY = ("retention", "subjects")
+"""A stream that differs in one of these cannot do its work."""
+
+
+async def examine(connection: Connection) -> list[Finding]:
+    """Look at NATS and at our streams.
+
+    Raises:
+        StoreUnavailable: NATS is away, or does not answer.
+    """
+    findings = _version(connection)
+    account = await _account(connection)
+    if "error" in account:
+        reason = account["error"].get("description") or account["error"]
+        return [*findings, error(FindingCode.JETSTREAM_OFF, url=connection.shown_url, reason=reason)]
+    streams = topology.definitions(connection.settings)
+    found = await asyncio.gather(*(_look(connection, str(stream.name)) for stream in streams))
+    findings += _streams(list(zip(streams, found, strict=True)))
+    limit = account.get("limits", {}).get("max_storage", 0)
+    return [*findings, *how_full(FindingCode.STORAGE_FULL, account.get("storage", 0), limit)]
+
+
+def how_full(code: FindingCode, used: int, limit: int, **values: Any) -> list[Finding]:
+    """Give a finding where something is nearly full.
+
+    Args:
+        code: Of the finding.
+        used: Bytes.
+        limit: Bytes; 0 or less for no limit.
+        values: What else its texts name.
+    """
+    share = used / limit if limit > 0 else 0.0
+    if share < _CROWDED:
+        return []
+    make = error if share >= _FULL else warning
+    return [make(code, share=Share(share), used=Size(used), limit=Size(limit), free=Size(limit - used), **values)]
+
+
+def _version(connection: Connection) -> list[Finding]:
+    found = connection.server_version
+    old = Version(found) < Version(OLDEST_NATS)
+    return [warning(FindingCode.NATS_OLD, version=found, wanted=OLDEST_NATS)] if old else []
+
+
+async def _account(connection: Connection) -> dict[str, Any]:
+    """Ask what our account may use of JetStream, and uses."""
+    try:
+        answer = await connection.request("$JS.API.INFO", what="asking for JetStream")
+    except StoreUnavailable as refused:
+        if "responders" not in refused.message:
+            raise
+        return {"error": {"description": "nobody answers for it"}}
+    return dict(json.loads(answer.data))
+
+
+async def _look(connection: Connection, name: str) -> api.StreamInfo | None:
+    with connection.errors(f"looking at the stream {name}", missing=True):
+        try:
+            return await connection.js.stream_info(name)
+        except NotFoundError:
+            return None
+
+
+def _streams(looked_at: list[tuple[api.StreamConfig, api.StreamInfo | None]]) -> list[Finding]:
+    there = [(wanted, info) for wanted, info in looked_at if info is not None]
+    if not there:
+        return [warning(FindingCode.STREAMS_NOT_MADE)]
+    findings = []
+    if missing := [wanted.name for wanted, info in looked_at if info is None]:
+        findings.append(error(FindingCode.STREAM_MISSING, streams=missing))
+    if marked := [wanted.name for wanted, info in there if RESTORING in (info.config.metadata or {})]:
+        findings.append(error(FindingCode.RESTORE_NOT_ENDED, streams=marked))
+    alike: dict[tuple[str, str, str], list[str]] = {}
+    for wanted, info in there:
+        for field, (have, want) in topology.differences(info.config, wanted).items():
+            alike.setdefault((field, str(have), str(want)), []).append(str(wanted.name))
+    for (field, have, want), streams in alike.items():
+        make = error if field in _DEADLY else warning
+        findings.append(make(FindingCode.STREAM_DIFFERS, field=field, have=have, want=want, streams=streams))
+    return findings
