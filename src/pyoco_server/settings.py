@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints, ValidationError, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, ValidationError, model_validator
 from pydantic_settings import SettingsConfigDict
 from typing_extensions import Self
 
@@ -24,12 +24,21 @@ _FOREIGN = {"PYOCO_LOAD_DOTENV", "PYOCO_ENV_FILE", "PYOCO_DISCOVERY_MODULES", "P
 # Of the outside contract, but for parts that are still to be built; setting them does no harm.
 _LATER = {
     "PYOCO_YAML_SCHEDULES_KV_BUCKET",
-    "PYOCO_HTTP_API_KEY_HEADER", "PYOCO_AUTH_KV_BUCKET", "PYOCO_AUTH_PEPPER", "PYOCO_RUN_RETENTION_SEC",
+    "PYOCO_HTTP_API_KEY_HEADER", "PYOCO_AUTH_KV_BUCKET", "PYOCO_AUTH_PEPPER",
 }  # fmt: skip
+
+
+def _check_kept(seconds: float) -> float:
+    if 0 < seconds < 1:
+        raise ValueError("it must be 0 (keep for ever) or at least 1 second")
+    return seconds
+
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]+$")]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 SecondsOrZero = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Kept = Annotated[float, Field(ge=0, le=100 * 365 * 24 * 3600, allow_inf_nan=False), AfterValidator(_check_kept)]
+"""Seconds for which something is kept; 0: for ever. NATS counts whole seconds."""
 Count = Annotated[int, Field(gt=0)]
 
 
@@ -96,6 +105,19 @@ class Settings(NatsSettings):
     audit_max_bytes: Count = 64 * 1024 * 1024
     """NATS sets it aside. The oldest go first."""
 
+    run_retention_sec: Kept = 0.0
+    """How long a run is kept after its end."""
+    run_retention_completed_sec: Kept | None = None
+    """The same for one status; unset: the general one."""
+    run_retention_failed_sec: Kept | None = None
+    run_retention_cancelled_sec: Kept | None = None
+    run_retention_max_runs: Annotated[int, Field(ge=0)] = 0
+    """How many ended runs are kept; 0: however many there are."""
+    flow_retention_sec: Annotated[float, Field(ge=60, allow_inf_nan=False)] = 3600.0
+    """How long the text of a flow is kept that no run and no dead letter needs."""
+    retention_interval_sec: Seconds = 5.0
+    """How often a gateway looks for what need not be kept any longer."""
+
     max_run_snapshot_bytes: Annotated[int, Field(ge=4096)] = 256 * 1024
     workflow_yaml_max_bytes: Annotated[int, Field(ge=256)] = 256 * 1024
 
@@ -144,6 +166,15 @@ class Settings(NatsSettings):
             # Better no server than one that looks protected and is not.
             raise ValueError("PYOCO_HTTP_AUTH_MODE='api_key' cannot be used: this version has no authentication yet")
         return self
+
+    def kept_for(self, status: str) -> float:
+        """Tell for how many seconds a run is kept that ended with a status; 0: for ever."""
+        own = {
+            "COMPLETED": self.run_retention_completed_sec,
+            "FAILED": self.run_retention_failed_sec,
+            "CANCELLED": self.run_retention_cancelled_sec,
+        }.get(status)
+        return self.run_retention_sec if own is None else own
 
     @classmethod
     def from_env(cls, **overrides: Any) -> Self:

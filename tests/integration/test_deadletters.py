@@ -336,7 +336,7 @@ async def test_whichever_call_of_a_replay_fails_the_next_one_completes_it(here: 
     calls = [
         (gateway.letters, "get"),
         (gateway.runs, "get"),
-        (gateway.flows, "has"),
+        (gateway.flows, "keep"),
         (gateway.runs, "create"),
         (gateway.queue, "publish"),
         (gateway.letters, "remove"),

@@ -95,7 +95,11 @@ def test_a_letter_of_a_job_has_all_that_the_job_had() -> None:
 
 def test_keys_name_the_cause() -> None:
     record = failed(EndReason.TASK_FAILED)
-    assert key_of_run(record, DeadLetterReason.EXECUTION_ERROR) == "r:1:execution_error"
+    keyed = record.evolve(idempotency_key="k")
+    assert key_of_run(keyed.evolve(idempotency_key=None), DeadLetterReason.EXECUTION_ERROR) == "r:1:execution_error"
+    # A run that is not kept may have a successor with the same id: the same key's.
+    names = {key_of_run(keyed.evolve(submitted_at=at), DeadLetterReason.EXECUTION_ERROR) for at in (1.0, 1.0, 2.0)}
+    assert len(names) == 2
     assert key_of_job(7, b"a") == key_of_job(7, b"a")
     assert len({key_of_job(7, b"a"), key_of_job(8, b"a"), key_of_job(7, b"b")}) == 3
 

@@ -43,6 +43,7 @@ DEFAULTS = {
     "PYOCO_LOG_INCLUDE_TRACEBACK": True,
     "PYOCO_NATS_REPLICAS": 1,
     "PYOCO_RUN_MAX_ATTEMPTS": 3,
+    "PYOCO_RUN_RETENTION_SEC": 0.0,
 }
 
 
@@ -193,3 +194,19 @@ def test_user_code_gets_no_credential_but_everything_else() -> None:
     }
     kept = {"PATH": "/bin", "PYOCO_SERVER": "http://h", "PYOCO_NATS_URL": "nats://h,tls://k:1"}
     assert without_secrets({**secret, **kept, "PYOCO_NATS_URL": "nats://u:x@h,tls://u:x@k:1"}) == kept
+
+
+def test_how_long_runs_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [Settings.from_env().kept_for(status) for status in ("COMPLETED", "FAILED", "CANCELLED")] == [0, 0, 0]
+    monkeypatch.setenv("PYOCO_RUN_RETENTION_SEC", "3600")
+    monkeypatch.setenv("PYOCO_RUN_RETENTION_FAILED_SEC", "0")
+    monkeypatch.setenv("PYOCO_RUN_RETENTION_CANCELLED_SEC", "")
+    monkeypatch.setenv("PYOCO_RUN_RETENTION_COMPLETED_SEC", "1.5")
+    assert [Settings.from_env().kept_for(status) for status in ("COMPLETED", "FAILED", "CANCELLED")] == [1.5, 0, 3600]
+
+
+@pytest.mark.parametrize("value", ["0.5", "-1", "1e12", "nan", "1d"])
+def test_a_time_that_nats_cannot_count_is_refused(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("PYOCO_RUN_RETENTION_FAILED_SEC", value)
+    with pytest.raises(InvalidSetting, match=f"PYOCO_RUN_RETENTION_FAILED_SEC='{value}' cannot be used"):
+        Settings.from_env()

@@ -12,17 +12,21 @@ from pyoco_server.gateway import totals
 
 log = structlog.get_logger(__name__)
 
-_SCHEMA_VERSION = 5
+_SCHEMA_VERSION = 6
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS runs (
   run_id TEXT PRIMARY KEY, revision INTEGER NOT NULL, updated_at REAL NOT NULL, status TEXT, flow_name TEXT,
   tag TEXT, tenant_id TEXT, sha256 TEXT, summary TEXT NOT NULL, submitted_at REAL NOT NULL, seen_at REAL NOT NULL,
-  worker_id TEXT, rerun_of TEXT, job_seq INTEGER
+  worker_id TEXT, rerun_of TEXT, stored_at REAL NOT NULL,
+  job_seq INTEGER
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS runs_status ON runs (status, updated_at DESC, run_id DESC);
+CREATE INDEX IF NOT EXISTS runs_sha256 ON runs (sha256, updated_at DESC, run_id DESC);
 CREATE INDEX IF NOT EXISTS runs_waiting ON runs (tag, submitted_at, status) WHERE status='PENDING';
 CREATE INDEX IF NOT EXISTS runs_jobs ON runs (job_seq, revision, status) WHERE status='PENDING';
+CREATE INDEX IF NOT EXISTS runs_ended ON runs (status, revision, stored_at)
+  WHERE status IN ('COMPLETED','FAILED','CANCELLED');
 """
 
 _NEWEST = "updated_at DESC, run_id DESC"
@@ -38,13 +42,17 @@ _LISTS = {
 }
 
 
+_FOR_ALL = ("status", "sha256")
+"""What the reconciler and retention ask, whoever's runs they are."""
+
+
 def _list_indexes(*, by_tenant: bool) -> str:
     """Give the indexes that lists read: each tenant's runs in order, or everybody's; the others would cost writes."""
     words = []
     for name, columns in _LISTS.items():
         if by_tenant:
             words.append(f"CREATE INDEX IF NOT EXISTS tenants_{name} ON runs (tenant_id, {columns};")
-            words.append(f"DROP INDEX IF EXISTS runs_{name};" if name != "status" else "")  # for the reconciler
+            words.append(f"DROP INDEX IF EXISTS runs_{name};" if name not in _FOR_ALL else "")
         else:
             words.append(f"CREATE INDEX IF NOT EXISTS runs_{name} ON runs ({columns};")
             words.append(f"DROP INDEX IF EXISTS tenants_{name};")

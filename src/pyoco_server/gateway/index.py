@@ -18,6 +18,7 @@ from pyoco_server.gateway.job_ledger import JobLedger
 from pyoco_server.gateway.listing import RunListing
 from pyoco_server.gateway.news import RunChange, RunNews
 from pyoco_server.gateway.records import number, parse
+from pyoco_server.gateway.roll import Roll
 from pyoco_server.gateway.totals import RunTotals
 from pyoco_server.model.access import tenant_of
 from pyoco_server.model.run import RunStatus
@@ -27,11 +28,12 @@ from pyoco_server.store.feed import Change
 log = structlog.get_logger(__name__)
 
 _UPSERT = """
-INSERT INTO runs VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,NULL)
+INSERT INTO runs VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,NULL)
 ON CONFLICT (run_id) DO UPDATE SET revision=excluded.revision, updated_at=excluded.updated_at,
   status=excluded.status, flow_name=excluded.flow_name, tag=excluded.tag, tenant_id=excluded.tenant_id,
   sha256=excluded.sha256, summary=excluded.summary, submitted_at=excluded.submitted_at, seen_at=excluded.seen_at,
-  worker_id=excluded.worker_id, rerun_of=excluded.rerun_of, job_seq=NULL
+  worker_id=excluded.worker_id, rerun_of=excluded.rerun_of, stored_at=excluded.stored_at,
+  job_seq=NULL
 WHERE excluded.revision > runs.revision
 """
 _COUNT_WAITING = "SELECT count(*) FROM runs INDEXED BY runs_waiting WHERE status='PENDING'"
@@ -75,6 +77,7 @@ class RunIndex:
         self._db = self._file.connection
         self.jobs = JobLedger(self._db)
         self.totals = RunTotals(self._db)
+        self.roll = Roll(self._db)
         self.listing = RunListing(self._db, self.totals)
         self.news = RunNews()
         self._mailboxes: defaultdict[str, list[Mailbox]] = defaultdict(list)
@@ -182,7 +185,7 @@ class RunIndex:
 
     def count(self) -> int:
         """Tell how many runs are known."""
-        return self._number("SELECT count(*) FROM runs")
+        return sum(self.totals.by_status().values())
 
     def waiting(self, tag: str) -> int:
         """Tell how many runs of a tag wait for a worker."""
@@ -220,9 +223,10 @@ def _row(change: Change) -> tuple[Any, ...] | None:
         _text(shown[name]) for name in ("status", "flow_name", "tag", "workflow_yaml_sha256")
     )
     texts = (status, flow_name, tag, tenant_of(shown["tenant_id"]), sha256)
-    times = (number(snapshot.get("submitted_at")), time.time())
+    now = time.time()
     links = (_text(shown["worker_id"]), _text(shown["rerun_of"]))
-    return (change.key, change.revision, updated_at, *texts, pydantic_core.to_json(shown).decode(), *times, *links)
+    others = (number(snapshot.get("submitted_at")), now, *links, change.stored_at or now)
+    return (change.key, change.revision, updated_at, *texts, pydantic_core.to_json(shown).decode(), *others)
 
 
 def _text(value: Any) -> str | None:

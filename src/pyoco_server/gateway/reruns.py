@@ -133,7 +133,7 @@ async def _check(here: Gateway, record: RunRecord, trouble: str) -> None:
     except InvalidInput as error:
         raise NotReplayable(f"{trouble}: {error.message}", hint=error.hint) from None
     sha256 = record.workflow_yaml_sha256
-    if sha256 is not None and not await here.flows.has(sha256):
+    if sha256 is not None and not await here.flows.keep(sha256):
         raise NotReplayable(f"{trouble}: the text of its flow.yaml ({sha256[:12]}…) is not in the store", hint=_ANEW)
 
 

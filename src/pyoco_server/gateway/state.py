@@ -10,13 +10,18 @@ from fastapi import Depends, Request
 
 from pyoco_server.errors import StoreUnavailable
 from pyoco_server.gateway.advisories import Backstop
+from pyoco_server.gateway.census import Census
 from pyoco_server.gateway.figures import FiguresReader
 from pyoco_server.gateway.index import RunIndex
+from pyoco_server.gateway.letter_flows import LetterFlows
+from pyoco_server.gateway.loose_flows import LooseFlows
 from pyoco_server.gateway.lost_jobs import LostJobs
 from pyoco_server.gateway.lost_owners import LostOwners
 from pyoco_server.gateway.metrics import Metrics
 from pyoco_server.gateway.reconciler import Doubts, Reconciler
+from pyoco_server.gateway.retention import Retention
 from pyoco_server.gateway.slots import Slots
+from pyoco_server.gateway.spent_logs import SpentLogs
 from pyoco_server.gateway.validation import FlowChecker
 from pyoco_server.gateway.worker_index import WorkerIndex
 from pyoco_server.settings import Settings
@@ -121,6 +126,13 @@ class Gateway:
             interval_sec=settings.reconcile_interval_sec,
             after_sec=settings.reconcile_after_sec,
         )  # fmt: skip
+        self.spent_logs = SpentLogs(self.runs, self.logs)
+        self.retention = Retention(
+            settings, self.connection, self.run_feed, self.index, self.runs,
+            census=Census(self.connection, settings.runs_kv_bucket, self.index, self.run_feed),
+            spent_logs=self.spent_logs,
+            loose_flows=LooseFlows(self.connection, self.flows, self.index.roll, LetterFlows(self.letters)),
+        )  # fmt: skip
 
     async def start(self) -> None:
         """Connect in the background; NATS may come later."""
@@ -133,6 +145,7 @@ class Gateway:
             asyncio.create_task(self._watch_advisories(), name="advisories"),
             asyncio.create_task(self.reconciler.run(self.stopping), name="reconciler"),
             asyncio.create_task(self._sweep_wheels(), name="wheel-sweep"),
+            asyncio.create_task(self.retention.run(self.stopping), name="retention"),
         ]
 
     async def stop(self) -> None:
@@ -192,6 +205,7 @@ class Gateway:
 
     def _apply_runs(self, changes: list[Change]) -> None:
         feed = self.run_feed
+        self.spent_logs.add(self.index.roll.known(change.key for change in changes if change.value is None))
         # What ended before this gateway started is history, and has been counted by those that were there.
         for item in self.index.apply(changes, feed.identity, tell_ends=not feed.replaying):
             self.metrics.run_ended(item)

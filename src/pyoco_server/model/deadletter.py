@@ -195,7 +195,10 @@ def letter_of_job(
 
 def key_of_run(record: RunRecord, reason: DeadLetterReason) -> str:
     """Name the cause of a run's letter: whoever publishes it again gives it the same name."""
-    return f"{record.run_id}:{record.attempt}:{reason.value}"
+    key = f"{record.run_id}:{record.attempt}:{reason.value}"
+    if record.idempotency_key is not None:  # a later run of the key has the same id if this one was not kept
+        key += f":{record.submitted_at or 0:.3f}"
+    return key
 
 
 def key_of_job(seq: int, raw: bytes) -> str:

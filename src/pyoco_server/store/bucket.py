@@ -1,16 +1,29 @@
-"""A key-value bucket: reads, compare-and-set writes, removals."""
+"""A key-value bucket: reads, compare-and-set writes, removals, values that expire."""
 
+import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
+import structlog
 from nats.js.api import RawStreamMsg
-from nats.js.errors import NotFoundError
+from nats.js.errors import APIError, NotFoundError
 
 from pyoco_server.errors import RevisionConflict
 from pyoco_server.store.connection import Connection
 
+log = structlog.get_logger(__name__)
+
+MARK_SEC = 300
+"""Seconds for which the mark of a removal stays: whoever follows a bucket must not be away for longer, or look anew."""
 _EXPECTED = "Nats-Expected-Last-Subject-Sequence"
 _OPERATION = "KV-Operation"
+_EXPIRES = "Nats-TTL"
+_REMOVALS = (_OPERATION, "Nats-Marker-Reason")
+"""Headers of what is no value: a client's own mark, and the server's when a value has expired."""
+_NO_EXPIRY = 10166
+_ASK_AGAIN_SEC = 60.0
+_CREATE_TRIES = 3
 
 
 @dataclass(frozen=True)
@@ -33,6 +46,7 @@ class Bucket:
         self.stream = f"KV_{name}"
         # With replicas any of them answers a direct get, perhaps with yesterday's value: ask the leader then.
         self._direct = connection.settings.nats_replicas == 1
+        self._no_expiry_until = 0.0
 
     def subject(self, key: str) -> str:
         """Give the subject under which a key lives."""
@@ -41,26 +55,35 @@ class Bucket:
     async def get(self, key: str) -> Entry | None:
         """Read the last value of a key; ``None`` if there is none."""
         message = await self._last(key)
-        if message is None or _is_removal(message) or not message.data or not message.seq:
+        if message is None or is_removal(message.headers) or not message.data or not message.seq:
             return None
         return Entry(key, message.data, message.seq, message.time)
 
     async def create(self, key: str, value: bytes) -> int:
-        """Write a key that does not exist yet.
+        """Write a key that does not exist (any more).
 
         Raises:
             RevisionConflict: it exists.
         """
-        try:
-            return await self.update(key, value, 0)
-        except RevisionConflict:
-            removal = await self._last(key)
-            if removal is None or not _is_removal(removal) or not removal.seq:
-                raise
-            return await self.update(key, value, removal.seq)  # the mark of a removal counts as a value too
+        expected = 0
+        for _ in range(_CREATE_TRIES):
+            try:
+                return await self.update(key, value, expected)
+            except RevisionConflict:
+                last = await self._last(key)
+                if last is not None and not is_removal(last.headers):
+                    raise
+                expected = last.seq or 0 if last else 0  # the mark of a removal counts as a value too, while it stays
+        raise RevisionConflict(f"writing {key} to {self.name}: it is made and removed all the time")
 
-    async def update(self, key: str, value: bytes, revision: int) -> int:
+    async def update(self, key: str, value: bytes, revision: int, *, expires: int | None = None) -> int:
         """Write a key if ``revision`` is still its last one.
+
+        Args:
+            key: The key.
+            value: What it is to hold.
+            revision: Its last one; 0 if it must not exist.
+            expires: Seconds after which the server removes it; ``None``: never.
 
         Returns:
             The new revision.
@@ -69,19 +92,23 @@ class Bucket:
             RevisionConflict: somebody else wrote first.
             StoreUnavailable: no answer; the write may or may not have happened.
         """
-        return await self._publish(key, value, {_EXPECTED: str(revision)})
+        return await self._publish(key, value, {_EXPECTED: str(revision)}, expires)
 
     async def put(self, key: str, value: bytes) -> int:
         """Write a key whatever it held."""
-        return await self._publish(key, value, None)
+        return await self._publish(key, value, {})
 
-    async def purge(self, key: str, revision: int) -> None:
-        """Remove a key if ``revision`` is still its last one.
+    async def purge(self, key: str, revision: int) -> int:
+        """Remove a key if ``revision`` is still its last one; a mark tells of it for ``MARK_SEC``.
+
+        Returns:
+            The mark's revision.
 
         Raises:
             RevisionConflict: somebody else wrote first.
         """
-        await self._publish(key, b"", {_OPERATION: "PURGE", "Nats-Rollup": "sub", _EXPECTED: str(revision)})
+        mark = {_OPERATION: "PURGE", "Nats-Rollup": "sub", _EXPECTED: str(revision)}
+        return await self._publish(key, b"", mark, MARK_SEC)
 
     async def _last(self, key: str) -> RawStreamMsg | None:
         js = self._connection.js
@@ -91,11 +118,30 @@ class Bucket:
         except NotFoundError:
             return None
 
-    async def _publish(self, key: str, value: bytes, headers: dict[str, str] | None) -> int:
+    async def _publish(self, key: str, value: bytes, headers: dict[str, str], expires: int | None = None) -> int:
         js = self._connection.js
         with self._connection.errors(f"writing {key} to {self.name}"):
-            return int((await js.publish(self.subject(key), value, headers=headers)).seq)
+            if expires is not None and time.monotonic() >= self._no_expiry_until:
+                try:
+                    expiring = {**headers, _EXPIRES: str(expires)}
+                    return int((await js.publish(self.subject(key), value, headers=expiring)).seq)
+                except APIError as error:
+                    if error.err_code != _NO_EXPIRY:
+                        raise
+                    self._note_no_expiry()
+            return int((await js.publish(self.subject(key), value, headers=headers or None)).seq)
+
+    def _note_no_expiry(self) -> None:
+        """Write without expiry for a while: whoever made the bucket did not allow it."""
+        if not self._no_expiry_until:
+            log.warning(
+                "a bucket was made without expiry (allow_msg_ttl): gateways remove what expires, and each removal "
+                "leaves a mark that stays",
+                bucket=self.name,
+            )
+        self._no_expiry_until = time.monotonic() + _ASK_AGAIN_SEC
 
 
-def _is_removal(message: RawStreamMsg) -> bool:
-    return bool(message.headers and _OPERATION in message.headers)
+def is_removal(headers: Mapping[str, str] | None) -> bool:
+    """Tell by its headers whether a message stands for a removed or expired value."""
+    return headers is not None and any(name in headers for name in _REMOVALS)

@@ -1,12 +1,14 @@
 """The stream of dead letters."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nats.js.errors import NotFoundError
 
 from pyoco_server.model.deadletter import DeadLetter
 from pyoco_server.store.connection import Connection
-from pyoco_server.store.direct import DirectReader, remove_message
+from pyoco_server.store.direct import DirectReader, StreamMessage, remove_message
+from pyoco_server.store.stream_state import read_stream
 
 _ENVELOPE = 4096
 """What subject and headers take of NATS's payload limit."""
@@ -67,11 +69,28 @@ class DeadLetterStore:
             StoreUnavailable: NATS is away.
         """
         subject = f"{self._prefix}.{tag or '>'}"
-        messages = await self._reader.newest(before=before, subject=subject, limit=limit)
-        return [
-            StoredLetter(message.seq, self._tag(message.subject), message.data, message.headers.get(_MSG_ID))
-            for message in messages
-        ]
+        return list(self._letters(await self._reader.newest(before=before, subject=subject, limit=limit)))
+
+    async def read_on(self, after: int, limit: int) -> Sequence[StoredLetter]:
+        """Give the next letters, the oldest first.
+
+        Args:
+            after: Id of the last letter that is known; 0 for none.
+            limit: How many at most.
+
+        Raises:
+            StoreUnavailable: NATS is away.
+        """
+        return self._letters(await self._reader.read(start=after + 1, subject=f"{self._prefix}.>", limit=limit))
+
+    async def ends(self) -> tuple[int, int]:
+        """Give the lowest and the highest id that a letter can have now.
+
+        Raises:
+            StoreUnavailable: NATS is away.
+        """
+        state = await read_stream(self._connection, self._stream)
+        return (state.first_seq, state.last_seq) if state else (0, 0)
 
     async def get(self, letter_id: int) -> StoredLetter | None:
         """Read a letter; ``None`` if there is none with this id (any more)."""
@@ -87,6 +106,12 @@ class DeadLetterStore:
     async def remove(self, letter_id: int) -> bool:
         """Take a letter out; ``False`` if it was not there."""
         return await remove_message(self._connection, self._stream, letter_id)
+
+    def _letters(self, messages: Sequence[StreamMessage]) -> Sequence[StoredLetter]:
+        return [
+            StoredLetter(message.seq, self._tag(message.subject), message.data, message.headers.get(_MSG_ID))
+            for message in messages
+        ]
 
     def _tag(self, subject: str) -> str:
         return subject.removeprefix(f"{self._prefix}.")

@@ -25,6 +25,12 @@ _SEQUENCE_NOT_FOUND = 10043
 _DELETE_FAILED = 10057
 
 
+def read_time(text: str) -> datetime:
+    """Read a time as NATS writes it: in UTC, with up to nine digits behind the second."""
+    whole, _, fraction = text.rstrip("Z").partition(".")
+    return datetime.fromisoformat(f"{whole}.{fraction[:6]:0<6}+00:00")
+
+
 @dataclass(frozen=True)
 class StreamMessage:
     """One stored message."""
@@ -39,8 +45,7 @@ class StreamMessage:
     @property
     def stored_at(self) -> datetime:
         """When it was stored, by NATS's clock."""
-        whole, _, fraction = self.headers["Nats-Time-Stamp"].rstrip("Z").partition(".")
-        return datetime.fromisoformat(f"{whole}.{fraction[:6]:0<6}+00:00")
+        return read_time(self.headers["Nats-Time-Stamp"])
 
 
 class DirectReader:
@@ -204,3 +209,23 @@ async def remove_message(connection: Connection, stream: str, seq: int) -> bool:
         except NotFoundError:
             return False
     raise StoreUnavailable(f"{what}: NATS answered {error.get('description') or answer}")
+
+
+async def purge_subject(connection: Connection, stream: str, subject: str, *, through: int) -> int:
+    """Take messages of a subject out of a stream, without a mark; their number is the answer.
+
+    Args:
+        connection: The connection.
+        stream: The stream.
+        subject: Whose messages.
+        through: Only up to this sequence: whatever is stored meanwhile stays.
+
+    Raises:
+        StoreUnavailable: NATS is away, or refuses.
+    """
+    what = f"removing {subject} from {stream}"
+    wish = json.dumps({"filter": subject, "seq": through + 1}).encode()
+    answer = json.loads((await connection.request(f"$JS.API.STREAM.PURGE.{stream}", wish, what=what)).data)
+    if not answer.get("success"):
+        raise StoreUnavailable(f"{what}: NATS answered {(answer.get('error') or {}).get('description') or answer}")
+    return int(answer.get("purged") or 0)

@@ -10,6 +10,7 @@ from nats.aio.msg import Msg
 from nats.js import api
 
 from pyoco_server.errors import StoreUnavailable
+from pyoco_server.store.bucket import is_removal
 from pyoco_server.store.connection import Connection
 from pyoco_server.store.pull import NO_MESSAGES, TIMED_OUT, PullLine
 from pyoco_server.store.topology import identity
@@ -30,6 +31,8 @@ class Change:
     key: str
     value: bytes | None
     revision: int
+    stored_at: float | None = None
+    """When, in unix seconds by NATS's clock; ``None`` if that was not told."""
 
 
 class BucketFeed:
@@ -138,9 +141,10 @@ class BucketFeed:
                 raise StoreUnavailable("the feed lost messages on the way")  # read on from the last one seen
             expected += 1
             self.revision = meta.sequence.stream
-            removed = bool(message.headers and "KV-Operation" in message.headers) or not message.data
+            removed = is_removal(message.headers) or not message.data
             key = message.subject[len(self._prefix) :]
-            changes.append(Change(key, None if removed else message.data, meta.sequence.stream))
+            stored_at = meta.timestamp.timestamp()
+            changes.append(Change(key, None if removed else message.data, meta.sequence.stream, stored_at))
             if meta.num_pending == 0:
                 self.caught_up.set()
         self._on_changes(changes)

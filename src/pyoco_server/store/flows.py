@@ -1,32 +1,39 @@
-"""The texts of flow.yaml files: stored once each, under their sha256."""
+"""The texts of flow.yaml files: stored once each, under their sha256.
 
-import contextlib
+A text that no run needs any more is removed when it is old enough. So whoever is about to make a run has its text put
+again, which makes it young: between that and the run's record nothing removes it.
+"""
+
 import hashlib
+import time
 from collections import OrderedDict
 
-from pyoco_server.errors import RevisionConflict
 from pyoco_server.store.bucket import Bucket
 from pyoco_server.store.connection import Connection
+from pyoco_server.store.direct import purge_subject
 
 _REMEMBERED = 1024
+_YOUNG_SHARE = 0.25
+"""Of the time after which an unused text is removed: what was put since then need not be put again."""
 
 
 class FlowStore:
-    """The bucket of flow texts. What is in it never changes, so what was seen there is not asked again."""
+    """The bucket of flow texts. What is in it never changes."""
 
     def __init__(self, connection: Connection) -> None:
+        self._connection = connection
         self._bucket = Bucket(connection, connection.settings.flows_kv_bucket)
-        self._seen: OrderedDict[str, None] = OrderedDict()
+        self._young_sec = _YOUNG_SHARE * connection.settings.flow_retention_sec
+        self._put_at: OrderedDict[str, float] = OrderedDict()
         connection.reconnected.append(self._forget)
 
     async def put(self, body: bytes, sha256: str) -> None:
-        """Store a flow's text unless it is there."""
-        if sha256 in self._seen:
-            self._seen.move_to_end(sha256)
+        """Store a flow's text, or make it young."""
+        if self._is_young(sha256):
             return
-        with contextlib.suppress(RevisionConflict):  # somebody stored the same text before
-            await self._bucket.create(sha256, body)
-        self._remember(sha256)
+        began = time.monotonic()
+        await self._bucket.put(sha256, body)
+        self._remember(sha256, began)
 
     async def get(self, sha256: str) -> bytes | None:
         """Read a flow's text; ``None`` if it is not there or is not what its name says."""
@@ -35,24 +42,41 @@ class FlowStore:
             return None
         return entry.value
 
-    async def has(self, sha256: str) -> bool:
-        """Tell whether a flow's text is there."""
-        if sha256 in self._seen:
-            self._seen.move_to_end(sha256)
+    async def keep(self, sha256: str) -> bool:
+        """Make a flow's text young if it is there, and tell whether it is."""
+        if self._is_young(sha256):
             return True
-        if await self.get(sha256) is None:
-            return False
-        self._remember(sha256)
-        return True
+        body = await self.get(sha256)
+        if body is not None:
+            await self.put(body, sha256)
+        return body is not None
 
-    def _remember(self, sha256: str) -> None:
-        self._seen[sha256] = None
-        if len(self._seen) > _REMEMBERED:
-            self._seen.popitem(last=False)
+    async def remove(self, sha256: str, revision: int) -> bool:
+        """Remove a flow's text unless it was put again since ``revision``; tell whether it was removed.
+
+        Raises:
+            StoreUnavailable: NATS is away.
+        """
+        # Nobody follows this bucket, so no mark is needed.
+        subject = self._bucket.subject(sha256)
+        removed = await purge_subject(self._connection, self._bucket.stream, subject, through=revision)
+        if removed:
+            self._put_at.pop(sha256, None)
+        return removed > 0
+
+    def _is_young(self, sha256: str) -> bool:
+        put_at = self._put_at.get(sha256)
+        return put_at is not None and time.monotonic() - put_at < self._young_sec
+
+    def _remember(self, sha256: str, put_at: float) -> None:
+        self._put_at[sha256] = put_at
+        self._put_at.move_to_end(sha256)
+        if len(self._put_at) > _REMEMBERED:
+            self._put_at.popitem(last=False)
 
     def forget(self) -> None:
         """Forget which texts are there: the store may be another one."""
-        self._seen.clear()
+        self._put_at.clear()
 
     async def _forget(self) -> None:
         # NATS may have come back with another store.

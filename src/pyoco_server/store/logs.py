@@ -11,7 +11,8 @@ from nats.js.errors import NotFoundError
 
 from pyoco_server.model.runlog import LogChunk
 from pyoco_server.store.connection import Connection
-from pyoco_server.store.direct import DirectReader
+from pyoco_server.store.direct import DirectReader, purge_subject
+from pyoco_server.store.stream_state import read_stream
 
 log = structlog.get_logger(__name__)
 
@@ -90,6 +91,27 @@ class LogStore:
         """
         found = await self._reader.newest(before=before, subject=self._subject(run_id), limit=limit)
         return _chunks([(message.seq, message.data) for message in reversed(found)])
+
+    async def end(self) -> int:
+        """Give the place of the last chunk that was stored, of whatever run.
+
+        Raises:
+            StoreUnavailable: NATS is away.
+        """
+        state = await read_stream(self._connection, self._stream)
+        return state.last_seq if state else 0
+
+    async def remove(self, run_id: str, *, through: int) -> int:
+        """Remove a run's log; the number of its chunks is the answer.
+
+        Args:
+            run_id: The run.
+            through: Only chunks up to this place.
+
+        Raises:
+            StoreUnavailable: NATS is away.
+        """
+        return await purge_subject(self._connection, self._stream, self._subject(run_id), through=through)
 
     @asynccontextmanager
     async def listen(self, run_id: str, on_chunk: Callable[[], None]) -> AsyncIterator[None]:

@@ -1,5 +1,6 @@
 """The run records: created once, changed only by compare-and-set."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -67,13 +68,15 @@ class RunStore:
         return await self._bucket.create(record.run_id, fit(record, self.max_bytes).to_json())
 
     async def update(self, record: RunRecord, revision: int) -> StoredRun:
-        """Store a changed run if nobody wrote since ``revision``.
+        """Store a changed run if nobody wrote since ``revision``; one that has ended expires as the settings say.
 
         Raises:
             RevisionConflict: somebody did.
         """
-        fitted = fit(record, self.max_bytes)
-        return StoredRun(record, await self._bucket.update(record.run_id, fitted.to_json(), revision))
+        kept_for = self._connection.settings.kept_for(record.status.value) if record.status.is_terminal else 0
+        stored = fit(record, self.max_bytes).to_json()
+        expires = math.ceil(kept_for) or None
+        return StoredRun(record, await self._bucket.update(record.run_id, stored, revision, expires=expires))
 
     async def change(self, run_id: str, change: Callable[[RunRecord], RunRecord]) -> StoredRun | None:
         """Read a run, change it, and write it if nobody else did meanwhile; else once more.
@@ -98,10 +101,13 @@ class RunStore:
                 continue
         raise StoreUnavailable(f"run {run_id} is written to faster than it can be changed")
 
-    async def remove(self, run_id: str, revision: int) -> None:
-        """Remove a run that was never answered, if nobody wrote since ``revision``.
+    async def remove(self, run_id: str, revision: int) -> int:
+        """Remove a run, if nobody wrote since ``revision``.
+
+        Returns:
+            The revision of the mark that tells of it.
 
         Raises:
-            RevisionConflict: somebody did: a worker has it.
+            RevisionConflict: somebody did.
         """
-        await self._bucket.purge(run_id, revision)
+        return await self._bucket.purge(run_id, revision)

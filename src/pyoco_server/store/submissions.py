@@ -95,7 +95,9 @@ class Submissions:
         """
         record = stored.record
         age = time.time() - (record.submitted_at or 0.0)
-        fresh = record.attempt == 0 and age < DUPLICATE_WINDOW - _CLOCKS_APART
+        # A key's run may have had a predecessor with the same id that was not kept: its job's name tells them apart.
+        keyed = record.idempotency_key is not None
+        fresh = record.attempt == 0 and age < DUPLICATE_WINDOW - _CLOCKS_APART and not keyed
         return await self._queue.publish(Job.of(record), record.tag, requeued=None if fresh else str(stored.revision))
 
     async def _submit_once(self, record: RunRecord) -> Submission:

@@ -11,6 +11,7 @@ from nats.js.errors import APIError, NotFoundError
 
 from pyoco_server.errors import StoreUnavailable
 from pyoco_server.settings import Settings
+from pyoco_server.store.bucket import MARK_SEC
 from pyoco_server.store.connection import Connection
 
 log = structlog.get_logger(__name__)
@@ -26,7 +27,7 @@ _LETTER_WINDOW = 3600.0
 _ADVISORY_AGE = 7 * 24 * 3600.0
 _ADVISORIES = 100_000
 _ADVISORY_BYTES = 64 * 1024 * 1024
-_MARKER_TTL = 3600.0
+_WHEEL_EVENTS = 100_000
 _STREAM_NAME_IN_USE = 10058
 WORK_QUEUE = api.RetentionPolicy.WORK_QUEUE.value
 RESTORED = "pyoco.restored"
@@ -90,6 +91,8 @@ def definitions(settings: Settings) -> list[api.StreamConfig]:
     buckets = (settings.runs_kv_bucket, settings.flows_kv_bucket, settings.workers_kv_bucket)
     history = _bucket(settings.wheel_history_kv_bucket)
     history.max_age = settings.wheel_history_ttl_sec
+    history.max_msgs, history.discard = _WHEEL_EVENTS, api.DiscardPolicy.OLD
+    history.subject_delete_marker_ttl = None  # nobody follows it: what has expired need not be told
     wheels = _object_store(settings.wheel_object_store_bucket)
     streams = [work, dead_letters, advisories, logs, audit, *(_bucket(name) for name in buckets), wheels, history]
     for stream in streams:
@@ -113,7 +116,7 @@ def _bucket(name: str) -> api.StreamConfig:
         deny_delete=True,
         allow_direct=True,
         allow_msg_ttl=True,
-        subject_delete_marker_ttl=_MARKER_TTL,
+        subject_delete_marker_ttl=float(MARK_SEC),
     )
 
 

@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from pyoco_server.errors import StoreUnavailable
 from pyoco_server.model.wheel_event import WheelAction, WheelEvent
-from pyoco_server.store.bucket import Bucket
+from pyoco_server.store.bucket import Bucket, is_removal
 from pyoco_server.store.connection import Connection
 from pyoco_server.store.direct import DirectReader
 
@@ -57,6 +57,8 @@ class WheelHistory:
         messages = await self._reader.newest(before=None, subject=self._bucket.subject(key), limit=limit)
         events = []
         for message in messages:
+            if is_removal(message.headers):
+                continue  # other programs may have made the bucket in another way
             try:
                 events.append(WheelEvent.model_validate_json(message.data))
             except ValidationError:
