@@ -9,6 +9,7 @@
     ├── TooLarge                413   1
     ├── RunNotFound             404   5
     ├── WorkerNotFound          404   5
+    ├── WorkerGone              409   6   a worker that is stopped or disconnected cannot be asked for anything
     ├── DeadLetterNotFound      404   5
     ├── WheelNotFound           404   5
     ├── WheelVersionConflict    409   6   the same or a newer version of the package is stored
@@ -109,6 +110,15 @@ class WorkerNotFound(PyocoError):
     http_status = 404
     exit_code = 5
     default_hint = "List the workers with: pyoco-client workers --scope all"
+
+
+class WorkerGone(PyocoError):
+    """The worker is stopped or disconnected: nothing can be asked of it."""
+
+    code = "worker_gone"
+    http_status = 409
+    exit_code = 6
+    default_hint = "Only a worker that is there can be drained. List them with: pyoco-client workers"
 
 
 class DeadLetterNotFound(PyocoError):

@@ -73,6 +73,8 @@ class Settings(NatsSettings):
     workers_kv_ttl_sec: SecondsOrZero = 15.0
     """Kept for older configurations; has no effect: worker records do not expire by themselves."""
     worker_disconnect_timeout_sec: Seconds = 20.0
+    worker_forget_after_sec: SecondsOrZero = 7 * 24 * 3600.0
+    """Age at which the record of a worker that is gone is removed; 0: never."""
     cancel_grace_period_sec: SecondsOrZero = 30.0
     run_max_attempts: Count = 3
 

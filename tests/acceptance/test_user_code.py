@@ -157,17 +157,6 @@ def test_a_worker_that_is_stopped_hands_its_run_back_without_costing_an_attempt(
     assert system.end(run_id)["attempt"] == 1
 
 
-def test_two_workers_cannot_share_a_name(system: System) -> None:
-    from .conftest import Process
-
-    second = Process(["pyoco-worker", "--nats-url", system.nats_url, "--worker-id", "w", "--tags", "x"], system.folder)
-    assert second.popen.wait(30) == 1
-    deadline = time.monotonic() + 5
-    while not any("is taken by process" in line["message"] for line in second.lines) and time.monotonic() < deadline:
-        os.sched_yield()
-    assert any("is taken by process" in line["message"] for line in second.lines), second.lines
-
-
 def test_a_module_that_is_not_there_has_no_place(system: System) -> None:
     run = system.run("version: 1\nflow: {graph: t}\ntasks: {t: {callable: 'nowhere_at_all:t'}}\n")
     assert run["end_reason"] == "dependency_missing"

@@ -10,6 +10,7 @@ from pyoco_server.gateway.why import WhyCode
 from pyoco_server.model.deadletter import DeadLetter, DeadLetterReason
 from pyoco_server.model.findings import FindingCode
 from pyoco_server.model.run import EndReason, RunRecord, RunStatus
+from pyoco_server.model.worker import GpuFigures, WorkerRecord
 from pyoco_server.settings import Settings, variable
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -54,6 +55,12 @@ def test_the_snapshots_fields() -> None:
     internal = {"instance_id", "job_seq", "tenant_id", "api_key_id", "schedule_id", "submission_digest"}
     missing = [name for name in RunRecord.model_fields if name not in internal and name not in SPEC]
     assert missing == []
+
+
+def test_every_field_of_a_worker() -> None:
+    section = SPEC.split("\n## Workers\n")[1].split("\n## ")[0]
+    fields = [*WorkerRecord.model_fields, *GpuFigures.model_fields]
+    assert [name for name in fields if name not in section] == []
 
 
 def test_both_languages_have_the_tutorial() -> None:

@@ -6,8 +6,11 @@ import os
 import signal
 import time
 from collections import defaultdict
+from typing import Any
 
 import pytest
+
+from tests.acceptance.conftest import DEADLINE
 
 from .cluster import ACK_WAIT, GRACE, Cluster, descendants, pause, until, wait_dead
 from .conftest import Figure
@@ -155,13 +158,17 @@ def test_a_task_that_kills_its_worker(cluster: Cluster, figure: Figure, slots: i
     figure(f"a task that kills its worker: {starts} starts, 1 dead letter; 100 of 100 neighbours COMPLETED")
 
 
-def test_drain(cluster: Cluster, figure: Figure) -> None:
+@pytest.mark.parametrize("how", ["signal", "request"])
+def test_drain(cluster: Cluster, figure: Figure, how: str) -> None:
     worker = cluster.worker("--concurrency", "2", "--drain-timeout-sec", "2", name="leaving")
     short, long = cluster.submit("gated", {"gate": "short"}), cluster.submit("gated", {"gate": "long"})
     for run in (short, long):
         cluster.started(run)
     waiting = cluster.submit("work", {"seconds": 0})
-    worker.signal(signal.SIGTERM)
+    if how == "signal":
+        worker.signal(signal.SIGTERM)
+    else:
+        assert cluster.http.post(f"{cluster.url}/workers/leaving/drain").status_code == 200
     worker.process.wait_for("stopping")
     began = time.monotonic()
     cluster.open_gate("short")
@@ -190,6 +197,43 @@ def test_drain(cluster: Cluster, figure: Figure) -> None:
     cluster.handed_back[long] = 2
     cluster.history().check()
     figure(
-        f"drain of 2 s: left after {took:.1f} s, one run finished, one handed back at no cost; "
+        f"drain of 2 s by {how}: left after {took:.1f} s, one run finished, one handed back at no cost; "
         f"second SIGTERM: left after {at_once:.1f} s"
     )
+
+
+@pytest.mark.parametrize("who", ["nats", "worker"])
+def test_a_wish_to_drain_outlives_what_dies_with_it(cluster: Cluster, figure: Figure, who: str) -> None:
+    """NATS is killed with the word on its way; the worker is killed, and the next of its name is not the one meant."""
+    worker = cluster.worker(name="leaving")
+    run = cluster.submit("gated", {"gate": "g"}, max_attempts=5)
+    cluster.started(run)
+    if who == "nats":
+        worker.signal(signal.SIGSTOP)  # so that the word cannot come before NATS is dead
+    assert cluster.http.post(f"{cluster.url}/workers/leaving/drain", json={"reason": "r"}).status_code == 200
+    if who == "nats":
+        cluster.nats.kill()
+        worker.signal(signal.SIGCONT)
+        pause(2.0)
+        cluster.nats.start().ready()
+        worker.process.wait_for("stopping")
+        cluster.open_gate("g")
+        assert worker.process.popen.wait(DEADLINE) == 0
+        gone = until(lambda: _stopped(cluster), "the worker's goodbye")
+        assert gone["stop_reason"] == "drained: r"
+    else:
+        worker.kill()
+        worker.start().ready()
+        cluster.open_gate("g")
+    assert cluster.end(run)["status"] == "COMPLETED"
+    assert worker.is_alive is (who == "worker")
+    cluster.history().check()
+    figure(
+        f"asked to drain, then the {who} killed: 1 of 1 run COMPLETED, "
+        + ("drained" if who == "nats" else "not drained")
+    )
+
+
+def _stopped(cluster: Cluster) -> dict[str, Any] | None:
+    (item,) = cluster.http.get(f"{cluster.url}/workers?scope=all&worker_id=leaving").json()
+    return dict(item) if item["state"] == "STOPPED_GRACEFUL" else None

@@ -60,14 +60,6 @@ def test_a_page_ends_with_its_cursor(server: Server, capsys: pytest.CaptureFixtu
     assert capsys.readouterr().out.splitlines()[-1] == "next_cursor: c1"
 
 
-def test_workers_plugins_have_a_line_each(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
-    wheel = {"package_name": "p", "package_version": "1.0", "wheel_name": "p.whl"}
-    workers = [{"worker_id": "w", "state": "IDLE", "tags": ["a", "b"], "wheel_sync": {"installed_wheels": [wheel]}}]
-    server.answer = lambda _: httpx2.Response(200, json=workers)
-    assert main("workers --output plugins".split()) == 0
-    assert capsys.readouterr().out.splitlines()[1] == "w          IDLE   a,b   p        1.0      p.whl"
-
-
 def test_metrics_are_printed_as_they_are(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
     server.answer = lambda _: httpx2.Response(200, text="# HELP a b\na 1\n")
     assert main(["metrics"]) == 0

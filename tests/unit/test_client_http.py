@@ -128,6 +128,8 @@ def test_a_yaml_goes_as_a_form(kind: str, server: Server) -> None:
         ("delete_dead_letter", [7], {}, "DELETE /dlq/7"),
         ("get_workers", [], {"scope": "all", "include_hidden": False}, "GET /workers?scope=all&include_hidden=false"),
         ("patch_worker_hidden", ["w"], {"hidden": True}, "PATCH /workers/w"),
+        ("get_workers", [], {"scope": "all", "worker_id": "w"}, "GET /workers?scope=all&worker_id=w"),
+        ("drain_worker", ["a/b"], {"reason": "new"}, "POST /workers/a%2Fb/drain"),
         ("list_wheels", [], {}, "GET /wheels"),
         ("list_wheel_history", [], {"limit": 3, "action": "upload"}, "GET /wheels/history?limit=3&action=upload"),
         ("upload_wheel", [], {"filename": "a.whl", "data": b"x", "tags": ["a", " b "]}, "POST /wheels"),

@@ -5,11 +5,11 @@ from typing import Any
 from prometheus_client.parser import text_string_to_metric_families
 
 from pyoco_server.gateway.cardinality import Bounded
-from pyoco_server.gateway.figures import Figures, NatsFigures, TagFigures, _tags
+from pyoco_server.gateway.figures import MOST_WORKERS, Figures, NatsFigures, TagFigures, _live, _tags
 from pyoco_server.gateway.metrics import Metrics
 from pyoco_server.gateway.totals import WaitingTag
 from pyoco_server.model.run import EndReason, RunStatus
-from pyoco_server.model.worker import WorkerRecord, WorkerState
+from pyoco_server.model.worker import GpuFigures, WorkerRecord, WorkerState
 from pyoco_server.store.queue import ConsumerFigures
 from pyoco_server.store.topology import StreamFigures
 
@@ -18,6 +18,21 @@ CONSUMER = ConsumerFigures(ack_wait_sec=30, waiting=3, unacknowledged=2, max_una
 FULL = Figures(
     runs={**RUNS, "COMPLETED": 5},
     workers={**dict.fromkeys(WorkerState, 0), WorkerState.IDLE: 2, WorkerState.RUNNING: 1, WorkerState.DISCONNECTED: 4},
+    live_workers={
+        "w1": WorkerRecord(
+            worker_id="w1",
+            slots=4,
+            slots_in_use=3,
+            memory_bytes=5 << 20,
+            cpu_percent=250.0,
+            gpus=[
+                GpuFigures(index=0, memory_used_bytes=7, memory_total_bytes=9, utilization_percent=40),
+                GpuFigures(index=1, name="it tells nothing"),
+            ],
+        ),
+        "w2": WorkerRecord(worker_id="w2"),
+    },
+    workers_left_out=0,
     tags={"cpu": TagFigures(3, 1.0, 2), "gpu": TagFigures(0, None, 0)},
     tags_left_out=0,
     nats=NatsFigures(True, StreamFigures(5, 120), StreamFigures(7, 9), {"cpu": CONSUMER}),
@@ -67,6 +82,30 @@ def test_figures_of_now() -> None:
     assert one(samples, "pyoco_oldest_waiting_seconds", tag="gpu") == 0
     assert one(samples, "pyoco_index_lag") == 20
     assert one(samples, "pyoco_nats_up") == 1
+
+
+def test_workers_one_by_one() -> None:
+    samples = read(Metrics().text(FULL))
+    assert one(samples, "pyoco_worker_slots", worker="w1") == 4
+    assert one(samples, "pyoco_worker_slots_in_use", worker="w1") == 3
+    assert one(samples, "pyoco_worker_memory_bytes", worker="w1") == 5 << 20
+    assert one(samples, "pyoco_worker_cpu_cores", worker="w1") == 2.5
+    assert one(samples, "pyoco_worker_slots", worker="w2") == 1
+    assert one(samples, "pyoco_worker_memory_bytes", worker="w2") is None  # it does not tell
+    gpus = {(name, labels): value for (name, labels), value in samples.items() if "_gpu_" in name}
+    labels = (("gpu", "0"), ("worker", "w1"))
+    assert gpus == {
+        ("pyoco_worker_gpu_memory_used_bytes", labels): 7,
+        ("pyoco_worker_gpu_memory_total_bytes", labels): 9,
+        ("pyoco_worker_gpu_utilization_ratio", labels): 0.4,
+    }
+
+
+def test_workers_are_bounded() -> None:
+    crowd = [(WorkerRecord(worker_id=f"w{number:04}"), WorkerState.IDLE) for number in range(MOST_WORKERS + 5)]
+    gone = [(WorkerRecord(worker_id=f"a{number}"), WorkerState.DISCONNECTED) for number in range(50)]
+    shown, left_out = _live([*gone, *reversed(crowd)])
+    assert (next(iter(shown)), len(shown), left_out) == ("w0000", MOST_WORKERS, 5)
 
 
 def test_two_gateways_in_one_process_count_apart() -> None:
@@ -134,7 +173,8 @@ def test_the_bound_lets_the_known_through() -> None:
 def test_which_tags_are_shown() -> None:
     here = WorkerRecord(worker_id="w1", tags=["cpu", "not.a.tag"])
     gone = WorkerRecord(worker_id="w2", tags=["gpu", "cpu"])
-    workers = [(here, WorkerState.IDLE), (gone, WorkerState.DISCONNECTED)]
+    draining = WorkerRecord(worker_id="w3", tags=["cpu"], draining=True)
+    workers = [(here, WorkerState.IDLE), (gone, WorkerState.DISCONNECTED), (draining, WorkerState.RUNNING)]
     waiting = [WaitingTag("many", 9, 2.0), WaitingTag("gpu", 1, None), WaitingTag("with space", 5, 1.0)]
     assert _tags(workers, waiting) == {
         "cpu": TagFigures(0, None, 1),

@@ -40,6 +40,10 @@ LOST = replace(
     FACTS, workers=[(worker("cpu-2"), IDLE), (worker(seen_ago=25), GONE)], holder=(worker(seen_ago=25), GONE)
 )
 ALONE = replace(FACTS, workers=[(worker(seen_ago=25), GONE)], holder=(worker(seen_ago=25), GONE))
+LEAVING = worker().evolve(draining=True)
+DRAINING = replace(
+    FACTS, workers=[(LEAVING, IDLE), (worker("cpu-2").evolve(draining=True, drain_reason="new kernel"), IDLE)]
+)
 
 WAITING: dict[str, Any] = {"run_id": "r1", "tag": "cpu", "status": "PENDING", "submitted_at": NOW - 10}
 RUNNING: dict[str, Any] = {
@@ -69,6 +73,16 @@ CASES: list[tuple[WhyCode, dict[str, Any], Facts, str, str]] = [
     (WhyCode.NO_WORKER, WAITING, replace(FACTS, ahead=2),
      "no worker serves the tag cpu; runs ahead of it: 2.", "ワーカー"),
     (WhyCode.WORKERS_GONE, WAITING, ALONE, "cpu-1 is DISCONNECTED, last seen 25 s ago", "25 秒前"),
+    (WhyCode.WORKERS_DRAINING, WAITING, DRAINING,
+     "draining and take no more runs (workers: cpu-1, cpu-2); reason: new kernel; runs ahead of it: 0.",
+     "理由: new kernel"),
+    (WhyCode.WORKERS_DRAINING, WAITING, replace(FACTS, workers=[(LEAVING, IDLE)]),
+     "(workers: cpu-1); runs", "停止準備中"),
+    (WhyCode.STARTING, WAITING, replace(DRAINING, workers=[*DRAINING.workers, (worker("new"), IDLE)]),
+     "any moment", "まもなく"),
+    (WhyCode.WORKERS_GONE, WAITING, replace(FACTS, workers=[(LEAVING, GONE)]), "cpu-1 is DISCONNECTED", "起動"),
+    (WhyCode.WORKER_SILENT_NO_OTHER, RUNNING, replace(ALONE, workers=[*ALONE.workers, (LEAVING, IDLE)]),
+     "no live worker takes runs", "受け付ける"),
     (WhyCode.ALL_BUSY, WAITING, BUSY, "(workers: 1, slots: 2); runs ahead of it: 3.", "スロット: 2"),
     (WhyCode.QUEUE_LIMIT, WAITING, replace(FREE, consumer=replace(CONSUMER, unacknowledged=200)),
      "while 200", "200 件"),
@@ -87,7 +101,7 @@ CASES: list[tuple[WhyCode, dict[str, Any], Facts, str, str]] = [
      "cpu-1 is lost (last sign of life 25 s ago); it is expected to be delivered to another one by 22:13:25 UTC"
      " (in 5.0 s); attempts left: 2.", "残り試行: 2"),
     (WhyCode.WORKER_SILENT_NO_OTHER, RUNNING, ALONE,
-     "no live worker serves the tag cpu; attempts left: 2.", "22:13:25"),
+     "no live worker takes runs of the tag cpu; attempts left: 2.", "22:13:25"),
     (WhyCode.REDELIVERY_OVERDUE, RUNNING, replace(LOST, holder=(worker(seen_ago=39), GONE)),
      "by 22:13:11 UTC", "でした"),
     (WhyCode.CANCELLING, CANCELLING, HELD, "kills it at 22:13:45 UTC at the latest", "理由: enough"),

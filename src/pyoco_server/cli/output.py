@@ -9,7 +9,6 @@ import click
 from pyoco_server.errors import PyocoError
 
 RUN_COLUMNS = ["run_id", "status", "flow_name", "tag", "updated_at"]
-WORKER_COLUMNS = ["worker_id", "state", "tags", "current_run_id", "host"]
 
 
 def print_json(value: Any) -> None:

@@ -250,14 +250,38 @@ class AsyncPyocoHttpClient:
         state: str | None = None,
         include_hidden: bool | None = None,
         limit: int | None = None,
+        worker_id: str | None = None,
     ) -> list[dict[str, Any]]:
-        """List workers."""
-        call = requests.workers(scope=scope, state=state, include_hidden=include_hidden, limit=limit)
+        """List workers.
+
+        Args:
+            scope: ``active`` (those that are there) or ``all``.
+            state: Only this state.
+            include_hidden: Also those that were hidden.
+            limit: How many at most.
+            worker_id: Only this one.
+        """
+        call = requests.workers(
+            scope=scope, state=state, include_hidden=include_hidden, limit=limit, worker_id=worker_id
+        )
         return cast(list[dict[str, Any]], await self._json(call))
 
     async def patch_worker_hidden(self, worker_id: str, *, hidden: bool) -> dict[str, Any]:
         """Hide a worker from lists, or show it again."""
         return cast(dict[str, Any], await self._json(requests.patch_worker(worker_id, hidden)))
+
+    async def drain_worker(self, worker_id: str, *, reason: str | None = None) -> dict[str, Any]:
+        """Ask a worker to take no more runs, and to stop when those that it has have ended.
+
+        Args:
+            worker_id: Which worker.
+            reason: Kept in its record, and shown by ``why`` to those that wait for it.
+
+        Raises:
+            ApiError: there is no such worker (404), or it is stopped or disconnected (409).
+            CannotConnect: the server does not answer.
+        """
+        return cast(dict[str, Any], await self._json(requests.drain_worker(worker_id, reason)))
 
     async def list_wheels(self) -> list[dict[str, Any]]:
         """List uploaded wheels."""

@@ -129,6 +129,11 @@ def patch_worker(worker_id: str, hidden: bool) -> Call:
     return Call("PATCH", f"/workers/{_part(worker_id)}", _json({"hidden": bool(hidden)}))
 
 
+def drain_worker(worker_id: str, reason: str | None) -> Call:
+    """``POST /workers/{id}/drain``."""
+    return Call("POST", f"/workers/{_part(worker_id)}/drain", _json({"reason": reason}) if reason else {})
+
+
 def rerun(run_id: str, idempotency_key: str | None) -> Call:
     """``POST /runs/{id}/rerun``."""
     path = f"/runs/{_part(run_id)}/rerun"

@@ -110,13 +110,14 @@ class System:
         """Wait for ``stop``.
 
         Raises:
-            CommandFailed: a part died before. Nothing is restarted silently.
+            CommandFailed: a part died before. Nothing is restarted silently. A worker that stopped in order, because it
+                was asked to drain, takes nothing with it.
         """
         parts: dict[asyncio.Task[object], str] = {asyncio.create_task(_wait(stop)): ""}
         if self._nats is not None:
             parts[asyncio.create_task(self._nats.wait())] = "the embedded nats-server"
         for worker in self._workers:
-            parts[asyncio.create_task(worker.wait())] = "the worker"
+            parts[asyncio.create_task(_wait_for_failure(worker))] = "the worker"
         if self._serving is not None:
             parts[self._serving] = "the gateway"
         done, _ = await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
@@ -156,6 +157,12 @@ class System:
                 env=environment, start_new_session=True, preexec_fn=die_with_parent(), stdin=asyncio.subprocess.DEVNULL,
                 stdout=stream, stderr=stream,
             )  # fmt: skip
+
+
+async def _wait_for_failure(worker: asyncio.subprocess.Process) -> None:
+    if await worker.wait() == 0:
+        log.warning("the worker has stopped in order; the rest goes on without it", pid=worker.pid)
+        await asyncio.Event().wait()
 
 
 async def _wait(event: asyncio.Event) -> None:

@@ -23,6 +23,8 @@ log = structlog.get_logger(__name__)
 
 MOST_TAGS = 100
 """So many tags are shown: those with live workers first, then those that most runs wait for."""
+MOST_WORKERS = 100
+"""So many live workers are shown one by one: the first by name, so that they stay the same."""
 _ASK_SEC = 1.0
 _FRESH_SEC = 1.0
 _Answer = TypeVar("_Answer")
@@ -36,7 +38,7 @@ class TagFigures:
     oldest: float | None
     """When the oldest waiting run was submitted, in unix seconds."""
     workers: int
-    """Live workers that serve it."""
+    """Live workers that take its runs."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,9 @@ class Figures:
 
     runs: dict[str, int]
     workers: dict[WorkerState, int]
+    live_workers: dict[str, WorkerRecord]
+    """Those that are shown, by name."""
+    workers_left_out: int
     tags: dict[str, TagFigures]
     tags_left_out: int
     nats: NatsFigures
@@ -84,9 +89,12 @@ class FiguresReader:
         tags = _tags(workers, totals.waiting(MOST_TAGS))
         nats = await self._ask_nats(list(tags))
         states = [state for _, state in workers]
+        live, left_out = _live(workers)
         return Figures(
             runs=totals.by_status(),
             workers={state: states.count(state) for state in WorkerState},
+            live_workers=live,
+            workers_left_out=left_out,
             tags=tags,
             tags_left_out=max(0, totals.tags_waiting() - sum(tag.waiting > 0 for tag in tags.values())),
             nats=nats,
@@ -131,13 +139,19 @@ async def _answer(asking: Awaitable[_Answer]) -> tuple[_Answer] | None:
         return None
 
 
+def _live(workers: list[tuple[WorkerRecord, WorkerState]]) -> tuple[dict[str, WorkerRecord], int]:
+    """Give the live workers that are shown, by name, and how many are not."""
+    live = {record.worker_id: record for record, state in workers if state.is_active}
+    return {name: live[name] for name in sorted(live)[:MOST_WORKERS]}, max(0, len(live) - MOST_WORKERS)
+
+
 def _tags(workers: list[tuple[WorkerRecord, WorkerState]], waiting: list[WaitingTag]) -> dict[str, TagFigures]:
     serving: dict[str, int] = {}
     known: set[str] = set()
     for record, state in workers:
         for tag in filter(is_tag, record.tags):
             known.add(tag)
-            if state.is_active:
+            if state.is_active and not record.draining:
                 serving[tag] = serving.get(tag, 0) + 1
     waits = {one.tag: one for one in waiting if is_tag(one.tag)}
     shown = list(dict.fromkeys([*sorted(serving), *waits, *sorted(known)]))[:MOST_TAGS]

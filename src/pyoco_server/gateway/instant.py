@@ -1,11 +1,12 @@
 """The figures of this moment as Prometheus's gauges."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 
 from pyoco_server.gateway.figures import Figures
+from pyoco_server.model.worker import GpuFigures, WorkerRecord
 
 # Some are gauges although their names end in _total: the names are the contract's, and what retention removes is
 # no longer counted.
@@ -20,12 +21,47 @@ def families(figures: Figures) -> Iterator[Metric]:
         yield _one("pyoco_dlq_messages_total", "Dead letters in their stream.", figures.nats.letters.messages)
     states = {state.value: count for state, count in figures.workers.items()}
     yield _by("state", "pyoco_workers", "Known workers, by state.", states)
+    yield from _workers(figures)
     yield from _tags(figures)
     yield from _nats(figures)
     yield _one(
         "pyoco_index_caught_up", "1 while the index of runs has seen all that is stored.", figures.index_caught_up
     )
     yield _one("pyoco_logs_open", "Logs that are being sent.", figures.open_logs)
+
+
+def _workers(figures: Figures) -> Iterator[Metric]:
+    live = figures.live_workers
+    slots = {name: record.slots for name, record in live.items()}
+    yield _by("worker", "pyoco_worker_slots", "Runs that the worker takes at a time.", slots)
+    in_use = {name: record.slots_in_use for name, record in live.items()}
+    yield _by("worker", "pyoco_worker_slots_in_use", "Runs that the worker has.", in_use)
+    memory = {name: record.memory_bytes for name, record in live.items() if record.memory_bytes is not None}
+    yield _by("worker", "pyoco_worker_memory_bytes", "Resident memory of the worker and its runs.", memory)
+    cores = {name: record.cpu_percent / 100 for name, record in live.items() if record.cpu_percent is not None}
+    yield _by("worker", "pyoco_worker_cpu_cores", "Cores that the worker and its runs keep busy.", cores)
+    yield from _gpus(live)
+    yield _one("pyoco_workers_left_out", "Live workers that are not shown one by one.", figures.workers_left_out)
+
+
+def _gpus(live: Mapping[str, WorkerRecord]) -> Iterator[Metric]:
+    def by_gpu(name: str, text: str, value: Callable[[GpuFigures], float | None]) -> Metric:
+        family = GaugeMetricFamily(name, text, labels=["worker", "gpu"])
+        for worker, record in live.items():
+            for index, figure in {gpu.index: value(gpu) for gpu in record.gpus}.items():
+                if figure is not None:
+                    family.add_metric([worker, str(index)], float(figure))
+        return family
+
+    yield by_gpu(
+        "pyoco_worker_gpu_memory_used_bytes", "Memory in use of a GPU of the worker's machine.",
+        lambda gpu: gpu.memory_used_bytes,
+    )  # fmt: skip
+    yield by_gpu("pyoco_worker_gpu_memory_total_bytes", "Memory that it has.", lambda gpu: gpu.memory_total_bytes)
+    yield by_gpu(
+        "pyoco_worker_gpu_utilization_ratio", "Part of the time in which it computes.",
+        lambda gpu: None if gpu.utilization_percent is None else gpu.utilization_percent / 100,
+    )  # fmt: skip
 
 
 def _tags(figures: Figures) -> Iterator[Metric]:

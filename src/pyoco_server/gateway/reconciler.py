@@ -11,6 +11,7 @@ from collections import OrderedDict
 import structlog
 
 from pyoco_server.errors import RevisionConflict, StoreUnavailable
+from pyoco_server.gateway.gone_workers import GoneWorkers
 from pyoco_server.gateway.lost_jobs import LostJobs
 from pyoco_server.gateway.lost_owners import LostOwners
 from pyoco_server.model.run import RunStatus
@@ -84,6 +85,7 @@ class Reconciler:
         doubts: Runs to take back.
         lost_jobs: Waiting runs without jobs.
         lost_owners: Claimed runs without workers.
+        gone_workers: Records of workers to forget.
         interval_sec: Between two rounds.
         after_sec: NATS must have been there for so long: before, everybody is still returning.
     """
@@ -95,6 +97,7 @@ class Reconciler:
         doubts: Doubts,
         lost_jobs: LostJobs,
         lost_owners: LostOwners,
+        gone_workers: GoneWorkers,
         *,
         interval_sec: float,
         after_sec: float,
@@ -104,6 +107,7 @@ class Reconciler:
         self._doubts = doubts
         self._lost_jobs = lost_jobs
         self._lost_owners = lost_owners
+        self._gone_workers = gone_workers
         self._interval_sec = interval_sec
         self._after_sec = after_sec
 
@@ -133,3 +137,4 @@ class Reconciler:
         if settled and all(feed.caught_up.is_set() for feed in self._feeds):
             await self._lost_jobs.round()
             await self._lost_owners.round()
+            await self._gone_workers.round()

@@ -12,6 +12,7 @@ from pyoco_server.errors import StoreUnavailable
 from pyoco_server.gateway.advisories import Backstop
 from pyoco_server.gateway.census import Census
 from pyoco_server.gateway.figures import FiguresReader
+from pyoco_server.gateway.gone_workers import GoneWorkers
 from pyoco_server.gateway.index import RunIndex
 from pyoco_server.gateway.letter_flows import LetterFlows
 from pyoco_server.gateway.loose_flows import LooseFlows
@@ -123,6 +124,7 @@ class Gateway:
             LostOwners(
                 settings, self.runs, self.jobs, self.submissions, self.letters, self.index.jobs, self.worker_index
             ),
+            GoneWorkers(self.workers, self.worker_index, after_sec=settings.worker_forget_after_sec),
             interval_sec=settings.reconcile_interval_sec,
             after_sec=settings.reconcile_after_sec,
         )  # fmt: skip

@@ -27,6 +27,7 @@ class WhyCode(str, Enum):
 
     NO_WORKER = "no_worker"
     WORKERS_GONE = "workers_gone"
+    WORKERS_DRAINING = "workers_draining"
     ALL_BUSY = "all_busy"
     QUEUE_LIMIT = "queue_limit"
     STARTING = "starting"
@@ -89,7 +90,12 @@ class Facts:
     @property
     def live(self) -> list[WorkerRecord]:
         """The workers that could take the run."""
-        return [record for record, state in self.workers if state.is_active]
+        return [record for record, state in self.workers if state.is_active and not record.draining]
+
+    @property
+    def draining(self) -> list[WorkerRecord]:
+        """The workers that are there and take no more runs."""
+        return [record for record, state in self.workers if state.is_active and record.draining]
 
 
 @dataclass(frozen=True)
@@ -140,12 +146,16 @@ def _waiting(snapshot: dict[str, Any], facts: Facts) -> Why:
         "ahead": facts.ahead,
         "submitted_at": _moment(snapshot.get("submitted_at")),
         "waited": _span(facts.now - number(snapshot.get("submitted_at"))) if snapshot.get("submitted_at") else None,
-        "workers": [record.worker_id for record in live] or None,
+        "workers": _ids(live) or None,
         "nats_url": facts.nats_url,
     }
     if not live:
         if not facts.workers:
             return Why(WhyCode.NO_WORKER, values)
+        if facts.draining:
+            asked = [record for record in facts.draining if record.drain_reason]
+            reason = _text(asked[0].drain_reason) if asked else None
+            return Why(WhyCode.WORKERS_DRAINING, {**values, "workers": _ids(facts.draining), "drain_reason": reason})
         last, state = facts.workers[0]
         seen = {"known_worker": last.worker_id, "known_state": state.value, "last_seen_at": _moment(last.last_seen_at)}
         silent = _span(facts.now - last.last_seen_at)
@@ -159,6 +169,10 @@ def _waiting(snapshot: dict[str, Any], facts: Facts) -> Why:
         "last_pull_at": _moment(max(record.last_pull_at or 0.0 for record in live)),
     }
     return Why(_waiting_code(facts, free, late=waited > LATE_SEC), values)
+
+
+def _ids(workers: list[WorkerRecord]) -> list[str]:
+    return [record.worker_id for record in workers]
 
 
 def _waiting_code(facts: Facts, free: int, *, late: bool) -> WhyCode:

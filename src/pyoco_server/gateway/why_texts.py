@@ -55,6 +55,14 @@ TEXTS: dict[WhyCode, Text] = {
         f"{_AHEAD_JA}",
         f"もう一度起動してください: {_START} {{known_worker}}",
     ),
+    WhyCode.WORKERS_DRAINING: Text(
+        "It waits: the only live workers for the tag {tag} are draining and take no more runs"
+        f" (workers: {{workers}})[; reason: {{drain_reason}}]{_AHEAD}",
+        f"Start another one: {_START} NAME",
+        "待機中: タグ {tag} を担当する動作中のワーカーはすべて停止準備中で、新しい実行を受け付けません"
+        f" (ワーカー: {{workers}})[。理由: {{drain_reason}}]{_AHEAD_JA}",
+        f"別のワーカーを起動してください: {_START} NAME",
+    ),
     WhyCode.ALL_BUSY: Text(
         "It waits for a free slot: all slots of the live workers for the tag {tag} are busy"
         f" (workers: {{live_workers}}, slots: {{slots}}){_AHEAD}",
@@ -121,10 +129,10 @@ TEXTS: dict[WhyCode, Text] = {
         "操作は不要です。残り試行が 0 なら worker_lost として失敗します。",
     ),
     WhyCode.WORKER_SILENT_NO_OTHER: Text(
-        f"Its worker {{worker_id}} is lost{_SEEN}, and no live worker serves the tag {{tag}};"
+        f"Its worker {{worker_id}} is lost{_SEEN}, and no live worker takes runs of the tag {{tag}};"
         " attempts left: {attempts_left}.",
         f"Start one, which takes the run over from {{expected_by}} on: {_START} {{tag}}-1",
-        f"ワーカー {{worker_id}} の応答がなく{_SEEN_JA}、タグ {{tag}} を担当する動作中のワーカーもありません。"
+        f"ワーカー {{worker_id}} の応答がなく{_SEEN_JA}、タグ {{tag}} の実行を受け付ける動作中のワーカーもありません。"
         "残り試行: {attempts_left}。",
         f"ワーカーを起動してください。{{expected_by}} 以降に引き継ぎます: {_START} {{tag}}-1",
     ),

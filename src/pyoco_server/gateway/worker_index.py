@@ -82,7 +82,7 @@ class WorkerIndex:
         return record.state_at(time.time(), self._timeout)
 
     def serving(self, tag: str) -> list[tuple[WorkerRecord, WorkerState]]:
-        """Give the workers that serve a tag and their states now, also those that are gone; last seen first."""
+        """Give the workers that serve a tag and their states now, also what drains or is gone; last seen first."""
         found = [(record, self.state(record)) for record in self._records.values() if tag in record.tags]
         return sorted(found, key=lambda one: one[0].last_seen_at, reverse=True)
 
@@ -90,19 +90,40 @@ class WorkerIndex:
         """Give every worker and its state now, hidden ones too."""
         return [(record, self.state(record)) for record in self._records.values()]
 
+    def gone_for(self, seconds: float) -> dict[str, WorkerRecord]:
+        """Give, by key, the workers that are stopped or disconnected and were last seen that long ago."""
+        seen_before = time.time() - seconds
+        return {
+            key: record
+            for key, record in self._records.items()
+            if record.last_seen_at <= seen_before and not self.state(record).is_active
+        }
+
+    def drop(self, key: str, record: WorkerRecord) -> None:
+        """Forget a record that is not stored any more, unless a newer one has come."""
+        if self._records.get(key) is record:
+            self._tell({key})
+            del self._records[key]
+
     def list(
-        self, *, active_only: bool, state: WorkerState | None, include_hidden: bool, limit: int
+        self,
+        *,
+        active_only: bool,
+        state: WorkerState | None,
+        include_hidden: bool,
+        limit: int,
+        worker_id: str | None = None,
     ) -> list[dict[str, Any]]:
         """Give the workers that match, last seen first."""
         records = sorted(self._records.values(), key=lambda record: record.last_seen_at, reverse=True)
         shown = []
         for record in records:
             current = self.state(record)
-            if record.hidden and not include_hidden:
+            if (record.hidden and not include_hidden) or (worker_id is not None and record.worker_id != worker_id):
                 continue
             if (active_only and not current.is_active) or (state is not None and current is not state):
                 continue
-            shown.append({**record.model_dump(mode="json"), "state": current.value})
+            shown.append({**record.model_dump(mode="json"), **_as_seen(record, current)})
         return shown[:limit]
 
     @staticmethod
@@ -110,4 +131,9 @@ class WorkerIndex:
         """Give a list's item without the long lists of wheels and plug-ins, which every heartbeat would repeat."""
         item = record.model_dump(mode="json", exclude={"wheel_sync"})
         sync = {name: record.wheel_sync.get(name) for name in _BRIEF_SYNC}
-        return {**item, "state": state.value, "wheel_sync": sync}
+        return {**item, **_as_seen(record, state), "wheel_sync": sync}
+
+
+def _as_seen(record: WorkerRecord, state: WorkerState) -> dict[str, Any]:
+    """Give the fields that are not as the worker wrote them last: one that is gone does not drain any more."""
+    return {"state": state.value, "draining": record.draining and state.is_active}

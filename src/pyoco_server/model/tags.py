@@ -41,9 +41,9 @@ def check_worker_id(worker_id: str) -> str:
     Raises:
         InvalidInput: a character that a key cannot hold, or longer than 128.
     """
-    if not _WORKER_ID.fullmatch(worker_id) or worker_id.endswith("."):
+    if not _WORKER_ID.fullmatch(worker_id) or worker_id.endswith(".") or ".." in worker_id:
         raise InvalidInput(
             f"invalid worker id {worker_id[:140]!r}",
-            hint="Use 1 to 128 letters, digits, '_', '-', '.' or '=', such as: cpu-1",
+            hint="Use 1 to 128 letters, digits, '_', '-', '.' (single, between others) or '=', such as: cpu-1",
         )
     return worker_id

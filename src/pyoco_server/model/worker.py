@@ -22,8 +22,57 @@ class WorkerState(str, Enum):
         return self in (WorkerState.RUNNING, WorkerState.IDLE)
 
 
+class GpuFigures(BaseModel):
+    """One GPU of a worker's machine; ``None`` for what it does not tell.
+
+    Args:
+        index: Its number.
+        name: What its maker calls it.
+        memory_used_bytes: Of all processes of the machine.
+        memory_total_bytes: How much it has.
+        utilization_percent: Part of the last moment in which it computed.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    index: int
+    name: str | None = None
+    memory_used_bytes: int | None = None
+    memory_total_bytes: int | None = None
+    utilization_percent: float | None = None
+
+
 class WorkerRecord(BaseModel):
-    """One worker process, as stored under its id and rewritten with every heartbeat."""
+    """One worker process, as stored under its id and rewritten with every heartbeat.
+
+    Args:
+        worker_id: Its name.
+        instance_id: Tells this process from another one with the same name.
+        state: As the worker wrote it; readers see ``state_at``.
+        hidden: Left out of lists; kept over restarts.
+        tags: What it serves.
+        slots: How many runs it takes at a time.
+        slots_in_use: How many it has now.
+        host: Name of its machine.
+        pid: Its process.
+        version: Of pyoco-server.
+        last_pull_at: When NATS last answered it whether there is a job, in unix seconds.
+        heartbeat_interval_sec: Seconds between two heartbeats.
+        current_run_ids: The runs that it has.
+        draining: It takes no more runs, and stops when those that it has have ended.
+        drain_requested_at: When somebody asked it to drain, in unix seconds.
+        drain_reason: The reason that was given then.
+        memory_bytes: Resident memory of the worker and of all processes that it started; shared pages count in each.
+        cpu_percent: Their CPU time in the last heartbeat interval; 100 is one core.
+        host_cpu_count: Cores of its machine.
+        host_load_1m: Load average of its machine over a minute.
+        host_memory_total_bytes: Memory of its machine.
+        host_memory_available_bytes: What of it can be had without swapping.
+        gpus: The GPUs of its machine that NVIDIA's library shows.
+        stopped_at: When it stopped in order, in unix seconds.
+        stop_reason: Why: a signal's name, ``drained``, …
+        wheel_sync: What it has from the registry of wheels.
+    """
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
@@ -33,6 +82,7 @@ class WorkerRecord(BaseModel):
     hidden: bool = False
     tags: list[str] = Field(default_factory=list)
     slots: int = 1
+    slots_in_use: int = 0
     host: str | None = None
     pid: int | None = None
     version: str | None = None
@@ -44,6 +94,16 @@ class WorkerRecord(BaseModel):
     heartbeat_interval_sec: float = 5.0
     current_run_id: str | None = None
     current_run_ids: list[str] = Field(default_factory=list)
+    draining: bool = False
+    drain_requested_at: float | None = None
+    drain_reason: str | None = None
+    memory_bytes: int | None = None
+    cpu_percent: float | None = None
+    host_cpu_count: int | None = None
+    host_load_1m: float | None = None
+    host_memory_total_bytes: int | None = None
+    host_memory_available_bytes: int | None = None
+    gpus: list[GpuFigures] = Field(default_factory=list)
     last_run_id: str | None = None
     last_run_status: str | None = None
     last_run_started_at: float | None = None
@@ -98,6 +158,13 @@ class WorkerRecord(BaseModel):
             and self.silent_for(now) <= patience
         )
 
+    def request_drain(self, reason: str | None) -> Self:
+        """Return the record with the wish that this very process drains; a second wish changes nothing."""
+        if self.draining:
+            return self
+        now = time.time()
+        return self.evolve(draining=True, drain_requested_at=now, drain_reason=reason, updated_at=now)
+
     def seen(self, runs: list[str], last_pull_at: float | None) -> Self:
         """Return the record of a heartbeat now."""
         now = time.time()
@@ -105,6 +172,7 @@ class WorkerRecord(BaseModel):
             state=WorkerState.RUNNING if runs else WorkerState.IDLE,
             current_run_id=runs[0] if runs else None,
             current_run_ids=runs,
+            slots_in_use=len(runs),
             last_pull_at=last_pull_at,
             last_seen_at=now,
             last_heartbeat_at=now,

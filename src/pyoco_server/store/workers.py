@@ -1,4 +1,4 @@
-"""The workers' records: each written by its own worker, and by nobody else but for ``hidden``."""
+"""The workers' records: each written by its own worker; others write only ``hidden``, and the wish to drain it."""
 
 from dataclasses import dataclass
 
@@ -39,8 +39,18 @@ class WorkerStore:
         Raises:
             RevisionConflict: somebody did.
         """
+        if revision == 0:
+            return await self.bucket.create(record.worker_id, record.to_json())
         return await self.bucket.update(record.worker_id, record.to_json(), revision)
 
     async def put(self, record: WorkerRecord) -> int:
         """Write a record over whatever is there."""
         return await self.bucket.put(record.worker_id, record.to_json())
+
+    async def forget(self, worker_id: str, revision: int) -> None:
+        """Remove a worker's record if nobody wrote it since ``revision``.
+
+        Raises:
+            RevisionConflict: somebody did; the worker is back.
+        """
+        await self.bucket.purge(worker_id, revision)

@@ -8,11 +8,16 @@ from typing_extensions import Self
 
 from pyoco_server.errors import CommandFailed
 from pyoco_server.settings import Settings
-from pyoco_server.worker.worker import Worker
+from pyoco_server.worker.worker import DEFAULT_DRAIN_SEC, DEFAULT_POLL_SEC, Worker
 
 
 class PyocoNatsWorker(Worker):
-    """The worker as existing programs embed it: ``connect``, ``run_once`` in a loop, ``close``."""
+    """The worker as existing programs embed it: ``connect``, ``run_once`` in a loop, ``close``.
+
+    Asked to drain (``POST /workers/{id}/drain``) it sets ``stopping``: a run that it has may still end within
+    ``run_once``'s ``drain_sec``, and the next ``run_once`` raises, so that the loop ends and ``close`` says goodbye.
+    Its figures of memory and CPU are those of the whole program.
+    """
 
     @classmethod
     async def connect(
@@ -35,6 +40,24 @@ class PyocoNatsWorker(Worker):
         worker = cls(config or Settings.from_env(), worker_id=worker_id, tags=tags, resolver=resolver)
         await worker.start()
         return worker
+
+    async def run_once(self, timeout: float = DEFAULT_POLL_SEC, drain_sec: float = DEFAULT_DRAIN_SEC) -> str | None:
+        """Run one job if there is one; its run_id is the answer.
+
+        Args:
+            timeout: Seconds to wait for a job.
+            drain_sec: Seconds that it gets to finish once ``stopping`` is set.
+
+        Raises:
+            CommandFailed: it takes no more runs: somebody asked it to drain, or ``stopping`` was set.
+            PyocoError: something without which the worker is of no use has failed.
+        """
+        if self.stopping.is_set():
+            raise CommandFailed(
+                f"the worker {self.worker_id} takes no more runs: it is {self.stop_reason or 'stopping'}",
+                hint="End the loop when stopping is set, and close the worker.",
+            )
+        return await super().run_once(timeout, drain_sec)
 
 
 def _spec(function: Callable[[str], Any]) -> str:

@@ -5,6 +5,7 @@ import os
 import socket
 import time
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 import psutil
@@ -43,6 +44,8 @@ class Registration:
         self._store = store
         self._revision = 0
         self._news = asyncio.Event()
+        self.asked_to_drain: Callable[[], None] = lambda: None
+        """Called when somebody asks this process to drain; the reason is in the record. Perhaps more than once."""
         self.record = WorkerRecord(
             worker_id=worker_id,
             instance_id=uuid.uuid4().hex,
@@ -78,6 +81,22 @@ class Registration:
         """Write a heartbeat soon, without waiting for its time."""
         self._news.set()
 
+    def note_resources(self, figures: dict[str, Any]) -> None:
+        """Note what the worker takes of its machine: it goes with the next heartbeat.
+
+        Args:
+            figures: Fields of the record.
+        """
+        first = self.record.memory_bytes is None
+        self.record = self.record.evolve(**figures)
+        if first:
+            self._news.set()
+
+    def note_draining(self) -> None:
+        """Note that no more runs are taken, and write it soon."""
+        self.record = self.record.evolve(draining=True)
+        self._news.set()
+
     def note_wheels(self, status: dict[str, Any], news: bool) -> None:
         """Note what the wheel sync does.
 
@@ -98,6 +117,9 @@ class Registration:
         """
         while True:
             found = await self._store.get(self.record.worker_id)
+            if found is not None and found.record.instance_id == self.instance_id:
+                self._revision = found.revision  # taken before: only NATS's word of it was lost
+                return
             if found is not None:
                 await self._wait_for_silence(found)
                 found = await self._store.get(self.record.worker_id)
@@ -146,10 +168,23 @@ class Registration:
         return _GAP_BEATS * self.record.heartbeat_interval_sec + _GAP_SEC
 
     async def say_goodbye(self, reason: str) -> None:
-        """Write that the worker stopped in order."""
-        now = time.time()
-        gone = self.record.seen([], self.last_pull_at)
-        await self._write(gone.evolve(state=WorkerState.STOPPED_GRACEFUL, stopped_at=now, stop_reason=reason))
+        """Write that the worker stopped in order, if it ever had its name."""
+        if not self._revision:
+            return
+        gone = self.record.seen([], self.last_pull_at).evolve(
+            draining=False, memory_bytes=None, cpu_percent=None, gpus=[]
+        )
+        await self._write(gone.evolve(state=WorkerState.STOPPED_GRACEFUL, stopped_at=time.time(), stop_reason=reason))
+
+    async def look(self) -> None:
+        """Look at once whether somebody asked this process to drain; the next heartbeat would find it too."""
+        try:
+            found = await self._store.get(self.record.worker_id)
+        except StoreUnavailable as error:
+            log.info("looking at the worker's own record waits for the next heartbeat", reason=error.message)
+            return
+        if found is not None and found.record.instance_id == self.instance_id:
+            self._take_over(found.record)
 
     def started(self, run_id: str) -> None:
         """Note that a run started here."""
@@ -174,9 +209,21 @@ class Registration:
             found = await self._store.get(record.worker_id)
             if found is not None and found.record.instance_id != record.instance_id:
                 raise self._taken(found, "was taken over") from None
-            # Somebody changed ``hidden``; that is the only field that is not ours.
-            self.record = record.evolve(hidden=found.record.hidden if found else record.hidden)
+            if found is not None:
+                self._take_over(found.record)
             self._revision = await self._store.update(self.record, found.revision if found else 0)
+
+    def _take_over(self, stored: WorkerRecord) -> None:
+        """Take over what others may write into our record; everything else in it is ours."""
+        asked = stored.drain_requested_at is not None
+        self.record = self.record.evolve(
+            hidden=stored.hidden,
+            drain_requested_at=stored.drain_requested_at,
+            drain_reason=stored.drain_reason,
+            draining=self.record.draining or (asked and self.record.state.is_active),
+        )
+        if asked:
+            self.asked_to_drain()
 
     async def _wait_for_silence(self, found: StoredWorker) -> None:
         """Let a dead holder's name become free; a live one shows itself by its next heartbeat."""

@@ -29,6 +29,7 @@ from pyoco_server.waiting import first_event
 from pyoco_server.worker.claims import Claims
 from pyoco_server.worker.owners import Owners
 from pyoco_server.worker.registration import Registration
+from pyoco_server.worker.resources import ResourceWatch
 from pyoco_server.worker.slot import FlowTexts, Slot
 from pyoco_server.worker.wheel_sync import WheelSync
 
@@ -72,12 +73,16 @@ class Worker:
         self.tags = [check_tag(tag) for tag in tags or [settings.default_tag]]
         self._poll_sec = poll_sec
         self._stop = asyncio.Event()
+        self.stop_reason: str | None = None
+        """``drained``, with the reason that was given, once somebody asked this worker to drain."""
         self.hurrying = asyncio.Event()
         """Set it to hand running runs back at once, without letting them finish."""
         self._connection = Connection(settings, f"pyoco-worker:{worker_id}")
         self._queue = JobQueue(self._connection)
         workers = WorkerStore(self._connection)
         self._registration = Registration(settings, workers, worker_id, self.tags, slots)
+        self._registration.asked_to_drain = self._drain_on_request
+        self._resources = ResourceWatch(self._registration.note_resources)
         self._owners = Owners(self._connection, workers, self._registration)
         self._side_tasks: list[asyncio.Task[None]] = []
         self._looks: set[asyncio.Task[None]] = set()
@@ -140,6 +145,7 @@ class Worker:
         self._connection.reconnected.append(self._after_reconnect)
         for name, work in (
             ("heartbeat", self._registration.beat(self._over)),
+            ("resources", self._resources.run(lambda: self._registration.record.heartbeat_interval_sec, self._over)),
             ("acks", self._keep_acks()),
             ("leases", self._renew_leases()),
             ("watchdog", self._watch_pulls()),
@@ -167,6 +173,8 @@ class Worker:
 
     async def _drain(self, loops: list[asyncio.Task[None]], drain_sec: float) -> None:
         """Let what runs finish for a while, then hand it back."""
+        if self._stop.is_set():
+            self._registration.note_draining()
         hurry = asyncio.create_task(self.hurrying.wait(), name="hurry")
         ended = asyncio.gather(*loops, return_exceptions=True)
         either: set[asyncio.Future[Any]] = {ended, hurry}
@@ -209,7 +217,11 @@ class Worker:
         return ended[0].run_id if ended else None
 
     async def close(self, reason: str = "stopped") -> None:
-        """Say goodbye and let go of everything."""
+        """Say goodbye and let go of everything.
+
+        Args:
+            reason: Kept in the record as ``stop_reason``, unless this worker was asked to drain: then that is.
+        """
         self._stop.set()
         self._over.set()
         if self._side_tasks:
@@ -217,7 +229,7 @@ class Worker:
         await asyncio.gather(*(slot.close() for slot in self.slots))
         try:
             if self._registration.last_pull_at is not None or self._connection.is_up:
-                await self._registration.say_goodbye(reason)
+                await self._registration.say_goodbye(self.stop_reason or reason)
         except PyocoError as error:
             log.warning("the worker's goodbye was not written", reason=error.message)
         await self._connection.close()
@@ -241,7 +253,9 @@ class Worker:
                     slot.lease = ack_wait / 2
                 self._registration.beat_at_least_every(ack_wait / 3)
                 await self._registration.take_name()
-                await ControlChannel(self._connection).listen(self._on_control)
+                control = ControlChannel(self._connection)
+                await control.listen(self._on_control)
+                await control.listen_as_worker(self.worker_id, self._registration.look)
                 return
             except StoreUnavailable as error:
                 if self._connection.is_turned_away:
@@ -342,6 +356,14 @@ class Worker:
 
     async def _on_control(self, run_id: str) -> None:
         self._look(run_id)
+
+    def _drain_on_request(self) -> None:
+        """Stop as on SIGTERM: somebody asked for it."""
+        if not self._stop.is_set():
+            reason = self._registration.record.drain_reason
+            self.stop_reason = f"drained: {reason}" if reason else "drained"
+            log.info("stopping", reason=self.stop_reason)
+            self._stop.set()
 
     async def _after_reconnect(self) -> None:
         self._registration.beat_now()
