@@ -59,6 +59,7 @@ def settings(nats_server: NatsServer, tmp_path: Path) -> Settings:
         audit_max_bytes=1024 * 1024,
         wheel_object_store_bucket=f"wheels_{mine}",
         wheel_history_kv_bucket=f"wheel_history_{mine}",
+        auth_kv_bucket=f"auth_{mine}",
         wheel_sync_dir=tmp_path / "wheels",
         control_subject_prefix=f"control.{mine}",
         consumer_prefix=f"workers_{mine}",

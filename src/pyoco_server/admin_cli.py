@@ -5,26 +5,26 @@ import sys
 import click
 
 from pyoco_server import __version__
+from pyoco_server.cli.keys import api_key
 from pyoco_server.cli.nats_option import nats_url_option
 from pyoco_server.cli.output import run_command
-from pyoco_server.errors import CommandFailed
+from pyoco_server.logs import configure_logging
+from pyoco_server.settings import Settings
 
 
-@click.group()
+@click.group(epilog="Example: pyoco-server-admin api-key create --tenant demo --expires 90d")
 @click.version_option(__version__)
 @nats_url_option
-def command(nats_url: str | None) -> None:
-    """Administer a pyoco-server."""
+@click.pass_context
+def command(context: click.Context, nats_url: str | None) -> None:
+    """Administer a pyoco-server. Speaks to NATS, not to the gateway."""
+    settings = Settings.from_env(nats_url=nats_url)
+    quiet = settings.model_copy(update={"log_level": "ERROR", "log_format": "text"})
+    configure_logging(service="pyoco-server-admin", settings=quiet, stderr=True)  # stdout is for the answer
+    context.obj = settings
 
 
-@command.command(name="api-key", context_settings={"ignore_unknown_options": True})
-@click.argument("arguments", nargs=-1)
-def api_key(arguments: tuple[str, ...]) -> None:
-    """Create, list and revoke keys (not in this version)."""
-    raise CommandFailed(
-        "this version has no authentication, so there are no keys to administer",
-        hint="Keep the gateway on 127.0.0.1, or behind a proxy that asks for a password.",
-    )
+command.add_command(api_key)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -7,6 +7,11 @@
     │   ├── InvalidFlow               1   a flow.yaml that cannot be run
     │   └── InvalidSetting            1   an environment variable, .env line or flag
     ├── TooLarge                413   1
+    ├── KeyRequired             401   4   a request without an API key, where one is needed
+    ├── InvalidKey              403   4   a key that is none, unknown, revoked, expired: one text for all
+    ├── RoleTooLow              403   4   a good key that does not allow this
+    ├── TooManyFailedKeys       429   4   bad keys keep coming from the caller's address
+    ├── KeyNotFound                   2   no API key has this id
     ├── RunNotFound             404   5
     ├── WorkerNotFound          404   5
     ├── WorkerGone              409   6   a worker that is stopped or disconnected cannot be asked for anything
@@ -80,6 +85,75 @@ class TooLarge(PyocoError):
 
     code = "too_large"
     http_status = 413
+
+
+class KeyRequired(PyocoError):
+    """The request carries no API key."""
+
+    code = "api_key_required"
+    http_status = 401
+    exit_code = 4
+
+    def __init__(self, header: str) -> None:
+        super().__init__(
+            "api key required", hint=f"Send a key in the header {header}; pyoco-client takes it from PYOCO_API_KEY."
+        )
+
+
+class InvalidKey(PyocoError):
+    """The key admits nobody. What is wrong with it is in the server's log; the caller is told one text for all."""
+
+    code = "invalid_api_key"
+    http_status = 403
+    exit_code = 4
+    default_hint = (
+        "It may be mistyped, revoked or expired. An administrator makes one with: pyoco-server-admin api-key create"
+    )
+
+    def __init__(self) -> None:
+        super().__init__("invalid api key")
+
+
+class RoleTooLow(PyocoError):
+    """The key is good, and does not allow this."""
+
+    code = "role_too_low"
+    http_status = 403
+    exit_code = 4
+
+    def __init__(self, role: str, needed: str) -> None:
+        super().__init__(
+            f"this needs the role {needed}; the key has the role {role}",
+            hint=f"Use a key made with: pyoco-server-admin api-key create --role {needed}",
+        )
+
+
+class TooManyFailedKeys(PyocoError):
+    """Bad keys keep coming from this address; good ones still pass.
+
+    Args:
+        retry_after_sec: Seconds until a bad one is looked at again.
+    """
+
+    code = "too_many_failed_keys"
+    http_status = 429
+    exit_code = 4
+
+    def __init__(self, retry_after_sec: int) -> None:
+        super().__init__(
+            "too many invalid api keys from this address",
+            hint=f"Correct the key; the next one is looked at in {retry_after_sec} s. Good keys are not held up.",
+        )
+        self.retry_after_sec = retry_after_sec
+
+
+class KeyNotFound(PyocoError):
+    """No API key has this id."""
+
+    code = "api_key_not_found"
+    http_status = 404
+    exit_code = 2
+    default_hint = "List the keys with: pyoco-server-admin api-key list"
 
 
 class RunNotFound(PyocoError):

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, StringConstraints, ValidationError, model_validator
+from pydantic import AfterValidator, Field, SecretStr, StringConstraints, ValidationError, model_validator
 from pydantic_settings import SettingsConfigDict
 from typing_extensions import Self
 
@@ -24,7 +24,6 @@ _FOREIGN = {"PYOCO_LOAD_DOTENV", "PYOCO_ENV_FILE", "PYOCO_DISCOVERY_MODULES", "P
 # Of the outside contract, but for parts that are still to be built; setting them does no harm.
 _LATER = {
     "PYOCO_YAML_SCHEDULES_KV_BUCKET",
-    "PYOCO_HTTP_API_KEY_HEADER", "PYOCO_AUTH_KV_BUCKET", "PYOCO_AUTH_PEPPER",
 }  # fmt: skip
 
 
@@ -35,6 +34,7 @@ def _check_kept(seconds: float) -> float:
 
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]+$")]
+HeaderName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9-]+$", max_length=64)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 SecondsOrZero = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Kept = Annotated[float, Field(ge=0, le=100 * 365 * 24 * 3600, allow_inf_nan=False), AfterValidator(_check_kept)]
@@ -137,6 +137,10 @@ class Settings(NatsSettings):
     """Whether a worker fetches what wheels need from an index."""
 
     http_auth_mode: Literal["none", "api_key"] = "none"
+    http_api_key_header: HeaderName = "X-API-Key"
+    auth_kv_bucket: Name = "pyoco_auth"
+    auth_pepper: SecretStr | None = None
+    """With another one every key that was made before is refused."""
 
     dashboard_lang: Literal["auto", "ja", "en"] = "auto"
     state_dir: Path = Path(".pyoco")
@@ -164,9 +168,6 @@ class Settings(NatsSettings):
                 f"PYOCO_CONSUMER_ACK_WAIT_SEC={self.consumer_ack_wait_sec:g}, "
                 "or NATS would give a running run to a second worker"
             )
-        if self.http_auth_mode == "api_key":
-            # Better no server than one that looks protected and is not.
-            raise ValueError("PYOCO_HTTP_AUTH_MODE='api_key' cannot be used: this version has no authentication yet")
         return self
 
     def kept_for(self, status: str) -> float:

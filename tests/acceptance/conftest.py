@@ -139,10 +139,10 @@ tasks:
 
 
 @contextlib.contextmanager
-def running_system(folder: Path, **environment: str) -> Iterator[System]:
+def running_system(folder: Path, *options: str, **environment: str) -> Iterator[System]:
     """Start ``pyoco-server up`` on free ports; stop it and every worker afterwards."""
     arguments = "up --with-nats --nats-client-port -1 --nats-http-port -1 --port 0".split()
-    server = Process(["pyoco-server", *arguments], folder, **environment)
+    server = Process(["pyoco-server", *arguments, *options], folder, **environment)
     system = None
     try:
         up = server.wait_for("pyoco-server is up")

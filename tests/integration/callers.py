@@ -5,14 +5,11 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 import httpx2
-from fastapi import Request
 
-from pyoco_server.gateway import auth
-from pyoco_server.model.access import ANYBODY, Caller, Role
+from pyoco_server.model.access import Role
 from pyoco_server.settings import Settings
+from tests.integration.keyholders import asking, make_key, sent
 from tests.integration.test_gateway import DEADLINE, Running, running
-
-_HEADER = "X-Test-Caller"
 
 
 @dataclass
@@ -24,20 +21,18 @@ class Tenants:
 
     async def client(self, tenant: str, role: Role = Role.MEMBER) -> httpx2.AsyncClient:
         """Give a client with a key of its own."""
-        headers = {_HEADER: f"{tenant}:{role.value}"}
-        client = httpx2.AsyncClient(base_url=self.here.http.base_url, timeout=DEADLINE, headers=headers)
+        key = await make_key(self.here.gateway.keys.store, role, tenant)
+        client = httpx2.AsyncClient(base_url=self.here.http.base_url, timeout=DEADLINE, headers=sent(key))
         return await self.stack.enter_async_context(client)
 
-
-async def _caller(request: Request) -> Caller:
-    tenant, _, role = request.headers.get(_HEADER, "").partition(":")
-    return Caller(tenant, f"key-of-{tenant}-{role}", Role(role)) if tenant else ANYBODY
+    async def anybody(self) -> httpx2.AsyncClient:
+        """Give a client of another gateway at the same store, which asks for no keys."""
+        settings = self.here.gateway.settings.model_copy(update={"http_auth_mode": "none"})
+        return (await self.stack.enter_async_context(running(settings))).http
 
 
 @contextlib.asynccontextmanager
 async def tenants_at(settings: Settings) -> AsyncIterator[Tenants]:
     """Serve with keys."""
-    settings = settings.model_copy(update={"http_auth_mode": "api_key"})
-    async with running(settings) as here, contextlib.AsyncExitStack() as stack:
-        here.listener._app.dependency_overrides[auth._caller] = _caller
+    async with asking(settings) as here, contextlib.AsyncExitStack() as stack:
         yield Tenants(here, stack)

@@ -107,7 +107,8 @@ def test_an_empty_variable_is_no_value(monkeypatch: pytest.MonkeyPatch) -> None:
         ("PYOCO_WORK_SUBJECT_PREFIX", "pyoco."),
         ("PYOCO_LOG_LEVEL", "LOUD"),
         ("PYOCO_DASHBOARD_LANG", "fr"),
-        ("PYOCO_HTTP_AUTH_MODE", "api_key"),
+        ("PYOCO_HTTP_AUTH_MODE", "basic"),
+        ("PYOCO_HTTP_API_KEY_HEADER", "X Key"),
         ("PYOCO_NATS_URL", "http://nats:4222"),
         ("PYOCO_NATS_URL", "nats://a:4222,nats://b:port"),
         ("PYOCO_NATS_URL", " , "),
@@ -158,6 +159,13 @@ def test_progress_must_come_before_nats_gives_up_waiting(monkeypatch: pytest.Mon
 def test_case_and_spaces_do_not_matter_in_choices(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setenv("PYOCO_LOG_FORMAT", value)
     assert Settings.from_env().log_format == "text"
+
+
+def test_the_pepper_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYOCO_AUTH_PEPPER", "cayenne")
+    settings = Settings.from_env()
+    assert settings.auth_pepper is not None and settings.auth_pepper.get_secret_value() == "cayenne"
+    assert "cayenne" not in f"{settings!r} {settings} {settings.model_dump_json()}"
 
 
 def test_settings_are_frozen() -> None:

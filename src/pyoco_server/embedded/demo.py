@@ -92,7 +92,7 @@ async def run_demo(*, exit_after: bool, lang: str | None) -> bool:
 
 def _make_system(folder: Path) -> System:
     """Make the system, with all logs in files: the terminal is for the story."""
-    settings = Settings(_env_file=None, state_dir=folder / "state")
+    settings = Settings(_env_file=None, state_dir=folder / "state", http_auth_mode="none")
     configure_logging(service="pyoco-server:http", settings=settings, file=folder / "gateway.log")
     return System(
         settings,

@@ -47,6 +47,7 @@ class Listener:
                 log_config=None,
                 access_log=settings.log_level == "DEBUG",
                 timeout_graceful_shutdown=_DRAIN_SEC,
+                proxy_headers=False,  # anybody on this machine could name any address as theirs
                 lifespan="on",
             )
         )

@@ -150,6 +150,8 @@ class System:
         # A session of its own: Ctrl-C reaches us alone, and we stop the worker in its turn.
         environment = {**os.environ, **self._worker_environment, "PYTHONUNBUFFERED": "1"}
         environment |= {"PYOCO_NATS_URL": self._settings.nats_url, "PYOCO_STATE_DIR": str(self._settings.state_dir)}
+        for secret in ("PYOCO_AUTH_PEPPER", "PYOCO_API_KEY"):  # the gateway's, and no business of a worker
+            environment.pop(secret, None)
         output = self._worker_log.open("ab") if self._worker_log else contextlib.nullcontext()
         with output as stream:
             return await asyncio.create_subprocess_exec(

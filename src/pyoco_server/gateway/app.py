@@ -7,6 +7,7 @@ from fastapi import FastAPI
 
 from pyoco_server import __version__
 from pyoco_server.gateway import problems
+from pyoco_server.gateway.guard import Guard
 from pyoco_server.gateway.http_metrics import HttpMetrics
 from pyoco_server.gateway.limits import BodyLimit
 from pyoco_server.gateway.metrics import Metrics
@@ -45,7 +46,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         InvalidSetting: the environment cannot be read.
     """
     settings = settings or Settings.from_env()
-    app = FastAPI(title="pyoco-server", version=__version__, lifespan=_lifespan)
+    # No /docs: that page runs scripts of another site beside the key that our own page may hold.
+    app = FastAPI(
+        title="pyoco-server", version=__version__, lifespan=_lifespan, openapi_url=None, docs_url=None, redoc_url=None
+    )
     app.state.settings = settings
     app.state.metrics = Metrics()
     problems.install(app)
@@ -54,6 +58,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         largest=max(settings.max_run_snapshot_bytes, settings.workflow_yaml_max_bytes),
         files={"/wheels": settings.wheel_max_bytes},
     )
+    app.add_middleware(Guard)
     app.add_middleware(HttpMetrics, metrics=app.state.metrics)  # the last one is the outermost: it sees all answers
     for module in _ROUTES:
         app.include_router(module.router)

@@ -14,6 +14,7 @@ from pyoco_server.gateway.census import Census
 from pyoco_server.gateway.figures import FiguresReader
 from pyoco_server.gateway.gone_workers import GoneWorkers
 from pyoco_server.gateway.index import RunIndex
+from pyoco_server.gateway.keykeeper import KeyKeeper
 from pyoco_server.gateway.letter_flows import LetterFlows
 from pyoco_server.gateway.loose_flows import LooseFlows
 from pyoco_server.gateway.lost_jobs import LostJobs
@@ -96,6 +97,8 @@ class Gateway:
         doubts = Doubts(self.runs)
         self.submissions = Submissions(self.runs, self.queue, in_doubt=doubts.add, job_of=self.index.jobs.seq_of)
         self.figures = FiguresReader(self)
+        self.keys = KeyKeeper(settings, self.connection)
+        self.auth = self.keys.auth
         self.stopping = asyncio.Event()
         """Set when the server stops; open streams end then."""
         self._made = asyncio.Event()
@@ -139,6 +142,7 @@ class Gateway:
     async def start(self) -> None:
         """Connect in the background; NATS may come later."""
         await self.connection.start()
+        await self.keys.start()
         self.connection.reconnected.append(self._look_again)
         self._tasks = [
             asyncio.create_task(self._keep_streams(), name="streams"),
@@ -147,6 +151,7 @@ class Gateway:
             asyncio.create_task(self._watch_advisories(), name="advisories"),
             asyncio.create_task(self.reconciler.run(self.stopping), name="reconciler"),
             asyncio.create_task(self._sweep_wheels(), name="wheel-sweep"),
+            asyncio.create_task(self.keys.run(self.stopping), name="keys"),
             asyncio.create_task(self.retention.run(self.stopping), name="retention"),
         ]
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import pydantic_core
@@ -60,7 +60,7 @@ class Watch:
         self._must_read = True
         self._reading: asyncio.Task[tuple[bytes, int]] | None = None
 
-    async def events(self) -> AsyncIterator[ServerSentEvent]:
+    async def events(self) -> AsyncGenerator[ServerSentEvent, None]:
         """Give the events, the first one at once."""
         with self._here.index.subscribe(self._run_id) as mailbox:
             try:

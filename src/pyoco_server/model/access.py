@@ -1,7 +1,26 @@
 """Who asks, and what that one may see and change."""
 
+import re
 from dataclasses import dataclass
 from enum import Enum
+
+from pyoco_server.errors import InvalidInput
+
+_TENANT = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+def check_tenant(text: str) -> str:
+    """Return the name of a tenant.
+
+    Raises:
+        InvalidInput: it is none.
+    """
+    if not _TENANT.fullmatch(text):
+        raise InvalidInput(
+            f"{text[:80]!r} cannot be the name of a tenant",
+            hint="Use 1 to 64 letters, digits, hyphens and underscores (no dots), such as demo.",
+        )
+    return text
 
 
 class Role(str, Enum):

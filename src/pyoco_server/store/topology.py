@@ -101,6 +101,14 @@ def definitions(settings: Settings) -> list[api.StreamConfig]:
     return streams
 
 
+def keys_definition(settings: Settings) -> api.StreamConfig:
+    """Give the bucket of API keys, which is made for itself: workers have no business there."""
+    keys = _bucket(settings.auth_kv_bucket)
+    keys.num_replicas = settings.nats_replicas
+    keys.storage = api.StorageType.FILE
+    return keys
+
+
 def _window(seconds: float, max_age: float) -> float:
     """Give a duplicate window; NATS takes none that is longer than what it keeps (0: for ever)."""
     return min(seconds, max_age or seconds)
@@ -153,16 +161,25 @@ async def ensure(connection: Connection) -> None:
         StoreUnavailable: NATS is away, or refuses.
     """
     for wanted in definitions(connection.settings):
-        with connection.errors(f"creating the stream {wanted.name}"):
-            try:
-                await _ensure_stream(connection.js, wanted)
-            except APIError as error:
-                if error.err_code != _NO_ROOM:
-                    raise
-                raise StoreUnavailable(
-                    f"creating the stream {wanted.name}: NATS has no room left to set {wanted.max_bytes} bytes aside",
-                    hint="Give its disk more room, or lower PYOCO_LOGS_MAX_BYTES, PYOCO_DLQ_MAX_BYTES or another one.",
-                ) from None
+        await ensure_one(connection, wanted)
+
+
+async def ensure_one(connection: Connection, wanted: api.StreamConfig) -> None:
+    """Create one stream if it is missing.
+
+    Raises:
+        StoreUnavailable: NATS is away, or refuses.
+    """
+    with connection.errors(f"creating the stream {wanted.name}"):
+        try:
+            await _ensure_stream(connection.js, wanted)
+        except APIError as error:
+            if error.err_code != _NO_ROOM:
+                raise
+            raise StoreUnavailable(
+                f"creating the stream {wanted.name}: NATS has no room left to set {wanted.max_bytes} bytes aside",
+                hint="Give its disk more room, or lower PYOCO_LOGS_MAX_BYTES, PYOCO_DLQ_MAX_BYTES or another one.",
+            ) from None
 
 
 async def ensure_resources(js: JetStreamContext, config: Settings) -> None:

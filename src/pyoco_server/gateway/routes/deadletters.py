@@ -6,10 +6,11 @@ from fastapi import APIRouter, Path, Query
 from pydantic import BaseModel
 
 from pyoco_server.gateway import letters, reruns
-from pyoco_server.gateway.auth import Who
+from pyoco_server.gateway.auth import Who, needs
 from pyoco_server.gateway.records import parse
 from pyoco_server.gateway.routes.submissions import KeyHeader, read_key
 from pyoco_server.gateway.state import Here
+from pyoco_server.model.access import Role
 from pyoco_server.model.tags import check_tag
 from pyoco_server.store.deadletters import StoredLetter
 from pyoco_server.store.submissions import Submission
@@ -33,6 +34,7 @@ class Again(BaseModel):
 
 
 @router.get("/dlq")
+@needs(Role.VIEWER)
 async def list_letters(
     here: Here,
     who: Who,
@@ -51,18 +53,21 @@ async def list_letters(
 
 
 @router.get("/dlq/{letter_id}")
+@needs(Role.VIEWER)
 async def get_letter(here: Here, who: Who, letter_id: LetterId) -> dict[str, Any]:
     """Give all of a dead letter."""
     return _shown(await letters.read(here, who, letter_id), whole=True)
 
 
 @router.post("/dlq/{letter_id}/replay")
+@needs(Role.MEMBER)
 async def replay(here: Here, who: Who, letter_id: LetterId) -> Again:
     """Start a new run of a dead letter's flow and params, and take the letter out."""
     return _again(await reruns.replay(here, who, letter_id))
 
 
 @router.delete("/dlq/{letter_id}")
+@needs(Role.MEMBER)
 async def delete_letter(here: Here, who: Who, letter_id: LetterId) -> dict[str, Any]:
     """Take a dead letter out."""
     if who.tenants is not None:
@@ -73,6 +78,7 @@ async def delete_letter(here: Here, who: Who, letter_id: LetterId) -> dict[str, 
 
 
 @router.post("/runs/{run_id}/rerun")
+@needs(Role.MEMBER)
 async def rerun(here: Here, who: Who, run_id: str, key_header: KeyHeader = None) -> Again:
     """Start a new run of the same flow and params, whatever became of the old one."""
     return _again(await reruns.rerun(here, who, run_id, read_key(None, key_header)))

@@ -1,7 +1,7 @@
 """What changes, as it changes: one stream for a whole page."""
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Annotated, cast
 
 import anyio
@@ -10,10 +10,11 @@ from sse_starlette.event import ServerSentEvent
 from sse_starlette.sse import EventSourceResponse
 
 from pyoco_server.errors import TooManyStreams
-from pyoco_server.gateway.auth import Who
+from pyoco_server.gateway.auth import Who, needs
 from pyoco_server.gateway.eventstream import EventFilter, EventStream
 from pyoco_server.gateway.pagefiles import PAGE
 from pyoco_server.gateway.state import Gateway, Here
+from pyoco_server.model.access import Role
 
 router = APIRouter(tags=["system"])
 
@@ -22,6 +23,7 @@ _MOST_OPEN = 200
 
 
 @router.get("/events")
+@needs(Role.VIEWER)
 async def listen(
     here: Here,
     who: Who,
@@ -36,7 +38,7 @@ async def listen(
     where = EventFilter(run_id=run_id or None, flow_name=flow or None, tag=tag or None)
     stream = EventStream(here, who, where, last_event_id or None, PAGE.digest)
     return EventSourceResponse(
-        _counted(here, stream),
+        _counted(here, here.auth.while_good(who, stream.events())),
         sep="\n",
         ping=3600,
         headers={"X-Accel-Buffering": "no"},
@@ -45,10 +47,10 @@ async def listen(
     )
 
 
-async def _counted(here: Gateway, stream: EventStream) -> AsyncIterator[ServerSentEvent]:
+async def _counted(here: Gateway, events: AsyncGenerator[ServerSentEvent, None]) -> AsyncIterator[ServerSentEvent]:
     here.open_events += 1
     try:
-        async with contextlib.aclosing(stream.events()) as events:
+        async with contextlib.aclosing(events):
             async for event in events:
                 yield event
     finally:

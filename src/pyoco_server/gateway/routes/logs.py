@@ -12,11 +12,12 @@ from fastapi.responses import Response, StreamingResponse
 from sse_starlette.sse import EventSourceResponse
 
 from pyoco_server.errors import TooManyStreams
-from pyoco_server.gateway.auth import Who
+from pyoco_server.gateway.auth import Who, needs
 from pyoco_server.gateway.logfollower import LogFollower
 from pyoco_server.gateway.logreader import Lines, LogReader
 from pyoco_server.gateway.routes.runs import read_snapshot
 from pyoco_server.gateway.state import Gateway, Here
+from pyoco_server.model.access import Role
 from pyoco_server.model.runlog import LogStream
 
 router = APIRouter(tags=["runs"])
@@ -29,6 +30,7 @@ _Part = TypeVar("_Part")
 
 
 @router.get("/runs/{run_id}/logs", response_model=None)
+@needs(Role.VIEWER)
 async def get_logs(
     here: Here,
     who: Who,
@@ -53,7 +55,7 @@ async def get_logs(
         return StreamingResponse(_counted(here, body), media_type="application/json")
     follower = LogFollower(here, who, run_id, reader, None if resumed else tail)
     return EventSourceResponse(
-        _counted(here, follower.events()),
+        _counted(here, here.auth.while_good(who, follower.events())),
         sep="\n",
         ping=3600,
         headers={"X-Accel-Buffering": "no"},

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Response
 from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 
-from pyoco_server.gateway.auth import Who
+from pyoco_server.gateway.auth import Who, needs
 from pyoco_server.gateway.state import Here
 from pyoco_server.model.access import Role
 
@@ -14,6 +14,7 @@ router = APIRouter(tags=["system"])
 
 
 @router.get("/metrics", response_class=PlainTextResponse)
+@needs(Role.VIEWER)
 async def metrics(here: Here, who: Who) -> Response:
     """Give the metrics as text; with NATS away those that are known without it. Flows' names are for admins."""
     figures = await here.figures.read()

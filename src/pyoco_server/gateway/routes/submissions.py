@@ -9,10 +9,10 @@ from fastapi import APIRouter, File, Form, Header, Request, UploadFile
 from pydantic import BaseModel, Field
 
 from pyoco_server.errors import InvalidInput, TooLarge
-from pyoco_server.gateway.auth import Who
+from pyoco_server.gateway.auth import Who, needs
 from pyoco_server.gateway.state import Gateway, Here
 from pyoco_server.model import idempotency
-from pyoco_server.model.access import Caller
+from pyoco_server.model.access import Caller, Role
 from pyoco_server.model.run import RunRecord, TaskStatus, new_run_id
 from pyoco_server.model.tags import check_tag
 from pyoco_server.model.text import clean_value
@@ -53,6 +53,7 @@ class Submitted(BaseModel):
 
 
 @router.post("/runs")
+@needs(Role.MEMBER)
 async def submit(here: Here, who: Who, wanted: Submission, key_header: KeyHeader = None) -> Submitted:
     """Submit a run by the name of its flow."""
     tag = check_tag(here.settings.default_tag if wanted.tag is None else wanted.tag)
@@ -70,6 +71,7 @@ async def submit(here: Here, who: Who, wanted: Submission, key_header: KeyHeader
 
 
 @router.post("/runs/yaml")
+@needs(Role.MEMBER)
 async def submit_yaml(
     here: Here,
     who: Who,

@@ -1,26 +1,30 @@
 """Is it there, and is it well?"""
 
 import time
-from typing import Any
+from typing import Any, cast
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 
 from pyoco_server.errors import StoreUnavailable
+from pyoco_server.gateway.auth import Visitor, needs, public
 from pyoco_server.gateway.state import Here
+from pyoco_server.model.access import Role
 from pyoco_server.store import topology
 
 router = APIRouter(tags=["system"])
 
 
 @router.get("/health")
+@public
 async def health() -> dict[str, str]:
     """Answer as long as the process serves."""
     return {"status": "ok"}
 
 
 @router.get("/ready")
-async def ready(here: Here, response: Response) -> dict[str, Any]:
-    """Answer 200 when runs can be submitted and listed, else 503; in both cases say what is known."""
+@public
+async def ready(here: Here, visitor: Visitor, response: Response) -> dict[str, Any]:
+    """Answer 200 when runs can be submitted and listed, else 503; say what is known, to who has no key less."""
     connection = here.connection
     problems: list[str] = []
     streams: dict[str, Any] = {}
@@ -35,11 +39,13 @@ async def ready(here: Here, response: Response) -> dict[str, Any]:
         problems.append(error.message)
     if not here.run_feed.caught_up.is_set():
         problems.append("the index of runs is still being built")
+    if here.keys.problem:
+        problems.append(here.keys.problem)
     if problems:
         response.status_code = 503
     down = connection.down_since
     replicas = min((state["replicas"] or 1 for state in streams.values() if state), default=here.settings.nats_replicas)
-    return {
+    answer = {
         "status": "not ready" if problems else "ready",
         "problems": problems,
         "nats": {
@@ -62,4 +68,23 @@ async def ready(here: Here, response: Response) -> dict[str, Any]:
             + "; NATS syncs to disk every two minutes unless its sync_interval says otherwise,"
             " so a power cut may lose what was acknowledged since",
         },
+    }
+    return answer if visitor else _without_key(answer)
+
+
+@router.get("/openapi.json", include_in_schema=False)
+@needs(Role.VIEWER)
+async def schema(request: Request) -> dict[str, Any]:
+    """Give the description of all paths."""
+    return cast(dict[str, Any], request.app.openapi())
+
+
+def _without_key(answer: dict[str, Any]) -> dict[str, Any]:
+    """Leave what a load balancer needs: neither addresses nor names nor counts, which are the tenants' business."""
+    return {
+        "status": answer["status"],
+        "nats": {"connected": answer["nats"]["connected"]},
+        "index": {"caught_up": answer["index"]["caught_up"]},
+        "durability": answer["durability"],
+        "hint": "With an API key there is more.",
     }

@@ -7,10 +7,11 @@ import anyio
 from fastapi import APIRouter, Header, Query
 from sse_starlette.sse import EventSourceResponse
 
-from pyoco_server.gateway.auth import Who
+from pyoco_server.gateway.auth import Who, needs
 from pyoco_server.gateway.routes.runs import Include, read_snapshot, wants_records
 from pyoco_server.gateway.state import Here
 from pyoco_server.gateway.streams import Watch
+from pyoco_server.model.access import Role
 
 router = APIRouter(tags=["runs"])
 
@@ -19,6 +20,7 @@ _REVISION = re.compile(r"[0-9]{1,19}")
 
 
 @router.get("/runs/{run_id}/watch")
+@needs(Role.VIEWER)
 async def watch_run(
     here: Here,
     who: Who,
@@ -35,7 +37,7 @@ async def watch_run(
         here, who, run_id, records=wants_records(include), since=since, seen_revision=seen, timeout_sec=timeout_sec
     )
     return EventSourceResponse(
-        watch.events(),
+        here.auth.while_good(who, watch.events()),
         sep="\n",
         ping=3600,
         headers={"X-Accel-Buffering": "no"},

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import StreamingResponse
 
 from pyoco_server.errors import InvalidInput, PyocoError, WheelNotFound
-from pyoco_server.gateway.auth import Who
+from pyoco_server.gateway.auth import Who, needs
 from pyoco_server.gateway.provenance import actor_of, source_of
 from pyoco_server.gateway.state import Gateway, Here
 from pyoco_server.gateway.wheel_content import check_wheel
@@ -51,12 +51,14 @@ _UPLOAD_FORM = {
 
 
 @router.get("/wheels")
+@needs(Role.VIEWER)
 async def list_wheels(here: Here) -> list[WheelEntry]:
     """List the wheels by name."""
     return await here.wheels.list()
 
 
 @router.post("/wheels", openapi_extra=_UPLOAD_FORM)
+@needs(Role.MEMBER)
 async def upload_wheel(here: Here, who: Who, request: Request) -> WheelEntry:
     """Store a wheel, if it is a good one and newer than all of its package."""
     _ = here.connection.client  # raises at once when NATS is away, before anything travels
@@ -74,6 +76,7 @@ async def upload_wheel(here: Here, who: Who, request: Request) -> WheelEntry:
 
 
 @router.get("/wheels/history")
+@needs(Role.VIEWER)
 async def list_history(
     here: Here,
     who: Who,
@@ -87,6 +90,7 @@ async def list_history(
 
 
 @router.get("/wheels/{name}", response_class=StreamingResponse)
+@needs(Role.VIEWER)
 async def download_wheel(here: Here, name: str) -> StreamingResponse:
     """Give a wheel's bytes. If they are damaged, the answer is an error, or for a large wheel breaks off."""
     entry = await here.wheels.get(name)
@@ -111,6 +115,7 @@ async def download_wheel(here: Here, name: str) -> StreamingResponse:
 
 
 @router.delete("/wheels/{name}")
+@needs(Role.MEMBER)
 async def delete_wheel(here: Here, who: Who, request: Request, name: str) -> dict[str, Any]:
     """Delete a wheel; workers stop using it when they next look."""
     entry = await here.wheels.remove(name)
@@ -119,6 +124,7 @@ async def delete_wheel(here: Here, who: Who, request: Request, name: str) -> dic
 
 
 @router.post("/wheels/{name}/pin")
+@needs(Role.MEMBER)
 async def pin_wheel(here: Here, who: Who, request: Request, name: str) -> dict[str, Any]:
     """Make a stored version the one that its workers use; ``name`` is ``NAME==VERSION`` or a file name."""
     entries = await here.wheels.list()
@@ -141,6 +147,7 @@ async def pin_wheel(here: Here, who: Who, request: Request, name: str) -> dict[s
 
 
 @router.delete("/wheels/{name}/pin")
+@needs(Role.MEMBER)
 async def unpin_wheel(here: Here, who: Who, request: Request, name: str) -> dict[str, Any]:
     """Take pins back; ``name`` is a package, ``NAME==VERSION`` or a file name."""
     entries = await here.wheels.list()

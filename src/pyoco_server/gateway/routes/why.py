@@ -7,12 +7,13 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header
 
 from pyoco_server.errors import InvalidInput, RunNotFound
-from pyoco_server.gateway.auth import Who
+from pyoco_server.gateway.auth import Who, needs
 from pyoco_server.gateway.records import number, parse
 from pyoco_server.gateway.routes.runs import read_record
 from pyoco_server.gateway.state import Gateway, Here
 from pyoco_server.gateway.why import Facts, explain
 from pyoco_server.gateway.why_texts import render
+from pyoco_server.model.access import Role
 from pyoco_server.model.languages import Language, preferred
 from pyoco_server.model.run import EndReason, RunStatus
 from pyoco_server.model.tags import check_tag
@@ -24,6 +25,7 @@ _MOVES = {status.value for status in RunStatus if not status.is_terminal}
 
 
 @router.get("/runs/{run_id}/why")
+@needs(Role.VIEWER)
 async def why_run(
     here: Here, who: Who, run_id: str, lang: Language | None = None, accept_language: Annotated[str, Header()] = ""
 ) -> dict[str, Any]:

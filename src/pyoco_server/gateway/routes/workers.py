@@ -10,8 +10,9 @@ from pydantic import BaseModel, Field, StrictBool
 
 from pyoco_server.errors import InvalidInput, RevisionConflict, StoreUnavailable, WorkerGone, WorkerNotFound
 from pyoco_server.gateway import worker_view
-from pyoco_server.gateway.auth import Who
+from pyoco_server.gateway.auth import Who, needs
 from pyoco_server.gateway.state import Gateway, Here
+from pyoco_server.model.access import Role
 from pyoco_server.model.tags import check_worker_id
 from pyoco_server.model.text import clean_text
 from pyoco_server.model.worker import WorkerRecord, WorkerState
@@ -40,6 +41,7 @@ class DrainRequest(BaseModel):
 
 
 @router.get("/workers")
+@needs(Role.VIEWER)
 async def list_workers(
     here: Here,
     who: Who,
@@ -58,6 +60,7 @@ async def list_workers(
 
 
 @router.patch("/workers/{worker_id}")
+@needs(Role.MEMBER)
 async def patch_worker(here: Here, worker_id: str, patch: WorkerPatch) -> dict[str, Any]:
     """Hide a worker from lists, or show it again."""
     record = await _change(here, worker_id, lambda old: old.evolve(hidden=patch.hidden, updated_at=time.time()))
@@ -65,6 +68,7 @@ async def patch_worker(here: Here, worker_id: str, patch: WorkerPatch) -> dict[s
 
 
 @router.post("/workers/{worker_id}/drain")
+@needs(Role.MEMBER)
 async def drain_worker(here: Here, who: Who, worker_id: str, request: DrainRequest | None = None) -> dict[str, Any]:
     """Ask a worker to take no more runs, and to stop when those that it has have ended; as SIGTERM does."""
     given = request.reason if request and request.reason else ""

@@ -1,0 +1,129 @@
+"""Stands before every route: who is it, and may that one?
+
+A dependency would come too late. FastAPI reads and parses the body first, so that a caller without a key would be told
+what is wrong with it, and could make the server read it.
+"""
+
+import re
+from dataclasses import dataclass
+
+from fastapi.routing import RouteContext, iter_route_contexts
+from starlette._utils import get_route_path
+from starlette.applications import Starlette
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from pyoco_server.errors import InvalidKey, KeyRequired, PyocoError, RoleTooLow, TooManyFailedKeys
+from pyoco_server.gateway.auth import CALLER, needed
+from pyoco_server.gateway.authenticator import Authenticator
+from pyoco_server.gateway.problems import problem
+from pyoco_server.model.access import Caller, Role
+
+_WITHOUT_BODY = frozenset({"GET", "HEAD"})
+
+
+@dataclass(frozen=True)
+class Door:
+    """A route, and what it needs."""
+
+    path: re.Pattern[str]
+    methods: frozenset[str] | None
+    """``None`` for any."""
+    needs: Role | None
+    route: RouteContext
+
+
+class Guard:
+    """ASGI middleware. Public routes pass; for all else, also for paths that do not exist, there must be a good key."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self._doors: list[Door] | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request."""
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        if self._doors is None:
+            self._doors = doors(scope["app"])
+        door = _find(self._doors, scope)
+        scope[CALLER] = None
+        if door is not None and door.needs is None:
+            await self._app(scope, receive, send)
+            return
+        auth: Authenticator = scope["app"].state.gateway.auth
+        try:
+            caller = scope[CALLER] = await auth.identify(scope)
+            if door is not None and door.needs is not None and not caller.role.allows(door.needs):
+                raise RoleTooLow(caller.role.value, door.needs.value)
+        except PyocoError as error:
+            scope["route"] = door.route if door else None  # for the metrics
+            await _refuse(error, scope, receive, send)
+            return
+        if not auth.is_on or scope.get("method") in _WITHOUT_BODY:
+            await self._app(scope, receive, send)
+            return
+        exchange = _Exchange(auth, caller, receive, send)
+        await self._app(scope, exchange.receive, exchange.send)
+        if exchange.refused is not None and not exchange.answered:
+            await _refuse(exchange.refused, scope, receive, send)
+
+
+class _Exchange:
+    """Looks at the key again when the body has arrived: that may take longer than a revoked key has."""
+
+    def __init__(self, auth: Authenticator, caller: Caller, receive: Receive, send: Send) -> None:
+        self._auth = auth
+        self._caller = caller
+        self._receive = receive
+        self._send = send
+        self.refused: PyocoError | None = None
+        self.answered = False
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        if message["type"] != "http.request" or message.get("more_body"):
+            return message
+        try:
+            if not await self._auth.holds(self._caller):
+                self.refused = InvalidKey()
+        except PyocoError as error:
+            self.refused = error
+        return message if self.refused is None else {"type": "http.disconnect"}
+
+    async def send(self, message: Message) -> None:
+        if self.refused is not None and not self.answered:
+            return  # the app took the cut for a client that went away
+        self.answered = True
+        await self._send(message)
+
+
+def doors(app: Starlette) -> list[Door]:
+    """Give the routes of an app in the order in which they are tried."""
+    return [
+        Door(
+            path=route.path_regex,
+            methods=frozenset(route.methods) if route.methods else None,
+            needs=needed(route.endpoint or getattr(route.original_route, "app", None)),
+            route=route,
+        )
+        for route in iter_route_contexts(app.routes)
+    ]
+
+
+def _find(candidates: list[Door], scope: Scope) -> Door | None:
+    """Find the route that will answer; ``None`` if there is none, or none for this method."""
+    path, method = get_route_path(scope), scope.get("method")
+    for door in candidates:
+        if (door.methods is None or method in door.methods) and door.path.match(path):
+            return door
+    return None
+
+
+async def _refuse(error: PyocoError, scope: Scope, receive: Receive, send: Send) -> None:
+    headers = {}
+    if isinstance(error, KeyRequired):
+        headers["WWW-Authenticate"] = "ApiKey"
+    if isinstance(error, TooManyFailedKeys):
+        headers["Retry-After"] = str(error.retry_after_sec)
+    await problem(error.http_status, error.message, error.code, error.hint, headers=headers)(scope, receive, send)

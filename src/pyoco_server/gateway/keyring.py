@@ -1,0 +1,95 @@
+"""The API keys as the gateway knows them: told of every change at once, and never trusted for longer than seconds."""
+
+import asyncio
+import time
+from collections import OrderedDict
+from dataclasses import dataclass
+
+from pyoco_server.model.apikey import ApiKeyRecord
+from pyoco_server.store.feed import Change
+from pyoco_server.store.keys import KeyStore, StoredKey, read
+
+_FRESH_SEC = 3.0
+"""For how long what was read is good. With the two seconds between the events of a stream a revoked key stops within
+five seconds, also where the word of the change does not come through."""
+_MOST = 10_000
+
+
+@dataclass
+class _Known:
+    record: ApiKeyRecord | None
+    revision: int
+    read_at: float
+
+
+class KeyRing:
+    """Remembers keys.
+
+    The bucket's feed brings changes in at once; but a feed may be silent for some seconds before anybody can tell, so
+    an entry is read again when it is used and older than that.
+
+    Args:
+        store: Where the keys are.
+    """
+
+    def __init__(self, store: KeyStore) -> None:
+        self._store = store
+        self._known: OrderedDict[str, _Known] = OrderedDict()
+        self._reading: dict[str, asyncio.Task[StoredKey | None]] = {}
+
+    def apply(self, changes: list[Change]) -> None:
+        """Take in what the feed tells."""
+        for change in changes:
+            self._learn(change.key, StoredKey(read(change.key, change.value), change.revision), None)
+
+    def clear(self) -> None:
+        """Forget everything: the bucket was made anew."""
+        self._known.clear()
+
+    def knows(self, key_id: str) -> bool:
+        """Tell whether a key with this id has been heard of."""
+        known = self._known.get(key_id)
+        return known is not None and known.record is not None
+
+    def records(self) -> list[ApiKeyRecord]:
+        """Give what is known, however old."""
+        return [known.record for known in self._known.values() if known.record]
+
+    async def get(self, key_id: str) -> ApiKeyRecord | None:
+        """Give a key's record; ``None`` if there is none.
+
+        Raises:
+            StoreUnavailable: it has to be read, and NATS does not answer.
+        """
+        known = self._known.get(key_id)
+        if known is not None and time.monotonic() - known.read_at < _FRESH_SEC:
+            self._known.move_to_end(key_id)
+            return known.record
+        began = time.monotonic()
+        stored = await self._read(key_id)
+        if stored is None:
+            self._known.pop(key_id, None)  # taken out, or never there: no room for what anybody may make up
+            return None
+        return self._learn(key_id, stored, began).record
+
+    async def _read(self, key_id: str) -> StoredKey | None:
+        """Read a record; requests of one moment share one reading."""
+        task = self._reading.get(key_id)
+        if task is None:
+            task = asyncio.create_task(self._store.get(key_id), name="read-api-key")
+            self._reading[key_id] = task
+            task.add_done_callback(lambda _: self._reading.pop(key_id, None))
+        return await asyncio.shield(task)
+
+    def _learn(self, key_id: str, stored: StoredKey, read_at: float | None) -> _Known:
+        known = self._known.get(key_id)
+        if known is None:
+            known = self._known[key_id] = _Known(stored.record, stored.revision, float("-inf"))
+        elif stored.revision > known.revision:
+            known.record, known.revision = stored.record, stored.revision
+        if read_at is not None:
+            known.read_at = read_at
+        self._known.move_to_end(key_id)
+        if len(self._known) > _MOST:
+            self._known.popitem(last=False)
+        return known

@@ -1,0 +1,112 @@
+"""The tutorial's chapter on keys, typed as printed, and what else their user meets."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from .conftest import BIN, TUTORIAL, System, running_system
+
+DOCS = Path(__file__).parents[2] / "docs"
+PEPPER = "pepper of the gateway"
+
+
+def exports() -> dict[str, str]:
+    """Give what the tutorial's chapter 4 sets, the same in both languages."""
+    found = [
+        dict(re.findall(r'^export (PYOCO_(?:HTTP|AUTH)_\w+)="(.+)"$', (DOCS / name).read_text(), re.MULTILINE))
+        for name in ("tutorial.md", "tutorial_ja.md")
+    ]
+    assert found[0] == found[1] and found[0]["PYOCO_HTTP_AUTH_MODE"] == "api_key"
+    return found[0]
+
+
+@pytest.fixture(scope="module")
+def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+    with running_system(tmp_path_factory.mktemp("keys"), PYOCO_AUTH_PEPPER=PEPPER, **exports()) as it:
+        (it.folder / "flow.yaml").write_text(TUTORIAL)
+        yield it
+
+
+def admin(system: System, *arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "pyoco_server.admin_cli", *arguments],
+        cwd=system.folder, capture_output=True, text=True, timeout=60,
+        env={**os.environ, **exports(), "PYOCO_NATS_URL": system.nats_url, "PYOCO_AUTH_PEPPER": PEPPER},
+    )  # fmt: skip
+    assert done.returncode == code, (done.returncode, done.stdout, done.stderr)
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def client(system: System, *arguments: str, code: int = 0, key: str | None = None) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, **({"PYOCO_API_KEY": key} if key else {})}
+    done = subprocess.run(
+        [BIN / "pyoco-client", "--server", system.url, *arguments],
+        cwd=system.folder, capture_output=True, text=True, timeout=60, env=environment,
+    )  # fmt: skip
+    assert done.returncode == code, (done.returncode, done.stdout, done.stderr)
+    return done
+
+
+def test_the_chapter(system: System) -> None:
+    created = admin(system, *"api-key create --tenant demo".split())
+    made = json.loads(created.stdout)
+    assert created.stderr == ""
+    assert list(made)[:4] == ["key_id", "tenant_id", "api_key", "created_at"]
+    key = made["api_key"]
+    assert re.fullmatch(rf"pyoco_{made['key_id']}\.[A-Za-z0-9_-]{{43}}", key)
+    submit = "submit-yaml --workflow-file flow.yaml --flow-name main --tag cpu".split()
+    run_id = json.loads(client(system, "--api-key", key, *submit).stdout)["run_id"]
+    # The worker asks for no key, and its runs' tasks see no secret of the gateway.
+    system.worker(worker_id="cpu-1", tags="cpu")
+    client(system, "watch", run_id, "--until-terminal", key=key)
+    run = json.loads(client(system, "get", run_id, "--records", key=key).stdout)
+    assert (run["status"], run["tenant_id"], run["api_key_id"]) == ("COMPLETED", "demo", made["key_id"])
+    assert run["task_records"]["to_text"]["output"] == "v=2"
+
+    listed = json.loads(admin(system, "api-key", "list").stdout)
+    assert listed == [{**{name: made[name] for name in ("key_id", "tenant_id", "created_at", "role", "expires_at")},
+                       "revoked_at": None}]  # fmt: skip
+    revoked = json.loads(admin(system, "api-key", "revoke", "--key-id", made["key_id"]).stdout)
+    assert set(revoked) == {"key_id", "revoked_at"}
+    refused = client(system, "list", code=4, key=key)
+    assert "invalid api key" in refused.stderr and "hint:" in refused.stderr
+    shown = json.dumps([system.server.lines, *(process.lines for process in system.processes)]) + refused.stderr
+    assert key.partition(".")[2] not in shown
+    assert made["key_id"] in shown
+
+
+def test_what_the_client_says(system: System) -> None:
+    missing = client(system, "list", code=4)
+    assert "api key required" in missing.stderr and "PYOCO_API_KEY" in missing.stderr
+    viewer = json.loads(admin(system, *"api-key create --tenant demo --role viewer --expires 1h".split()).stdout)
+    assert viewer["expires_at"] - viewer["created_at"] == pytest.approx(3600)
+    too_low = client(system, "submit", "--flow-name", "main", code=4, key=viewer["api_key"])
+    assert "the role member" in too_low.stderr and viewer["api_key"] not in too_low.stderr
+
+
+def test_what_the_admin_says(system: System) -> None:
+    assert "tenant" in admin(system, "api-key", "create", "--tenant", "a.b", code=1).stderr
+    assert "--expires" in admin(system, *"api-key create --tenant t --expires soon".split(), code=1).stderr
+    assert "no api key" in admin(system, *"api-key revoke --key-id 000000000000000000000000".split(), code=2).stderr
+    key = json.loads(admin(system, *"api-key create --tenant t".split()).stdout)["api_key"]
+    mistaken = admin(system, "api-key", "revoke", "--key-id", key, code=2).stderr
+    assert key.partition(".")[2] not in mistaken and key[6:30] in mistaken
+    away = admin(system, "--nats-url", "nats://127.0.0.1:9", "api-key", "list", code=7)
+    assert away.stdout == "" and "127.0.0.1:9" in away.stderr
+
+
+def test_tasks_do_not_see_the_gateways_secrets(tmp_path: Path) -> None:
+    (tmp_path / "peek.py").write_text("import os\ndef look():\n    return ' '.join(sorted(os.environ))\n")
+    arguments = ["--with-worker", "--worker-tags", "cpu"]
+    secrets = {"PYOCO_AUTH_PEPPER": "x", "PYOCO_API_KEY": "y"}
+    with running_system(tmp_path, *arguments, **secrets) as system:
+        seen = system.run("version: 1\nflow: {graph: t}\ntasks: {t: {callable: 'peek:look'}}\n")
+        names = seen["task_records"]["t"]["output"].split()
+        assert "PATH" in names and not set(secrets) & set(names)
