@@ -9,8 +9,8 @@ from nats.aio.msg import Msg
 
 from pyoco_server.store.connection import Connection
 
-_WORKER = "worker"
-"""Stands where a run_id would, before a worker's name: of one part more, so that no run's message is meant."""
+_WORKERS = "workers"
+"""Stands where a run_id would, so that whoever may hear of runs may hear this; the message names the worker."""
 
 
 class ControlChannel:
@@ -36,7 +36,7 @@ class ControlChannel:
             StoreUnavailable: NATS is away.
         """
         with self._connection.errors(f"telling the worker {worker_id}"):
-            await self._connection.client.publish(f"{self._prefix}.{_WORKER}.{worker_id}", b"{}")
+            await self._connection.client.publish(f"{self._prefix}.{_WORKERS}", worker_id.encode())
 
     async def listen(self, on_run: Callable[[str], Awaitable[None]]) -> None:
         """Call ``on_run`` with the run_id of every message from now on; survives reconnects."""
@@ -50,8 +50,9 @@ class ControlChannel:
     async def listen_as_worker(self, worker_id: str, on_word: Callable[[], Awaitable[None]]) -> None:
         """Call ``on_word`` whenever a worker shall look at its own record; survives reconnects."""
 
-        async def receive(_: Msg) -> None:
-            await on_word()
+        async def receive(message: Msg) -> None:
+            if message.data == worker_id.encode():
+                await on_word()
 
         with self._connection.errors("listening to the control channel"):
-            await self._connection.client.subscribe(f"{self._prefix}.{_WORKER}.{worker_id}", cb=receive)
+            await self._connection.client.subscribe(f"{self._prefix}.{_WORKERS}", cb=receive)
