@@ -16,7 +16,10 @@ STATUSES = ("PENDING", "RUNNING", "COMPLETED", "FAILED")
 
 @pytest.fixture
 def index(tmp_path: Path) -> RunIndex:
-    index = RunIndex(tmp_path, "runs")
+    return filled(RunIndex(tmp_path, "runs"))
+
+
+def filled(index: RunIndex) -> RunIndex:
     index.apply([
         change(f"{'ab'[n % 2]}{n:03}", n + 1, updated_at=float(n // 3), status=STATUSES[n % 4],
                tag=("cpu", "gpu")[n % 2], flow_name=f"f{n % 3}",
@@ -109,6 +112,60 @@ def test_a_count_that_looked_at_too_few_says_so(index: RunIndex, monkeypatch: py
     counts = index.listing.counts(RunFilter(tag="cpu", worker_id="w1"))
     assert counts.complete  # the worker has fewer
     assert not index.listing.counts(RunFilter(flow_name="f1", tag="none")).complete
+
+
+WIDE = RunFilter(tag="cpu", flow_name="f1", statuses=("PENDING", "COMPLETED"), tenants=("y", None), updated_after=2.0)
+
+
+@pytest.mark.parametrize("by_tenant", [True, False])
+@pytest.mark.parametrize("few", [0, 1, 12, 1000])
+@pytest.mark.parametrize(
+    "where",
+    [WIDE, RunFilter(tag="gpu", worker_id="w1"), RunFilter(statuses=STATUSES, flow_name="f0", tenants=("x", "y")),
+     RunFilter(id_prefix="a0", statuses=("PENDING", "FAILED"), tenants=("y",)), RunFilter(id_prefix="b", tag="gpu")],
+)  # fmt: skip
+def test_whichever_way_is_taken_the_list_and_the_counts_are_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: RunFilter, few: int, by_tenant: bool
+) -> None:
+    monkeypatch.setattr(listing, "_FEW", few)
+    index = filled(RunIndex(tmp_path, "runs", by_tenant=by_tenant))
+    wanted: dict[str, Any] = {
+        name: (getattr(where, name),) for name in ("tag", "flow_name", "worker_id") if getattr(where, name)
+    }
+    if where.statuses:
+        wanted["status"] = where.statuses
+    if where.tenants:
+        wanted["tenant_id"] = where.tenants
+    found = [
+        run_id
+        for run_id in by_looking(index, wanted, where.id_prefix or "")
+        if where.updated_after is None or int(run_id[1:]) // 3 > where.updated_after
+    ]
+    assert shown(index, where) == found != []
+    counted = index.listing.counts(where)
+    assert sum(runs for status, runs in counted.by_status.items() if status in where.statuses) in (
+        len(found) if where.statuses else 0,
+    )
+    index.close()
+
+
+def test_a_list_by_filters_that_let_much_through_looks_up_only_what_it_shows(
+    index: RunIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    index._db.set_trace_callback(asked.append)
+    for few, way in ((1000, "runs_status"), (10, "runs_worker"), (3, "runs_order")):
+        monkeypatch.setattr(listing, "_FEW", few)
+        asked.clear()
+        shown(index, RunFilter(statuses=("FAILED",), tag="cpu", worker_id="w1"))
+        assert f"FROM runs INDEXED BY {way} " in asked[-1], few
+    index._db.set_trace_callback(None)
+    everything = " AND ".join(f"{column}='x'" for column in listing._INDEXES)
+    plans = index._db.execute(
+        f"EXPLAIN QUERY PLAN SELECT updated_at, run_id FROM runs INDEXED BY runs_order WHERE {everything} "
+        "ORDER BY updated_at DESC, run_id DESC"
+    ).fetchall()
+    assert ["COVERING INDEX" in plan[3] for plan in plans] == [True]
 
 
 @pytest.mark.parametrize("field", ["flow_name", "tag", "worker_id", "rerun_of"])

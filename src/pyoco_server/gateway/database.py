@@ -12,36 +12,35 @@ from pyoco_server.gateway import totals
 
 log = structlog.get_logger(__name__)
 
-_SCHEMA_VERSION = 6
+_SCHEMA_VERSION = 7
+# With rows in the order of their making, each index holds a number instead of the run's id: half the size, and half
+# the time for a hundred thousand runs.
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS runs (
-  run_id TEXT PRIMARY KEY, revision INTEGER NOT NULL, updated_at REAL NOT NULL, status TEXT, flow_name TEXT,
+  run_id TEXT NOT NULL, revision INTEGER NOT NULL, updated_at REAL NOT NULL, status TEXT, flow_name TEXT,
   tag TEXT, tenant_id TEXT, sha256 TEXT, summary TEXT NOT NULL, submitted_at REAL NOT NULL, seen_at REAL NOT NULL,
-  worker_id TEXT, rerun_of TEXT, stored_at REAL NOT NULL,
-  job_seq INTEGER
-) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS runs_status ON runs (status, updated_at DESC, run_id DESC);
-CREATE INDEX IF NOT EXISTS runs_sha256 ON runs (sha256, updated_at DESC, run_id DESC);
+  worker_id TEXT, rerun_of TEXT, stored_at REAL NOT NULL, job_seq INTEGER
+);
+CREATE UNIQUE INDEX IF NOT EXISTS runs_id ON runs (run_id);
 CREATE INDEX IF NOT EXISTS runs_waiting ON runs (tag, submitted_at, status) WHERE status='PENDING';
 CREATE INDEX IF NOT EXISTS runs_jobs ON runs (job_seq, revision, status) WHERE status='PENDING';
 CREATE INDEX IF NOT EXISTS runs_ended ON runs (status, revision, stored_at)
   WHERE status IN ('COMPLETED','FAILED','CANCELLED');
 """
 
-_NEWEST = "updated_at DESC, run_id DESC"
+# What lists are filtered by, each in the list's order; with the status at their end they also serve for counting. Runs
+# of the same moment are sorted by their ids when they are read.
 _LISTS = {
-    "order": f"{_NEWEST})",
-    "status": f"status, {_NEWEST})",
-    "sha256": f"sha256, {_NEWEST})",
-    # With the status at their end they also serve for counting.
-    "flow": f"flow_name, {_NEWEST}, status)",
-    "tag": f"tag, {_NEWEST}, status)",
-    "worker": f"worker_id, {_NEWEST}, status) WHERE worker_id IS NOT NULL",
-    "rerun": f"rerun_of, {_NEWEST}, status) WHERE rerun_of IS NOT NULL",
+    # By several filters of which none is telling: all their columns are here, so only what is shown is looked up.
+    "order": "updated_at DESC, run_id DESC, status, flow_name, tag, sha256, worker_id, rerun_of)",
+    "status": "status, updated_at DESC)",
+    "sha256": "sha256, updated_at DESC, status)",
+    "flow": "flow_name, updated_at DESC, status)",
+    "tag": "tag, updated_at DESC, status)",
+    "worker": "worker_id, updated_at DESC, status) WHERE worker_id IS NOT NULL",
+    "rerun": "rerun_of, updated_at DESC, status) WHERE rerun_of IS NOT NULL",
 }
-
-
 _FOR_ALL = ("status", "sha256")
 """What the reconciler and retention ask, whoever's runs they are."""
 
@@ -50,12 +49,12 @@ def _list_indexes(*, by_tenant: bool) -> str:
     """Give the indexes that lists read: each tenant's runs in order, or everybody's; the others would cost writes."""
     words = []
     for name, columns in _LISTS.items():
-        if by_tenant:
-            words.append(f"CREATE INDEX IF NOT EXISTS tenants_{name} ON runs (tenant_id, {columns};")
-            words.append(f"DROP INDEX IF EXISTS runs_{name};" if name not in _FOR_ALL else "")
-        else:
-            words.append(f"CREATE INDEX IF NOT EXISTS runs_{name} ON runs ({columns};")
-            words.append(f"DROP INDEX IF EXISTS tenants_{name};")
+        wanted = {"tenants": by_tenant, "runs": not by_tenant or name in _FOR_ALL}
+        for whose, first in (("tenants", "tenant_id, "), ("runs", "")):
+            if wanted[whose]:
+                words.append(f"CREATE INDEX IF NOT EXISTS {whose}_{name} ON runs ({first}{columns};")
+            else:
+                words.append(f"DROP INDEX IF EXISTS {whose}_{name};")
     return "".join(words)
 
 
@@ -115,6 +114,7 @@ def _open(path: str, schema: str) -> sqlite3.Connection:
     try:
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=OFF")
+        connection.execute("PRAGMA temp_store=MEMORY")  # where each insertion's triggers keep their way back
         if connection.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
             raise sqlite3.DatabaseError("quick_check failed")
         if connection.execute("PRAGMA user_version").fetchone()[0] != _SCHEMA_VERSION:

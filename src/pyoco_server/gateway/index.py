@@ -78,7 +78,7 @@ class RunIndex:
         self.jobs = JobLedger(self._db)
         self.totals = RunTotals(self._db)
         self.roll = Roll(self._db)
-        self.listing = RunListing(self._db, self.totals)
+        self.listing = RunListing(self._db, self.totals, by_tenant=by_tenant)
         self.news = RunNews()
         self._mailboxes: defaultdict[str, list[Mailbox]] = defaultdict(list)
         meta = dict(self._db.execute("SELECT name, value FROM meta").fetchall())

@@ -6,7 +6,7 @@ import json
 import math
 import sqlite3
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,14 +15,25 @@ from pyoco_server.gateway.totals import RunTotals
 
 _LAST_CHARACTER = "\U0010ffff"
 _FEW = 1000
-"""So many runs are sorted for a page; of more the page is read in the order of the list."""
+"""Of so many runs each is looked at for a page; where every filter lets more through, the page is read in the order of
+the list, along an index that has all that filters ask for."""
 COUNTED = 20_000
 """So many of the latest runs are looked at to count what a filter lets through."""
 _ORDER = "ORDER BY updated_at DESC, run_id DESC"
-# The most telling first: where several are given, a count reads along the first one's index.
-_EQUAL = ("rerun_of", "worker_id", "sha256", "flow_name", "tag")
-_Term = tuple[str, tuple[Any, ...]]
-"""A condition, and the values of its marks."""
+_INDEXES = {
+    "rerun_of": "rerun", "worker_id": "worker", "sha256": "sha256", "flow_name": "flow", "tag": "tag",
+    "status": "status",
+}  # fmt: skip
+_EQUAL = tuple(name for name in _INDEXES if name != "status")
+
+
+@dataclass(frozen=True)
+class _Term:
+    """A condition: on a column, if it is about one being equal; its text, and the values of its marks."""
+
+    column: str
+    text: str
+    values: tuple[Any, ...]
 
 
 @dataclass(frozen=True)
@@ -66,11 +77,13 @@ class RunListing:
     Args:
         db: The index's database.
         totals: What the triggers counted.
+        by_tenant: Whether the database has each tenant's runs in order, or everybody's.
     """
 
-    def __init__(self, db: sqlite3.Connection, totals: RunTotals) -> None:
+    def __init__(self, db: sqlite3.Connection, totals: RunTotals, *, by_tenant: bool = False) -> None:
         self._db = db
         self._totals = totals
+        self._by_tenant = by_tenant
 
     def page(self, where: RunFilter, *, cursor: str | None, limit: int) -> tuple[list[dict[str, Any]], str | None]:
         """Give a page of runs, last updated first, and the cursor of the next page if there is one.
@@ -78,27 +91,54 @@ class RunListing:
         Raises:
             InvalidInput: the cursor is not one of ours.
         """
-        terms = _equal(where) + self._ranges(where)
+        terms = _equal(where)
+        ranges = _ranges(where)
         if cursor:
-            terms.append(("(updated_at,run_id)<(?,?)", _read_cursor(cursor)))
+            ranges.append(_Term("", "(updated_at,run_id)<(?,?)", _read_cursor(cursor)))
         # A query for each: it walks an index in the list's order, where one that asks for several would sort them all.
         rows: list[tuple[float, str, str]] = []
         for owner in _tenants(where):
-            for status in _statuses(where):
-                part = [*owner, *status, *terms]
-                query = f"SELECT updated_at, run_id, summary FROM runs {_where(part)} {_ORDER} LIMIT ?"  # noqa: S608
-                rows += self._db.execute(query, [*_values(part), limit + 1]).fetchall()
+            index, parts = self._way(where, owner, terms)
+            for part in parts:
+                condition = _where([*owner, *part, *ranges])
+                query = f"SELECT updated_at, run_id, summary FROM runs {index} {condition} {_ORDER} LIMIT ?"  # noqa: S608
+                rows += self._db.execute(query, [*_values([*owner, *part, *ranges]), limit + 1]).fetchall()
         rows.sort(key=lambda row: row[:2], reverse=True)
         following = _write_cursor(*rows[limit - 1][:2]) if len(rows) > limit else None
         return [json.loads(row[2]) for row in rows[:limit]], following
 
+    def _way(self, where: RunFilter, owner: list[_Term], terms: list[_Term]) -> tuple[str, list[list[_Term]]]:
+        """Choose an index to walk along, and what to ask of each row: several questions where it needs them."""
+        each = [[*terms, _Term("status", "status=?", (status,))] for status in where.statuses] or [terms]
+        whose = self._whose(owner)
+        if whose is None:
+            return "", each  # not asked for in earnest: the database has been made for other questions
+        if where.id_prefix is not None and self._few("runs_id", _prefix(where.id_prefix)):
+            return "INDEXED BY runs_id", [_together(terms, where)]
+        filters = len(terms) + bool(where.statuses) + (where.id_prefix is not None)
+        if where.statuses and (filters == 1 or all(self._few(f"{whose}_status", *owner, part[-1]) for part in each)):
+            return f"INDEXED BY {whose}_status", each
+        for term in terms:
+            if filters == 1 or self._few(f"{whose}_{_INDEXES[term.column]}", *owner, term):
+                return f"INDEXED BY {whose}_{_INDEXES[term.column]}", [_together(terms, where)]
+        return f"INDEXED BY {whose}_order", [_together(terms, where)]
+
+    def _whose(self, owner: list[_Term]) -> str | None:
+        if self._by_tenant:
+            return "tenants" if owner else None
+        return "runs"
+
+    def _few(self, index: str, *terms: _Term) -> bool:
+        query = f"SELECT count(*) FROM (SELECT 1 FROM runs INDEXED BY {index} {_where(terms)} LIMIT ?)"  # noqa: S608
+        return bool(self._db.execute(query, [*_values(terms), _FEW + 1]).fetchone()[0] <= _FEW)
+
     def counts(self, where: RunFilter) -> RunCounts:
         """Count the runs that a filter lets through by status; its own statuses are left out of account."""
-        terms = _equal(where) + self._ranges(where)
+        terms = _equal(where) + _ranges(where)
         if not terms:
             return RunCounts(self._totals.by_status(where.tenants), complete=True)
         first, others = terms[0], terms[1:]
-        lets_through = " AND ".join(text for text, _ in others) or "1"
+        lets_through = " AND ".join(term.text for term in others) or "1"
         # With one filter alone the columns are all in its index, and no row is looked at.
         columns = f"status, {', '.join((*_EQUAL, 'run_id', 'updated_at'))}" if others else "status"
         found: Counter[str | None] = Counter()
@@ -106,7 +146,8 @@ class RunListing:
         for owner in _tenants(where):
             inside = [*owner, first]
             query = (
-                f"WITH latest AS MATERIALIZED (SELECT {columns} FROM runs {_where(inside)} {_ORDER} LIMIT {COUNTED}) "  # noqa: S608
+                f"WITH latest AS MATERIALIZED (SELECT {columns} FROM runs {self._along(owner, first, others)} "  # noqa: S608
+                f"{_where(inside)} ORDER BY updated_at DESC LIMIT {COUNTED}) "
                 f"SELECT status, sum({lets_through}), count(*) FROM latest GROUP BY status"
             )
             rows = self._db.execute(query, _values([*inside, *others])).fetchall()
@@ -114,45 +155,58 @@ class RunListing:
             complete = complete and sum(seen for _, _, seen in rows) < COUNTED
         return RunCounts(self._totals.named(found), complete)
 
+    def _along(self, owner: list[_Term], first: _Term, others: list[_Term]) -> str:
+        """Choose the index along which a count goes."""
+        whose = self._whose(owner)
+        if whose is None:
+            return ""
+        if not first.column:
+            few = first.text.startswith("run_id") and self._few("runs_id", first)
+            return "INDEXED BY runs_id" if few else f"INDEXED BY {whose}_order"
+        own = f"{whose}_{_INDEXES[first.column]}"
+        return f"INDEXED BY {own}" if not others or self._few(own, *owner, first) else f"INDEXED BY {whose}_order"
+
     def items(self, run_ids: Iterable[str]) -> list[dict[str, Any]]:
         """Give the list's items of these runs, those that are there."""
         query = "SELECT summary FROM runs WHERE run_id=?"
         found = (self._db.execute(query, (run_id,)).fetchone() for run_id in run_ids)
         return [json.loads(row[0]) for row in found if row is not None]
 
-    def _ranges(self, where: RunFilter) -> list[_Term]:
-        terms: list[_Term] = []
-        if where.id_prefix is not None:
-            ends = (where.id_prefix, where.id_prefix + _LAST_CHARACTER)
-            query = "SELECT count(*) FROM (SELECT 1 FROM runs WHERE run_id>=? AND run_id<? LIMIT ?)"
-            few = self._db.execute(query, (*ends, _FEW + 1)).fetchone()[0] <= _FEW
-            # A sign in front keeps SQLite from reading along the ids, which are not in the list's order.
-            column = "run_id" if few else "+run_id"
-            terms.append((f"{column}>=? AND {column}<?", ends))
-        if where.updated_after is not None:
-            terms.append(("updated_at>?", (where.updated_after,)))
-        return terms
-
 
 def _equal(where: RunFilter) -> list[_Term]:
     given = ((name, getattr(where, name)) for name in _EQUAL)
-    return [(f"{name}=?", (value,)) for name, value in given if value is not None]
+    return [_Term(name, f"{name}=?", (value,)) for name, value in given if value is not None]
+
+
+def _ranges(where: RunFilter) -> list[_Term]:
+    terms = [] if where.id_prefix is None else [_prefix(where.id_prefix)]
+    if where.updated_after is not None:
+        terms.append(_Term("", "updated_at>?", (where.updated_after,)))
+    return terms
+
+
+def _prefix(beginning: str) -> _Term:
+    return _Term("", "run_id>=? AND run_id<?", (beginning, beginning + _LAST_CHARACTER))
 
 
 def _tenants(where: RunFilter) -> list[list[_Term]]:
-    return [[]] if where.tenants is None else [[("tenant_id IS ?", (tenant,))] for tenant in where.tenants]
+    if where.tenants is None:
+        return [[]]
+    return [[_Term("tenant_id", "tenant_id IS ?", (tenant,))] for tenant in where.tenants]
 
 
-def _statuses(where: RunFilter) -> list[list[_Term]]:
-    return [[("status=?", (status,))] for status in where.statuses] or [[]]
+def _together(terms: list[_Term], where: RunFilter) -> list[_Term]:
+    if not where.statuses:
+        return terms
+    return [*terms, _Term("status", f"status IN ({','.join('?' * len(where.statuses))})", where.statuses)]
 
 
-def _where(terms: list[_Term]) -> str:
-    return f"WHERE {' AND '.join(text for text, _ in terms)}" if terms else ""
+def _where(terms: Sequence[_Term]) -> str:
+    return f"WHERE {' AND '.join(term.text for term in terms)}" if terms else ""
 
 
-def _values(terms: list[_Term]) -> list[Any]:
-    return [value for _, values in terms for value in values]
+def _values(terms: Sequence[_Term]) -> list[Any]:
+    return [value for term in terms for value in term.values]
 
 
 def _write_cursor(updated_at: float, run_id: str) -> str:
