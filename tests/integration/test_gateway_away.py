@@ -17,6 +17,7 @@ from pyoco_server.embedded.listener import bind
 from pyoco_server.embedded.nats_server import NatsServer
 from pyoco_server.model.run import EndReason, RunRecord, RunStatus, settle
 from pyoco_server.settings import Settings
+from pyoco_server.store.connection import REQUEST_TIMEOUT
 
 from .test_gateway import DEADLINE, Running, events, running, until
 
@@ -76,7 +77,7 @@ async def assert_away(here: Running) -> None:
         started = time.monotonic()
         answer = await here.http.get(path)
         assert answer.status_code == 503, path
-        assert time.monotonic() - started < 1, path
+        assert time.monotonic() - started < REQUEST_TIMEOUT, path  # it did not wait for NATS to answer
         if path != "/ready":
             assert answer.json()["code"] == "nats_unavailable"
             assert answer.json()["hint"] and answer.json()["trace_id"]
@@ -104,7 +105,7 @@ async def test_lists_and_watches_go_on_when_nats_is_back(nats: Nats, here: Runni
         for _ in (1, 2):
             started = time.monotonic()
             assert (await anext(stream))["event"] == "heartbeat"
-            assert time.monotonic() - started < 3
+            assert time.monotonic() - started < 5  # existing clients give up then
         await nats.start()
         await ready(here)
         await here.gateway.runs.change(

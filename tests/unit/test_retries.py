@@ -113,9 +113,7 @@ def test_a_task_without_retries_says_nothing_of_tries() -> None:
 
 
 def test_a_cancel_ends_the_pause_and_the_task() -> None:
-    started = time.monotonic()
-    run = Run(flow_of(task(bad, retries=5, delay=30), task(bad, "after")), lambda told: bool(told.get("retry_at")))
-    assert time.monotonic() - started < 5
+    run = Run(flow_of(task(bad, retries=5, delay=600), task(bad, "after")), lambda told: bool(told.get("retry_at")))
     assert isinstance(run.raised, RunStopped)
     assert (run.records["t"]["state"], run.records["t"]["retry_at"]) == ("CANCELLED", None)
     assert "after" not in run.records
@@ -129,11 +127,9 @@ def test_a_failure_elsewhere_ends_the_pause() -> None:
         raise KeyError("elsewhere")
 
     flow = Flow("m")
-    for made in (task(bad, "pausing", retries=5, delay=30), task(slow, "slow")):
+    for made in (task(bad, "pausing", retries=5, delay=600), task(slow, "slow")):
         flow.add_task(made)
-    started = time.monotonic()
     run = Run(flow, lambda told: bool(told.get("retry_at")) and waiting.set() is not None)
-    assert time.monotonic() - started < 5
     assert run.reporter.task_that_raised(run.raised or ValueError()) == "slow"
     assert run.records["pausing"]["state"] == "CANCELLED"
     assert run.records["pausing"]["last_error"] == "ValueError: bad"
