@@ -1,6 +1,5 @@
 """flow.yaml: what is accepted, and what each refusal says."""
 
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
