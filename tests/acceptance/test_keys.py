@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -100,6 +101,35 @@ def test_what_the_admin_says(system: System) -> None:
     assert key.partition(".")[2] not in mistaken and key[6:30] in mistaken
     away = admin(system, "--nats-url", "nats://127.0.0.1:9", "api-key", "list", code=7)
     assert away.stdout == "" and "127.0.0.1:9" in away.stderr
+
+
+def test_the_audit_trail_tells_of_keys_and_of_what_is_done_with_them(system: System) -> None:
+    make = "api-key create --tenant acme --role".split()
+    boss, member = (json.loads(admin(system, *make, role).stdout) for role in ("admin", "member"))
+    for _ in range(2):  # once more changes nothing
+        admin(system, "api-key", "revoke", "--key-id", member["key_id"])
+    run_id = json.loads(client(system, "submit", "--flow-name", "f", key=boss["api_key"]).stdout)["run_id"]
+    client(system, "cancel", "--run-id", run_id, key=boss["api_key"])
+    wanted = [
+        ("key.create", boss["key_id"]), ("key.create", member["key_id"]), ("key.revoke", member["key_id"]),
+        ("run.submit", run_id), ("run.cancel", run_id),
+    ]  # fmt: skip
+    deadline = time.monotonic() + 10
+    while True:
+        told = client(system, "audit", key=boss["api_key"]).stdout
+        items = json.loads(told)["items"][::-1]
+        if len(items) >= len(wanted) or time.monotonic() > deadline:
+            break
+    assert [(item["action"], item["target"]["id"]) for item in items] == wanted
+    assert items[0]["target"]["tenant_id"] == "acme" and items[0]["details"]["role"] == "admin"
+    assert items[0]["source"]["host"] and items[-1]["actor"]["api_key_id"] == boss["key_id"]
+    assert boss["api_key"].partition(".")[2] not in told
+    table = client(system, "audit", "--output", "table", "--action", "run.cancel", key=boss["api_key"]).stdout
+    assert f"run {run_id}" in table
+    logged = [
+        line for line in system.server.lines if line.get("event") == "audit" and line["target"].get("id") == run_id
+    ]
+    assert [line["event_id"] for line in logged] == [item["event_id"] for item in items[-2:]]
 
 
 def test_tasks_do_not_see_the_gateways_secrets(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from pyoco_server.gateway.app import create_app
 from pyoco_server.gateway.why import WhyCode
+from pyoco_server.model.audit import AuditAction, AuditEntry, AuditOutcome
 from pyoco_server.model.deadletter import DeadLetter, DeadLetterReason
 from pyoco_server.model.findings import FindingCode
 from pyoco_server.model.run import EndReason, RunRecord, RunStatus
@@ -49,6 +50,14 @@ def test_every_path(settings: Settings) -> None:
 @pytest.mark.parametrize("word", [*(reason.value for reason in DeadLetterReason), *DeadLetter.model_fields])
 def test_every_field_of_a_dead_letter(word: str) -> None:
     assert word in SPEC
+
+
+@pytest.mark.parametrize(
+    "word",
+    [*(action.value for action in AuditAction), *(outcome.value for outcome in AuditOutcome), *AuditEntry.model_fields],
+)
+def test_the_audit_trail(word: str) -> None:
+    assert word in SPEC.split("## Audit")[1].split("##")[0]
 
 
 def test_the_snapshots_fields() -> None:

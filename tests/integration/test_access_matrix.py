@@ -46,6 +46,7 @@ NEEDS = [
     Line("GET /openapi.json", Role.VIEWER),
     Line("GET /metrics", Role.VIEWER),
     Line("GET /whoami", Role.VIEWER),
+    Line("GET /audit", Role.ADMIN),
     Line("GET /events", Role.VIEWER),
     Line("GET /runs", Role.VIEWER),
     Line("GET /runs/counts", Role.VIEWER),

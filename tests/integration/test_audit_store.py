@@ -47,7 +47,7 @@ async def ids(trail: AuditTrail, limit: int = 100, **query: Any) -> list[str | N
 
 async def test_an_entry_comes_back_as_it_was_and_once(connection: Connection) -> None:
     trail = AuditTrail(connection)
-    wrote = entry(1, "acme", outcome=AuditOutcome.REFUSED, code="run_not_found", details={"x": [1]})
+    wrote = entry(1, "acme", outcome=AuditOutcome.REFUSED, status=404, details={"x": [1]})
     await trail.store(wrote)
     await trail.store(wrote)
     assert await trail.list(limit=5) == ([wrote], None)

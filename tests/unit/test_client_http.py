@@ -123,6 +123,8 @@ def test_a_yaml_goes_as_a_form(kind: str, server: Server) -> None:
         ("cancel_run", ["r"], {}, "POST /runs/r/cancel"),
         ("rerun_run", ["a/b"], {"idempotency_key": "é"}, "POST /runs/a%2Fb/rerun"),
         ("list_dead_letters", [], {"tag": "cpu", "limit": 5, "before": 9}, "GET /dlq?tag=cpu&limit=5&before=9&cursor="),
+        ("list_audit", [], {"action": "run.cancel", "actor": "k", "limit": 5, "outcome": "done", "cursor": "9"},
+         "GET /audit?limit=5&cursor=9&action=run.cancel&actor=k&outcome=done"),
         ("get_dead_letter", [7], {}, "GET /dlq/7"),
         ("replay_dead_letter", [7], {}, "POST /dlq/7/replay"),
         ("delete_dead_letter", [7], {}, "DELETE /dlq/7"),

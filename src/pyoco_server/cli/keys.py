@@ -1,7 +1,10 @@
 """``pyoco-server-admin api-key``: make, list and revoke keys."""
 
 import asyncio
+import getpass
+import os
 import re
+import socket
 import time
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta, timezone
@@ -9,11 +12,16 @@ from typing import Any, TypeVar
 
 import click
 
+from pyoco_server import __version__
 from pyoco_server.cli.output import print_json, print_warning
 from pyoco_server.errors import InvalidInput, KeyNotFound, StoreUnavailable
 from pyoco_server.model.access import Role, check_tenant
 from pyoco_server.model.apikey import ApiKey, ApiKeyRecord, Pepper, is_key_id
+from pyoco_server.model.audit import AuditAction, AuditEntry, AuditTarget
+from pyoco_server.model.provenance import Source
 from pyoco_server.settings import Settings
+from pyoco_server.store import topology
+from pyoco_server.store.audit import AuditTrail
 from pyoco_server.store.connection import Connection
 from pyoco_server.store.keys import KeyStore
 
@@ -51,7 +59,7 @@ def create(settings: Settings, tenant: str, role: str, expires: str | None) -> N
         await keys.create(record)
         return any(other.ended(now) is None and other.pepper_id != seal.id for other in others)
 
-    if _with_store(settings, store):
+    if _with_store(settings, store, lambda _: _entry(AuditAction.KEY_CREATE, record)):
         print_warning(
             "other keys here were made with another PYOCO_AUTH_PEPPER; the gateway takes those that have its own pepper"
         )
@@ -76,7 +84,13 @@ def revoke(settings: Settings, key_id: str) -> None:
         whole = ApiKey.parse(key_id)  # never repeated: it may be a whole key, or a part of one
         hint = f"That is a whole key. Its id is {whole.key_id}" if whole else "An id is 24 hexadecimal digits."
         raise KeyNotFound("no api key has this id", hint=hint)
-    record = _with_store(settings, lambda keys: keys.revoke(key_id, time.time()))
+    now = time.time()
+
+    def entry(revoked: ApiKeyRecord) -> AuditEntry | None:
+        # Once more changes nothing.
+        return _entry(AuditAction.KEY_REVOKE, revoked) if revoked.revoked_at == now else None
+
+    record = _with_store(settings, lambda keys: keys.revoke(key_id, now), entry)
     print_json({"key_id": record.key_id, "revoked_at": record.revoked_at})
 
 
@@ -115,7 +129,43 @@ def _shown(record: ApiKeyRecord) -> dict[str, Any]:
     return {name: getattr(record, name) for name in names}
 
 
-def _with_store(settings: Settings, work: Callable[[KeyStore], Awaitable[_Answer]]) -> _Answer:
+def _entry(action: AuditAction, record: ApiKeyRecord) -> AuditEntry:
+    details = {"role": record.role, "expires_at": record.expires_at} if action is AuditAction.KEY_CREATE else {}
+    return AuditEntry(
+        action=action,
+        source=Source(host=socket.gethostname(), user_agent=f"pyoco-server-admin/{__version__}"),
+        target=AuditTarget(kind=action.kind, id=record.key_id, tenant_id=record.tenant_id),
+        details={**details, "user": _user()},
+    )
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # in a container there may be nobody of this number
+        return str(os.getuid())
+
+
+async def _tell(settings: Settings, keys: Connection, entry: AuditEntry) -> None:
+    """Tell the audit trail, which lies where the runs do; the change has happened, so trouble is a warning."""
+    connection = keys if not settings.keys_apart else await Connection(settings, "pyoco-server-admin:audit").start()
+    try:
+        if not await connection.wait_up(_CONNECT_SEC):
+            raise StoreUnavailable(f"NATS is not reachable at {connection.shown_url}")
+        await topology.ensure_one(connection, topology.audit_definition(settings))
+        await AuditTrail(connection).store(entry)
+    except StoreUnavailable as error:
+        print_warning(f"this was done, but the audit trail could not be told: {error.message}")
+    finally:
+        if connection is not keys:
+            await connection.close()
+
+
+def _with_store(
+    settings: Settings,
+    work: Callable[[KeyStore], Awaitable[_Answer]],
+    entry: Callable[[_Answer], AuditEntry | None] = lambda _: None,
+) -> _Answer:
     async def connected() -> _Answer:
         connection = await Connection(settings, "pyoco-server-admin", target=settings.keys_target()).start()
         try:
@@ -126,7 +176,11 @@ def _with_store(settings: Settings, work: Callable[[KeyStore], Awaitable[_Answer
                 )
             keys = KeyStore(connection)
             await keys.ensure()
-            return await work(keys)
+            answer = await work(keys)
+            told = entry(answer)
+            if told is not None:
+                await _tell(settings, connection, told)
+            return answer
         finally:
             await connection.close()
 

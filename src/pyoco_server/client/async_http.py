@@ -14,12 +14,13 @@ from pyoco_server.client import requests
 from pyoco_server.client.answers import TERMINAL, body_of, check, connection_errors, event, snapshot_of
 from pyoco_server.client.errors import ApiError, CannotConnect
 from pyoco_server.client.http import EARLY_END_PAUSE
+from pyoco_server.client.operator_calls import AsyncOperatorCalls
 from pyoco_server.client.patience import GIVE_UP_SEC, Patience
 from pyoco_server.client.requests import Call
 from pyoco_server.errors import PyocoError
 
 
-class AsyncPyocoHttpClient:
+class AsyncPyocoHttpClient(AsyncOperatorCalls):
     """Speaks to a gateway; arguments, answers and errors are those of ``PyocoHttpClient``."""
 
     def __init__(
@@ -211,37 +212,6 @@ class AsyncPyocoHttpClient:
         """Start a new run of the same flow and params, whatever became of the old one."""
         call = requests.rerun(run_id, idempotency_key)
         return cast(dict[str, Any], await self._submit(call, idempotency_key))
-
-    async def list_dead_letters(
-        self, *, tag: str | None = None, limit: int | None = None, before: int | None = None
-    ) -> list[dict[str, Any]]:
-        """List dead letters, the newest first.
-
-        Args:
-            tag: Only this tag.
-            limit: How many at most.
-            before: ``id`` of the last letter of the page before.
-        """
-        wanted = requests.DEFAULT_LETTERS if limit is None else limit
-        items: list[dict[str, Any]] = []
-        cursor: str | None = ""
-        while cursor is not None and len(items) < wanted:  # a page may be short, and not the last one
-            call = requests.dead_letters(tag=tag, limit=wanted - len(items), before=before, cursor=cursor)
-            page = requests.as_page(await self._json(call))
-            items, cursor = items + page["items"], page["next_cursor"]
-        return items
-
-    async def get_dead_letter(self, letter_id: int) -> dict[str, Any]:
-        """Give all of a dead letter."""
-        return cast(dict[str, Any], await self._json(requests.dead_letter(letter_id)))
-
-    async def replay_dead_letter(self, letter_id: int) -> dict[str, Any]:
-        """Start a new run of what a dead letter tells, and take the letter out."""
-        return cast(dict[str, Any], await self._json(requests.dead_letter(letter_id, "POST", "/replay")))
-
-    async def delete_dead_letter(self, letter_id: int) -> dict[str, Any]:
-        """Take a dead letter out."""
-        return cast(dict[str, Any], await self._json(requests.dead_letter(letter_id, "DELETE")))
 
     async def get_workers(
         self,

@@ -154,6 +154,11 @@ def dead_letter(letter_id: int, method: str = "GET", suffix: str = "") -> Call:
     return Call(method, f"/dlq/{int(letter_id)}{suffix}")
 
 
+def audit(**query: Any) -> Call:
+    """``GET /audit``."""
+    return Call("GET", "/audit", {"params": _filled(query)})
+
+
 def wheels() -> Call:
     """``GET /wheels``."""
     return Call("GET", "/wheels")

@@ -7,11 +7,13 @@ from fastapi import FastAPI
 
 from pyoco_server import __version__
 from pyoco_server.gateway import problems
+from pyoco_server.gateway.auditing import Auditing
 from pyoco_server.gateway.guard import Guard
 from pyoco_server.gateway.http_metrics import HttpMetrics
 from pyoco_server.gateway.limits import BodyLimit
 from pyoco_server.gateway.metrics import Metrics
 from pyoco_server.gateway.routes import (
+    audit,
     dashboard,
     deadletters,
     events,
@@ -31,7 +33,7 @@ from pyoco_server.gateway.state import Gateway
 from pyoco_server.settings import Settings
 
 _ROUTES = (
-    system, metrics, submissions, watch, why, logs, events, flows, runs, deadletters, workers, wheels, whoami,
+    system, metrics, submissions, watch, why, logs, events, flows, runs, deadletters, workers, wheels, whoami, audit,
     dashboard,
 )  # fmt: skip
 
@@ -59,6 +61,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         files={"/wheels": settings.wheel_max_bytes},
     )
     app.add_middleware(Guard)
+    app.add_middleware(Auditing)
     app.add_middleware(HttpMetrics, metrics=app.state.metrics)  # the last one is the outermost: it sees all answers
     for module in _ROUTES:
         app.include_router(module.router)

@@ -21,11 +21,24 @@ async def seen(here: Gateway, who: Caller, letters: list[StoredLetter]) -> list[
     """
     if who.tenants is None:
         return letters
+    owners = await _owners(here, letters)
+    return [letter for letter, owner in zip(letters, owners, strict=True) if who.sees(owner)]
+
+
+async def owner(here: Gateway, letter: StoredLetter) -> str | None:
+    """Tell the tenant of a letter; ``None`` if it belongs to none.
+
+    Raises:
+        StoreUnavailable: the index is still being built.
+    """
+    return (await _owners(here, [letter]))[0]
+
+
+async def _owners(here: Gateway, letters: list[StoredLetter]) -> list[str | None]:
     bodies = [parse(letter.raw) or {} for letter in letters]
     runs = [body.get("run_id") for body in bodies]
     known = (await here.fresh_index()).tenants_of(run_id for run_id in runs if isinstance(run_id, str))
-    owners = [tenant_of(body.get("tenant_id")) or known.get(str(body.get("run_id"))) for body in bodies]
-    return [letter for letter, owner in zip(letters, owners, strict=True) if who.sees(owner)]
+    return [tenant_of(body.get("tenant_id")) or known.get(str(body.get("run_id"))) for body in bodies]
 
 
 async def page(

@@ -61,6 +61,9 @@ class Metrics:
         self.open_streams = Gauge(
             "pyoco_http_streams_open", "Event streams that are being sent.", labelnames=("route",), **own
         )
+        self.audit_lost = Counter(
+            "pyoco_audit_lost", "Entries of the audit trail that were logged and not stored.", **own
+        )
         build = Gauge("pyoco_build_info", "Always 1.", labelnames=("version", "python"), **own)
         build.labels(__version__, platform.python_version()).set(1)
         ProcessCollector(registry=self._registry)

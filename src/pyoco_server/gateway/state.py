@@ -10,6 +10,7 @@ from fastapi import Depends, Request
 
 from pyoco_server.errors import StoreUnavailable
 from pyoco_server.gateway.advisories import Backstop
+from pyoco_server.gateway.audit_log import AuditLog
 from pyoco_server.gateway.census import Census
 from pyoco_server.gateway.figures import FiguresReader
 from pyoco_server.gateway.gone_workers import GoneWorkers
@@ -28,6 +29,7 @@ from pyoco_server.gateway.validation import FlowChecker
 from pyoco_server.gateway.worker_index import WorkerIndex
 from pyoco_server.settings import Settings
 from pyoco_server.store import topology
+from pyoco_server.store.audit import AuditTrail
 from pyoco_server.store.connection import Connection
 from pyoco_server.store.control import ControlChannel
 from pyoco_server.store.deadletters import DeadLetterStore
@@ -77,6 +79,8 @@ class Gateway:
         self.wheels = WheelStore(self.connection)
         self.wheel_history = WheelHistory(self.connection)
         self.uploads = Slots(_UPLOADS, _UPLOAD_WAIT_SEC, "uploads of wheels")
+        self.trail = AuditTrail(self.connection)
+        self.audit = AuditLog(self.trail, self.metrics)
         self.control = ControlChannel(self.connection)
         self.logs = LogStore(self.connection)
         self.log_reads = asyncio.Semaphore(_LOG_READS)
@@ -144,6 +148,7 @@ class Gateway:
         await self.connection.start()
         await self.keys.start()
         self.connection.reconnected.append(self._look_again)
+        self.audit.start()
         self._tasks = [
             asyncio.create_task(self._keep_streams(), name="streams"),
             asyncio.create_task(self._follow(self.run_feed, lambda: self.index.revision), name="run-index"),
@@ -164,6 +169,7 @@ class Gateway:
             _, late = await asyncio.wait(self._tasks, timeout=5)
             for task in late:
                 task.cancel()
+        await self.audit.close()
         await self.connection.close()
         self.index.close()
 

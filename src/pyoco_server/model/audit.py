@@ -64,8 +64,8 @@ class AuditEntry(BaseModel):
     at: float = Field(default_factory=time.time)
     action: AuditAction
     outcome: AuditOutcome = AuditOutcome.DONE
-    code: str | None = None
-    """The error's code, of what was not done."""
+    status: int | None = None
+    """The HTTP status of the answer, of what came over HTTP."""
     actor: Actor = Field(default_factory=Actor)
     source: Source = Field(default_factory=Source)
     target: AuditTarget

@@ -1,15 +1,17 @@
 """The audit trail: a bounded stream, written by whoever changes something, read from its end."""
 
+import asyncio
 import base64
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
+import nats.errors
 import structlog
 from nats.js import api
 from pydantic import ValidationError
 
 from pyoco_server.model.audit import AuditAction, AuditEntry, AuditOutcome
-from pyoco_server.store.connection import Connection
+from pyoco_server.store.connection import REQUEST_TIMEOUT, Connection
 from pyoco_server.store.direct import DirectReader
 
 log = structlog.get_logger(__name__)
@@ -39,6 +41,29 @@ class AuditTrail:
         with self._connection.errors("storing an entry of the audit trail"):
             headers = {api.Header.MSG_ID.value: entry.event_id}
             await self._connection.js.publish(self._subject(entry), entry.to_json(), headers=headers)
+
+    async def store_all(self, entries: Sequence[AuditEntry]) -> None:
+        """Store many entries at once.
+
+        Raises:
+            StoreUnavailable: not all were acknowledged; storing all of them again is safe.
+        """
+        with self._connection.errors("storing entries of the audit trail"):
+            js = self._connection.js
+            sent = [
+                await js.publish_async(
+                    self._subject(entry), entry.to_json(), headers={api.Header.MSG_ID.value: entry.event_id}
+                )
+                for entry in entries
+            ]
+            done, late = await asyncio.wait(sent, timeout=REQUEST_TIMEOUT)
+            for acknowledgement in late:
+                acknowledgement.cancel()
+            refused = [error for error in (one.exception() for one in done) if error is not None]
+            if refused:
+                raise refused[0]
+            if late:
+                raise nats.errors.TimeoutError
 
     async def list(
         self,

@@ -74,7 +74,31 @@ def definitions(settings: Settings) -> list[api.StreamConfig]:
         duplicate_window=_window(DUPLICATE_WINDOW, settings.logs_max_age_sec),
         allow_direct=True,
     )
-    audit = api.StreamConfig(
+    buckets = (settings.runs_kv_bucket, settings.flows_kv_bucket, settings.workers_kv_bucket)
+    history = _bucket(settings.wheel_history_kv_bucket)
+    history.max_age = settings.wheel_history_ttl_sec
+    history.max_msgs, history.discard = _WHEEL_EVENTS, api.DiscardPolicy.OLD
+    history.subject_delete_marker_ttl = None  # nobody follows it: what has expired need not be told
+    wheels = _object_store(settings.wheel_object_store_bucket)
+    streams = [
+        work,
+        dead_letters,
+        advisories,
+        logs,
+        audit_definition(settings),
+        *(_bucket(name) for name in buckets),
+        wheels,
+        history,
+    ]
+    for stream in streams:
+        stream.num_replicas = settings.nats_replicas
+        stream.storage = api.StorageType.FILE
+    return streams
+
+
+def audit_definition(settings: Settings) -> api.StreamConfig:
+    """Give the stream of the audit trail, which the admin command writes to as well."""
+    return api.StreamConfig(
         name=settings.audit_stream,
         subjects=[f"{settings.audit_subject_prefix}.>"],
         retention=api.RetentionPolicy.LIMITS,
@@ -87,18 +111,9 @@ def definitions(settings: Settings) -> list[api.StreamConfig]:
         deny_delete=True,
         deny_purge=True,
         allow_direct=True,
+        num_replicas=settings.nats_replicas,
+        storage=api.StorageType.FILE,
     )
-    buckets = (settings.runs_kv_bucket, settings.flows_kv_bucket, settings.workers_kv_bucket)
-    history = _bucket(settings.wheel_history_kv_bucket)
-    history.max_age = settings.wheel_history_ttl_sec
-    history.max_msgs, history.discard = _WHEEL_EVENTS, api.DiscardPolicy.OLD
-    history.subject_delete_marker_ttl = None  # nobody follows it: what has expired need not be told
-    wheels = _object_store(settings.wheel_object_store_bucket)
-    streams = [work, dead_letters, advisories, logs, audit, *(_bucket(name) for name in buckets), wheels, history]
-    for stream in streams:
-        stream.num_replicas = settings.nats_replicas
-        stream.storage = api.StorageType.FILE
-    return streams
 
 
 def keys_definition(settings: Settings) -> api.StreamConfig:

@@ -6,11 +6,13 @@ from fastapi import APIRouter, Path, Query
 from pydantic import BaseModel
 
 from pyoco_server.gateway import letters, reruns
+from pyoco_server.gateway.auditing import Change, Noted, changes
 from pyoco_server.gateway.auth import Who, needs
 from pyoco_server.gateway.records import parse
 from pyoco_server.gateway.routes.submissions import KeyHeader, read_key
 from pyoco_server.gateway.state import Here
 from pyoco_server.model.access import Role
+from pyoco_server.model.audit import AuditAction
 from pyoco_server.model.tags import check_tag
 from pyoco_server.store.deadletters import StoredLetter
 from pyoco_server.store.submissions import Submission
@@ -61,17 +63,19 @@ async def get_letter(here: Here, who: Who, letter_id: LetterId) -> dict[str, Any
 
 @router.post("/dlq/{letter_id}/replay")
 @needs(Role.MEMBER)
-async def replay(here: Here, who: Who, letter_id: LetterId) -> Again:
+@changes(AuditAction.LETTER_REPLAY, "letter_id")
+async def replay(here: Here, who: Who, change: Noted, letter_id: LetterId) -> Again:
     """Start a new run of a dead letter's flow and params, and take the letter out."""
-    return _again(await reruns.replay(here, who, letter_id))
+    return _again(await reruns.replay(here, who, letter_id), change)
 
 
 @router.delete("/dlq/{letter_id}")
 @needs(Role.MEMBER)
-async def delete_letter(here: Here, who: Who, letter_id: LetterId) -> dict[str, Any]:
+@changes(AuditAction.LETTER_DELETE, "letter_id")
+async def delete_letter(here: Here, who: Who, change: Noted, letter_id: LetterId) -> dict[str, Any]:
     """Take a dead letter out."""
     if who.tenants is not None:
-        await letters.read(here, who, letter_id)
+        change.tenant_id = await letters.owner(here, await letters.read(here, who, letter_id))
     if not await here.letters.remove(letter_id):
         raise letters.not_found(letter_id)
     return {"id": letter_id, "deleted": True}
@@ -79,13 +83,18 @@ async def delete_letter(here: Here, who: Who, letter_id: LetterId) -> dict[str, 
 
 @router.post("/runs/{run_id}/rerun")
 @needs(Role.MEMBER)
-async def rerun(here: Here, who: Who, run_id: str, key_header: KeyHeader = None) -> Again:
+@changes(AuditAction.RUN_RERUN, "run_id")
+async def rerun(here: Here, who: Who, change: Noted, run_id: str, key_header: KeyHeader = None) -> Again:
     """Start a new run of the same flow and params, whatever became of the old one."""
-    return _again(await reruns.rerun(here, who, run_id, read_key(None, key_header)))
+    made = await reruns.rerun(here, who, run_id, read_key(None, key_header))
+    change.happened = made.created
+    return _again(made, change)
 
 
-def _again(made: Submission) -> Again:
+def _again(made: Submission, change: Change) -> Again:
     record = made.stored.record
+    # The new run's tenant, and not the old one's: whoever may see the new run may know of it.
+    change.tenant_id, change.details = record.tenant_id, {"run_id": record.run_id}
     return Again(run_id=record.run_id, status=record.status.value, rerun_of=record.rerun_of, created=made.created)
 
 

@@ -9,11 +9,13 @@ from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel, Field
 
 from pyoco_server.errors import InvalidInput, RunNotFound, StoreUnavailable
+from pyoco_server.gateway.auditing import Noted, changes
 from pyoco_server.gateway.auth import Who, needs
 from pyoco_server.gateway.listing import RunFilter
 from pyoco_server.gateway.records import number, readable
 from pyoco_server.gateway.state import Gateway, Here
 from pyoco_server.model.access import Caller, Role
+from pyoco_server.model.audit import AuditAction
 from pyoco_server.model.run import RunRecord, RunStatus, is_run_id, request_cancel
 from pyoco_server.model.snapshot import public
 
@@ -126,15 +128,24 @@ async def get_tasks(here: Here, who: Who, run_id: str) -> dict[str, Any]:
 
 @router.post("/runs/{run_id}/cancel")
 @needs(Role.MEMBER)
-async def cancel(here: Here, who: Who, run_id: str, request: CancelRequest | None = None) -> dict[str, Any]:
+@changes(AuditAction.RUN_CANCEL, "run_id")
+async def cancel(
+    here: Here, who: Who, change: Noted, run_id: str, request: CancelRequest | None = None
+) -> dict[str, Any]:
     """Ask a run to stop: a waiting one is CANCELLED at once, a running one CANCELLING until its worker stopped it."""
     reason = request.reason if request else None
     job_seq = here.index.jobs.seq_of(_checked(run_id))  # before the change: afterwards nobody knows it
-    stored = await here.runs.change(
-        run_id, lambda record: request_cancel(own(who, record), by=who.key_id, reason=reason)
-    )
+    asked: RunRecord | None = None
+
+    def ask(record: RunRecord) -> RunRecord:
+        nonlocal asked
+        asked = own(who, record)
+        return request_cancel(record, by=who.key_id, reason=reason)
+
+    stored = await here.runs.change(run_id, ask)
     if stored is None:
         raise RunNotFound
+    change.tenant_id, change.happened = stored.record.tenant_id, stored.record is not asked
     if stored.record.status in (RunStatus.COMPLETED, RunStatus.FAILED):
         log.info("a cancel came after the end of the run", run_id=run_id, status=stored.record.status.value)
     try:

@@ -9,10 +9,12 @@ from fastapi import APIRouter, File, Form, Header, Request, UploadFile
 from pydantic import BaseModel, Field
 
 from pyoco_server.errors import InvalidInput, TooLarge
+from pyoco_server.gateway.auditing import Change, Noted, changes
 from pyoco_server.gateway.auth import Who, needs
 from pyoco_server.gateway.state import Gateway, Here
 from pyoco_server.model import idempotency
 from pyoco_server.model.access import Caller, Role
+from pyoco_server.model.audit import AuditAction
 from pyoco_server.model.run import RunRecord, TaskStatus, new_run_id
 from pyoco_server.model.tags import check_tag
 from pyoco_server.model.text import clean_value
@@ -54,12 +56,14 @@ class Submitted(BaseModel):
 
 @router.post("/runs")
 @needs(Role.MEMBER)
-async def submit(here: Here, who: Who, wanted: Submission, key_header: KeyHeader = None) -> Submitted:
+@changes(AuditAction.RUN_SUBMIT)
+async def submit(here: Here, who: Who, change: Noted, wanted: Submission, key_header: KeyHeader = None) -> Submitted:
     """Submit a run by the name of its flow."""
     tag = check_tag(here.settings.default_tag if wanted.tag is None else wanted.tag)
     return await _submit(
         here,
         who,
+        change,
         flow_name=wanted.flow_name,
         params=wanted.params,
         tag=tag,
@@ -72,9 +76,11 @@ async def submit(here: Here, who: Who, wanted: Submission, key_header: KeyHeader
 
 @router.post("/runs/yaml")
 @needs(Role.MEMBER)
+@changes(AuditAction.RUN_SUBMIT)
 async def submit_yaml(
     here: Here,
     who: Who,
+    change: Noted,
     request: Request,
     workflow: Annotated[UploadFile, File()],
     flow_name: Annotated[str, Form(max_length=256)],
@@ -105,6 +111,7 @@ async def submit_yaml(
     return await _submit(
         here,
         who,
+        change,
         flow_name=flow_name.strip(),
         params={**checked.defaults, **given},
         tag=tag,
@@ -118,7 +125,7 @@ async def submit_yaml(
     )
 
 
-async def _submit(here: Gateway, who: Caller, *, key: str | None, **fields: Any) -> Submitted:
+async def _submit(here: Gateway, who: Caller, change: Change, *, key: str | None, **fields: Any) -> Submitted:
     now = time.time()
     # Half of what a record may take is left for what the run adds to it.
     limit = min(here.settings.max_run_snapshot_bytes, here.connection.max_payload - _ENVELOPE) // 2
@@ -146,7 +153,10 @@ async def _submit(here: Gateway, who: Caller, *, key: str | None, **fields: Any)
             f"the run's params and tasks take {len(stored)} bytes; {limit} are accepted",
             hint="Put large data where tasks can fetch it, and pass its address.",
         )
+    change.target_id, change.tenant_id = record.run_id, record.tenant_id
+    change.details = {"flow_name": record.flow_name, "tag": record.tag}
     made = await here.submissions.submit(record)
+    change.happened = made.created
     here.show_at_once(made, stored)
     return Submitted(run_id=record.run_id, status=made.stored.record.status.value, created=made.created)
 

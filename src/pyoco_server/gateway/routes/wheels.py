@@ -11,12 +11,14 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import StreamingResponse
 
 from pyoco_server.errors import InvalidInput, PyocoError, WheelNotFound
+from pyoco_server.gateway.auditing import Noted, changes
 from pyoco_server.gateway.auth import Who, needs
 from pyoco_server.gateway.provenance import actor_of, source_of
 from pyoco_server.gateway.state import Gateway, Here
 from pyoco_server.gateway.wheel_content import check_wheel
 from pyoco_server.gateway.wheel_upload import receive
 from pyoco_server.model.access import Caller, Role
+from pyoco_server.model.audit import AuditAction
 from pyoco_server.model.provenance import Actor, Source
 from pyoco_server.model.tags import parse_tags
 from pyoco_server.model.wheel import WheelEntry, named_by, pins_replaced
@@ -59,7 +61,8 @@ async def list_wheels(here: Here) -> list[WheelEntry]:
 
 @router.post("/wheels", openapi_extra=_UPLOAD_FORM)
 @needs(Role.MEMBER)
-async def upload_wheel(here: Here, who: Who, request: Request) -> WheelEntry:
+@changes(AuditAction.WHEEL_UPLOAD)
+async def upload_wheel(here: Here, who: Who, change: Noted, request: Request) -> WheelEntry:
     """Store a wheel, if it is a good one and newer than all of its package."""
     _ = here.connection.client  # raises at once when NATS is away, before anything travels
     largest = here.settings.wheel_max_bytes
@@ -68,9 +71,11 @@ async def upload_wheel(here: Here, who: Who, request: Request) -> WheelEntry:
         if len(tags) > _MOST_TAGS:
             raise InvalidInput(f"the wheel has {len(tags)} tags; {_MOST_TAGS} are accepted")
         replace = _flag(upload.fields.get("replace", ""))
+        change.target_id = upload.name.file_name
         content = await asyncio.to_thread(check_wheel, upload.file, upload.name, largest)
         upload.file.seek(0)
         entry = await here.wheels.put(upload.name.file_name, upload.file, tags, requires_python=content.requires_python)
+    change.details = {"tags": entry.tags, "sha256_hex": entry.sha256_hex}
     await _remember(here, who, request, WheelAction.UPLOAD, entry, replace=replace)
     return entry
 
@@ -116,6 +121,7 @@ async def download_wheel(here: Here, name: str) -> StreamingResponse:
 
 @router.delete("/wheels/{name}")
 @needs(Role.MEMBER)
+@changes(AuditAction.WHEEL_DELETE, "name")
 async def delete_wheel(here: Here, who: Who, request: Request, name: str) -> dict[str, Any]:
     """Delete a wheel; workers stop using it when they next look."""
     entry = await here.wheels.remove(name)
@@ -125,7 +131,8 @@ async def delete_wheel(here: Here, who: Who, request: Request, name: str) -> dic
 
 @router.post("/wheels/{name}/pin")
 @needs(Role.MEMBER)
-async def pin_wheel(here: Here, who: Who, request: Request, name: str) -> dict[str, Any]:
+@changes(AuditAction.WHEEL_PIN, "name")
+async def pin_wheel(here: Here, who: Who, change: Noted, request: Request, name: str) -> dict[str, Any]:
     """Make a stored version the one that its workers use; ``name`` is ``NAME==VERSION`` or a file name."""
     entries = await here.wheels.list()
     chosen = named_by(entries, name)
@@ -136,19 +143,21 @@ async def pin_wheel(here: Here, who: Who, request: Request, name: str) -> dict[s
     unpinned = [await here.wheels.unpin(entry.name) for entry in pins_replaced(entries, pinned)]
     for entry in pinned:
         await _remember(here, who, request, WheelAction.PIN, entry)
+    names = {"pinned": [entry.name for entry in pinned], "unpinned": [entry.name for entry in unpinned]}
+    change.details = dict(names)
     for entry in unpinned:
         await _remember(here, who, request, WheelAction.UNPIN, entry)
     return {
         "package": pinned[0].package,
         "version": pinned[0].version,
-        "pinned": [entry.name for entry in pinned],
-        "unpinned": [entry.name for entry in unpinned],
+        **names,
     }
 
 
 @router.delete("/wheels/{name}/pin")
 @needs(Role.MEMBER)
-async def unpin_wheel(here: Here, who: Who, request: Request, name: str) -> dict[str, Any]:
+@changes(AuditAction.WHEEL_UNPIN, "name")
+async def unpin_wheel(here: Here, who: Who, change: Noted, request: Request, name: str) -> dict[str, Any]:
     """Take pins back; ``name`` is a package, ``NAME==VERSION`` or a file name."""
     entries = await here.wheels.list()
     chosen = named_by(entries, name, package_alone=True)
@@ -157,7 +166,9 @@ async def unpin_wheel(here: Here, who: Who, request: Request, name: str) -> dict
     unpinned = [await here.wheels.unpin(entry.name) for entry in chosen if entry.pinned_at is not None]
     for entry in unpinned:
         await _remember(here, who, request, WheelAction.UNPIN, entry)
-    return {"package": chosen[0].package, "unpinned": [entry.name for entry in unpinned]}
+    change.happened = bool(unpinned)
+    change.details = {"unpinned": [entry.name for entry in unpinned]}
+    return {"package": chosen[0].package, **change.details}
 
 
 async def _remember(

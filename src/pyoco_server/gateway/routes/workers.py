@@ -10,9 +10,11 @@ from pydantic import BaseModel, Field, StrictBool
 
 from pyoco_server.errors import InvalidInput, RevisionConflict, StoreUnavailable, WorkerGone, WorkerNotFound
 from pyoco_server.gateway import worker_view
+from pyoco_server.gateway.auditing import Noted, changes
 from pyoco_server.gateway.auth import Who, needs
 from pyoco_server.gateway.state import Gateway, Here
 from pyoco_server.model.access import Role
+from pyoco_server.model.audit import AuditAction
 from pyoco_server.model.tags import check_worker_id
 from pyoco_server.model.text import clean_text
 from pyoco_server.model.worker import WorkerRecord, WorkerState
@@ -61,15 +63,20 @@ async def list_workers(
 
 @router.patch("/workers/{worker_id}")
 @needs(Role.MEMBER)
-async def patch_worker(here: Here, worker_id: str, patch: WorkerPatch) -> dict[str, Any]:
+@changes(AuditAction.WORKER_PATCH, "worker_id")
+async def patch_worker(here: Here, change: Noted, worker_id: str, patch: WorkerPatch) -> dict[str, Any]:
     """Hide a worker from lists, or show it again."""
+    change.details = {"hidden": patch.hidden}
     record = await _change(here, worker_id, lambda old: old.evolve(hidden=patch.hidden, updated_at=time.time()))
     return {"worker_id": worker_id, "hidden": patch.hidden, "updated_at": record.updated_at}
 
 
 @router.post("/workers/{worker_id}/drain")
 @needs(Role.MEMBER)
-async def drain_worker(here: Here, who: Who, worker_id: str, request: DrainRequest | None = None) -> dict[str, Any]:
+@changes(AuditAction.WORKER_DRAIN, "worker_id")
+async def drain_worker(
+    here: Here, who: Who, change: Noted, worker_id: str, request: DrainRequest | None = None
+) -> dict[str, Any]:
     """Ask a worker to take no more runs, and to stop when those that it has have ended; as SIGTERM does."""
     given = request.reason if request and request.reason else ""
     reason = " ".join(clean_text(given, _LONGEST_REASON).split()) or None
@@ -83,7 +90,9 @@ async def drain_worker(here: Here, who: Who, worker_id: str, request: DrainReque
             raise WorkerGone(
                 f"worker {worker_id} was started anew in this moment", hint="Ask again if that one is meant."
             )
-        return record.request_drain(reason)
+        asked = record.request_drain(reason)
+        change.happened = asked is not record  # a second wish changes nothing
+        return asked
 
     record = await _change(here, worker_id, ask)
     try:

@@ -1,0 +1,35 @@
+"""The audit trail: who changed what."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+
+from pyoco_server.gateway.auth import Who, needs
+from pyoco_server.gateway.state import Here
+from pyoco_server.model.access import Role
+from pyoco_server.model.audit import AuditAction, AuditOutcome
+
+router = APIRouter(tags=["system"])
+
+
+@router.get("/audit")
+@needs(Role.ADMIN)
+async def list_audit(
+    here: Here,
+    who: Who,
+    limit: Annotated[int, Query(ge=1, le=500)] = 100,
+    cursor: Annotated[str | None, Query(pattern=r"^[0-9]{0,18}$")] = None,
+    action: AuditAction | None = None,
+    actor: Annotated[str | None, Query(max_length=128)] = None,
+    outcome: AuditOutcome | None = None,
+) -> dict[str, Any]:
+    """List what was changed or refused, the newest first: of one's own tenant, and of what all share."""
+    entries, following = await here.trail.list(
+        limit=limit,
+        before=int(cursor) if cursor else None,
+        tenants=who.tenants,
+        action=action,
+        actor=actor or None,
+        outcome=outcome,
+    )
+    return {"items": entries, "next_cursor": None if following is None else str(following)}
