@@ -1,9 +1,7 @@
 """``pyoco-server check``: is what a gateway needs there, and well? For probes, and before a start."""
 
 import asyncio
-import shutil
 import time
-from pathlib import Path
 from typing import Any
 
 import click
@@ -13,6 +11,7 @@ from pyoco_server import __version__
 from pyoco_server.cli.findings import lang_option, output_option, print_findings
 from pyoco_server.cli.language import terminal_language
 from pyoco_server.cli.nats_option import nats_url_option
+from pyoco_server.disk import examine_disk
 from pyoco_server.errors import InvalidSetting, StoreRefused, StoreUnavailable
 from pyoco_server.logs import configure_logging
 from pyoco_server.model.finding_texts import described
@@ -21,7 +20,7 @@ from pyoco_server.model.languages import Language
 from pyoco_server.model.sentences import Span
 from pyoco_server.settings import Settings, unknown_variables
 from pyoco_server.store.connection import Connection, connected
-from pyoco_server.store.examination import examine, how_full
+from pyoco_server.store.examination import examine
 
 
 @click.command(epilog="Example: pyoco-server check --url http://127.0.0.1:8000")
@@ -60,7 +59,7 @@ async def _look(nats_url: str | None, url: str | None, timeout: float) -> tuple[
         findings = [error(FindingCode.SETTINGS_INVALID, reason=refused.message, fix=refused.hint or None)]
     else:
         findings = [warning(FindingCode.SETTING_UNKNOWN, reason=line) for line in unknown_variables()]
-        findings += [*_disk(settings.state_dir), *await _nats(settings, timeout, about)]
+        findings += [*examine_disk(settings.state_dir), *await _nats(settings, timeout, about)]
     return [*findings, *(await asking if asking else [])], about
 
 
@@ -94,11 +93,3 @@ async def _gateway(url: str, timeout: float) -> list[Finding]:
     if not isinstance(told, dict) or not isinstance(told.get("problems"), list):
         return [error(FindingCode.SERVER_ODD, url=url, reason=f"HTTP {answer.status_code}, and no word of /ready")]
     return [error(FindingCode.SERVER_NOT_READY, url=url, reason=problem) for problem in told["problems"]]
-
-
-def _disk(path: Path) -> list[Finding]:
-    path = path.absolute()
-    while not path.exists():
-        path = path.parent
-    usage = shutil.disk_usage(path)
-    return how_full(FindingCode.DISK_FULL, usage.total - usage.free, usage.total, path=str(path))

@@ -38,7 +38,8 @@ class CannotConnect(PyocoError):
     exit_code = 7
 
     def __init__(self, url: str, reason: Exception) -> None:
+        self.reason = str(reason) or type(reason).__name__
         super().__init__(
-            f"cannot reach the server at {url}: {str(reason) or type(reason).__name__}",
+            f"cannot reach the server at {url}: {self.reason}",
             hint="Is it running? Start it with: pyoco-server up",
         )

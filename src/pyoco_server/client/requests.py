@@ -215,6 +215,16 @@ def metrics() -> Call:
     return Call("GET", "/metrics")
 
 
+def ready() -> Call:
+    """``GET /ready``."""
+    return Call("GET", "/ready")
+
+
+def doctor(lang: str | None) -> Call:
+    """``GET /doctor``."""
+    return Call("GET", "/doctor", {"params": _filled({"lang": lang})})
+
+
 def as_page(body: Any) -> dict[str, Any]:
     """Give a list as a page, whichever form the server answered in."""
     return body if isinstance(body, dict) else {"items": body, "next_cursor": None}

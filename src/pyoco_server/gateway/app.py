@@ -16,6 +16,7 @@ from pyoco_server.gateway.routes import (
     audit,
     dashboard,
     deadletters,
+    doctor,
     events,
     flows,
     logs,
@@ -33,8 +34,8 @@ from pyoco_server.gateway.state import Gateway
 from pyoco_server.settings import Settings
 
 _ROUTES = (
-    system, metrics, submissions, watch, why, logs, events, flows, runs, deadletters, workers, wheels, whoami, audit,
-    dashboard,
+    system, doctor, metrics, submissions, watch, why, logs, events, flows, runs, deadletters, workers, wheels, whoami,
+    audit, dashboard,
 )  # fmt: skip
 
 

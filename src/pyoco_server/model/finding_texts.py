@@ -126,4 +126,98 @@ TEXTS: dict[FindingCode, Text] = {
         "サーバー ({url}) は準備できていません: {reason}。",
         "詳しくは pyoco-client doctor を実行してください。",
     ),
+    FindingCode.SERVER_FAILS: Text(
+        "The server at {url} fails: {reason}[ (trace {trace_id})].",
+        "Its log says why; the trace is named there.",
+        "サーバー ({url}) がエラーを返しました: {reason}[ (trace {trace_id})]。",
+        "サーバーのログに理由があります。trace で探せます。",
+    ),
+    FindingCode.SERVER_OLD: Text(
+        "The server at {url} cannot be asked what it knows: it has no /doctor.",
+        "Bring server, workers and clients to one version.",
+        "サーバー ({url}) には /doctor がなく、状態を聞けません。",
+        "サーバー、ワーカー、クライアントのバージョンをそろえてください。",
+    ),
+    FindingCode.KEY_MISSING: Text(
+        "The server at {url} asks for an API key, and none was given.",
+        "Give one by --api-key or PYOCO_API_KEY; an administrator makes it: pyoco-server-admin api-key create",
+        "サーバー ({url}) は API キーを求めていますが、指定されていません。",
+        "--api-key か PYOCO_API_KEY で渡してください。作成は管理者が行います: pyoco-server-admin api-key create",
+    ),
+    FindingCode.KEY_INVALID: Text(
+        "The server at {url} refuses the API key: {reason}.",
+        "It may be mistyped, revoked, expired, or of another server. An administrator sees the keys: "
+        "pyoco-server-admin api-key list",
+        "サーバー ({url}) が API キーを拒否しました: {reason}。",
+        "入力ミス、失効、期限切れ、別のサーバーのキーの可能性があります。管理者は次で確認できます: "
+        "pyoco-server-admin api-key list",
+    ),
+    FindingCode.NO_AUTHENTICATION: Text(
+        "The server at {url} asks nobody for a key, and other machines reach it: whoever does so runs code.",
+        "Set PYOCO_HTTP_AUTH_MODE=api_key, or let it listen on 127.0.0.1 only.",
+        "サーバー ({url}) はキーを求めず、他のマシンから接続できます。接続できる人は誰でもコードを実行できます。",
+        "PYOCO_HTTP_AUTH_MODE=api_key を設定するか、127.0.0.1 だけで待ち受けてください。",
+    ),
+    FindingCode.INDEX_BUILDING: Text(
+        "The index of runs is still being built: lists and counts are not complete.",
+        "Wait; it goes on by itself. If it stays so, look at the gateway's log.",
+        "実行の索引を作成中です。一覧と件数はまだ完全ではありません。",
+        "待ってください。続くようならゲートウェイのログを確認してください。",
+    ),
+    FindingCode.INDEX_BEHIND: Text(
+        "The index of runs is {changes} changes behind: lists show what was.",
+        "Look at the load of the gateway's machine.",
+        "実行の索引が {changes} 件遅れています。一覧は少し前の状態です。",
+        "ゲートウェイのマシンの負荷を確認してください。",
+    ),
+    FindingCode.TAG_WITHOUT_WORKER: Text(
+        "Runs wait for the tag {tag} ({waiting}[, the oldest for {oldest}]), and no live worker serves it.",
+        "Start one: pyoco-worker --tags {tag} --worker-id NAME",
+        "タグ {tag} の実行が待っていますが ({waiting} 件[、最長 {oldest}])、担当する動作中のワーカーがありません。",
+        "ワーカーを起動してください: pyoco-worker --tags {tag} --worker-id NAME",
+    ),
+    FindingCode.RUNS_WAIT_LONG: Text(
+        "Runs wait for the tag {tag} ({waiting}), the oldest for {oldest}; live workers: {workers}.",
+        "pyoco-client why RUN_ID says what one of them waits for. More slots (--concurrency) or workers shorten it.",
+        "タグ {tag} の実行が {waiting} 件待っています。最長 {oldest}、動作中のワーカー: {workers}。",
+        "理由は pyoco-client why RUN_ID で分かります。スロット (--concurrency) かワーカーを増やしてください。",
+    ),
+    FindingCode.DEAD_LETTERS: Text(
+        "There are dead letters ({letters}): runs that failed, or jobs that nobody could run.",
+        "pyoco-client dlq list; replay them, or delete them when they are dealt with.",
+        "デッドレターが {letters} 件あります: 失敗した実行か、実行できなかったジョブです。",
+        "pyoco-client dlq list で確認し、再実行するか、対応が済んだら削除してください。",
+    ),
+    FindingCode.WORKER_DISCONNECTED: Text(
+        "The worker {worker_id}[ on {host}] is disconnected; its last sign of life came {silent_for} ago.",
+        "Start it again; or, if it is gone for good, hide it: PATCH /workers/{worker_id} with hidden true.",
+        "ワーカー {worker_id}[ ({host})] が切断されています。最後の応答は {silent_for}前です。",
+        "もう一度起動してください。もう使わない場合は PATCH /workers/{worker_id} で hidden にしてください。",
+    ),
+    FindingCode.WORKER_WHEELS: Text(
+        "The worker {worker_id} cannot use all of its wheels: {reason}.",
+        "pyoco-client workers --output plugins; then upload a newer version, or go back: pyoco-client wheel-pin",
+        "ワーカー {worker_id} は一部の wheel を使えません: {reason}。",
+        "pyoco-client workers --output plugins で確認し、新しい版を登録するか、"
+        "pyoco-client wheel-pin で戻してください。",
+    ),
+    FindingCode.VERSION_DIFFERS: Text(
+        "Not all run the version {ours} of the server: {version} is that of {who}.",
+        "Bring server, workers and clients to one version; workers first hand back or finish what they run.",
+        "サーバーのバージョン {ours} とそろっていません: {who} は {version} です。",
+        "サーバー、ワーカー、クライアントのバージョンをそろえてください。",
+    ),
+    FindingCode.CLOCK_APART: Text(
+        "The clock of {who} differs by {offset}: times are shown wrongly, and the living may count as lost.",
+        "Let all machines keep their time by NTP (timedatectl set-ntp true).",
+        "{who} の時計が {offset} ずれています。時刻の表示が狂い、動作中のものが失われたと判断されることがあります。",
+        "すべてのマシンで NTP による時刻合わせを有効にしてください (timedatectl set-ntp true)。",
+    ),
+    FindingCode.ACKNOWLEDGED_MEANS: Text(
+        "What is acknowledged is {means}.",
+        "For more safety: sync_interval always in NATS's configuration, or three servers and PYOCO_NATS_REPLICAS=3.",
+        "受付済みの意味: {means}。",
+        "より安全にするには、NATS の設定で sync_interval: always とするか、"
+        "3台にして PYOCO_NATS_REPLICAS=3 としてください。",
+    ),
 }

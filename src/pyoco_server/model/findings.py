@@ -4,6 +4,12 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
+from pyoco_server.model.sentences import Offset, Share, Size
+
+_CROWDED, _FULL = 0.8, 0.95
+_APART_SEC, _FAR_APART_SEC = 2.0, 10.0
+"""Silence of a worker is counted in seconds, by its clock and by ours."""
+
 
 class Severity(str, Enum):
     """How bad it is."""
@@ -34,10 +40,27 @@ class FindingCode(str, Enum):
     RESTORE_NOT_ENDED = "restore_not_ended"
     STORAGE_FULL = "storage_full"
     DISK_FULL = "disk_full"
-    # The gateway.
+    # The gateway, and the way to it.
     SERVER_UNREACHABLE = "server_unreachable"
     SERVER_ODD = "server_odd"
     SERVER_NOT_READY = "server_not_ready"
+    SERVER_FAILS = "server_fails"
+    SERVER_OLD = "server_old"
+    KEY_MISSING = "key_missing"
+    KEY_INVALID = "key_invalid"
+    NO_AUTHENTICATION = "no_authentication"
+    INDEX_BUILDING = "index_building"
+    INDEX_BEHIND = "index_behind"
+    # Runs, and who runs them.
+    TAG_WITHOUT_WORKER = "tag_without_worker"
+    RUNS_WAIT_LONG = "runs_wait_long"
+    DEAD_LETTERS = "dead_letters"
+    WORKER_DISCONNECTED = "worker_disconnected"
+    WORKER_WHEELS = "worker_wheels"
+    # Of all of them.
+    VERSION_DIFFERS = "version_differs"
+    CLOCK_APART = "clock_apart"
+    ACKNOWLEDGED_MEANS = "acknowledged_means"
 
 
 @dataclass(frozen=True)
@@ -68,6 +91,36 @@ def warning(code: FindingCode, **values: Any) -> Finding:
 def info(code: FindingCode, **values: Any) -> Finding:
     """Make a finding that is good to know."""
     return Finding(code, Severity.INFO, values)
+
+
+def how_full(code: FindingCode, used: int, limit: int, **values: Any) -> list[Finding]:
+    """Give a finding where something is nearly full.
+
+    Args:
+        code: Of the finding.
+        used: Bytes.
+        limit: Bytes; 0 or less for no limit.
+        values: What else its texts name.
+    """
+    share = used / limit if limit > 0 else 0.0
+    if share < _CROWDED:
+        return []
+    make = error if share >= _FULL else warning
+    return [make(code, share=Share(share), used=Size(used), limit=Size(limit), free=Size(limit - used), **values)]
+
+
+def apart(who: str, offset: float, *, doubt: float = 0.0) -> list[Finding]:
+    """Give a finding where a clock is not NATS's, or not the server's.
+
+    Args:
+        who: Whose clock.
+        offset: By how many seconds it is ahead.
+        doubt: How many seconds of that may be the way of the messages.
+    """
+    if abs(offset) - doubt < _APART_SEC:
+        return []
+    make = error if abs(offset) - doubt >= _FAR_APART_SEC else warning
+    return [make(FindingCode.CLOCK_APART, who=who, offset=Offset(offset))]
 
 
 def worst_first(findings: list[Finding]) -> list[Finding]:

@@ -26,6 +26,10 @@ class Span(float):
     """Seconds, shown as a duration."""
 
 
+class Offset(float):
+    """Seconds by which something is ahead, or behind if negative, shown with its sign."""
+
+
 class Share(float):
     """A part of a whole, 0 to 1, shown in percent."""
 
@@ -71,6 +75,8 @@ def show(value: Any, language: Language, now: float) -> str:
         return time.strftime("%H:%M:%S UTC" if near else "%Y-%m-%d %H:%M UTC", time.gmtime(value))
     if isinstance(value, Span):
         return _duration(value, _UNITS[language])
+    if isinstance(value, Offset):
+        return f"{value:+.1f}{_UNITS[language][0]}"
     if isinstance(value, Share):
         return f"{value:.0%}"
     if isinstance(value, Size):

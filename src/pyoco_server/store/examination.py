@@ -9,14 +9,12 @@ from nats.js.errors import NotFoundError
 from packaging.version import Version
 
 from pyoco_server.errors import StoreUnavailable
-from pyoco_server.model.findings import Finding, FindingCode, error, warning
-from pyoco_server.model.sentences import Share, Size
+from pyoco_server.model.findings import Finding, FindingCode, error, how_full, warning
 from pyoco_server.store import topology
 from pyoco_server.store.connection import Connection
 from pyoco_server.store.topology import RESTORING
 
 OLDEST_NATS = "2.12.5"
-_CROWDED, _FULL = 0.8, 0.95
 _DEADLY = ("retention", "subjects")
 """A stream that differs in one of these cannot do its work."""
 
@@ -37,22 +35,6 @@ async def examine(connection: Connection) -> list[Finding]:
     findings += _streams(list(zip(streams, found, strict=True)))
     limit = account.get("limits", {}).get("max_storage", 0)
     return [*findings, *how_full(FindingCode.STORAGE_FULL, account.get("storage", 0), limit)]
-
-
-def how_full(code: FindingCode, used: int, limit: int, **values: Any) -> list[Finding]:
-    """Give a finding where something is nearly full.
-
-    Args:
-        code: Of the finding.
-        used: Bytes.
-        limit: Bytes; 0 or less for no limit.
-        values: What else its texts name.
-    """
-    share = used / limit if limit > 0 else 0.0
-    if share < _CROWDED:
-        return []
-    make = error if share >= _FULL else warning
-    return [make(code, share=Share(share), used=Size(used), limit=Size(limit), free=Size(limit - used), **values)]
 
 
 def _version(connection: Connection) -> list[Finding]:

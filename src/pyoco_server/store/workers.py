@@ -1,6 +1,7 @@
 """The workers' records: each written by its own worker; others write only ``hidden``, and the wish to drain it."""
 
 from dataclasses import dataclass
+from datetime import datetime
 
 from pydantic import ValidationError
 
@@ -15,6 +16,8 @@ class StoredWorker:
 
     record: WorkerRecord
     revision: int
+    stored_at: datetime | None = None
+    """When, by NATS's clock."""
 
 
 class WorkerStore:
@@ -29,7 +32,7 @@ class WorkerStore:
         if entry is None:
             return None
         try:
-            return StoredWorker(WorkerRecord.from_json(entry.value), entry.revision)
+            return StoredWorker(WorkerRecord.from_json(entry.value), entry.revision, entry.stored_at)
         except ValidationError:
             return None
 

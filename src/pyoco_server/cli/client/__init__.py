@@ -1,10 +1,10 @@
 """``pyoco-client``: submit runs and look at them."""
 
-from pyoco_server.cli.client import audit, dlq, logs, runs, submit, wheels, why, workers
+from pyoco_server.cli.client import audit, dlq, doctor, logs, runs, submit, wheels, why, workers
 from pyoco_server.cli.client.root import command
 from pyoco_server.cli.output import run_command
 
-for module in (submit, runs, logs, why, dlq, workers, wheels, audit):
+for module in (submit, runs, logs, why, dlq, workers, wheels, audit, doctor):
     for part in module.COMMANDS:
         command.add_command(part)
 

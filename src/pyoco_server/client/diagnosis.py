@@ -1,0 +1,117 @@
+"""What is wrong, as seen from here: the server's own word, and whether and how it can be reached."""
+
+import ipaddress
+import socket
+import time
+from typing import Any
+from urllib.parse import urlsplit
+
+from pyoco_server import __version__
+from pyoco_server.client.errors import ApiError, CannotConnect
+from pyoco_server.client.http import PyocoHttpClient
+from pyoco_server.model.finding_texts import described
+from pyoco_server.model.findings import Finding, FindingCode, Severity, apart, error, info, warning
+from pyoco_server.model.languages import Language
+
+_SELF = "pyoco-client"
+
+
+class Diagnosis:
+    """Asks the server, and adds what only its client can see.
+
+    Args:
+        client: To the server.
+        url: Its address.
+        has_key: Whether a key is sent.
+        language: Of the texts.
+    """
+
+    def __init__(self, client: PyocoHttpClient, url: str, *, has_key: bool, language: Language) -> None:
+        self._client = client
+        self._url = url
+        self._has_key = has_key
+        self._language = language
+        self.about: dict[str, Any] = {"client": __version__, "server": url, "version": None, "nats_server": None}
+        """What is known beside the findings."""
+
+    def findings(self) -> list[dict[str, Any]]:
+        """Give all findings, the worst first, as the server gives its own."""
+        try:
+            found = self._asked()
+        except CannotConnect as away:
+            found = [self._of(error(FindingCode.SERVER_UNREACHABLE, url=self._url, reason=away.reason))]
+        except ApiError as refused:
+            found = [self._of(self._refused(refused))]
+        order = [severity.value for severity in Severity]
+        return sorted(found, key=lambda one: order.index(one["severity"]))
+
+    def _asked(self) -> list[dict[str, Any]]:
+        """Ask the server.
+
+        Raises:
+            ApiError: it refuses, or is no server of ours.
+            CannotConnect: it cannot be reached.
+        """
+        ready = self._client.get_ready()
+        if not isinstance(ready, dict) or not isinstance(ready.get("problems"), list):
+            return [self._of(error(FindingCode.SERVER_ODD, url=self._url, reason="/ready answers something else"))]
+        own = _from_ready(ready)
+        asked = time.time()
+        try:
+            told = self._client.get_doctor(lang=self._language)
+        except ApiError as refused:
+            if refused.status != 404:
+                raise
+            own += [warning(FindingCode.SERVER_OLD, url=self._url)]
+            own += [error(FindingCode.SERVER_NOT_READY, url=self._url, reason=str(one)) for one in ready["problems"]]
+            return [self._of(finding) for finding in own]
+        own += self._compared(told, asked, time.time())
+        self.about |= {name: told.get(name) for name in ("version", "nats_server", "workers")}
+        return [*told["findings"], *(self._of(finding) for finding in own)]
+
+    def _compared(self, told: dict[str, Any], asked: float, answered: float) -> list[Finding]:
+        doubt = (answered - asked) / 2
+        findings = apart(f"{_SELF} ({socket.gethostname()})", asked + doubt - told["now"], doubt=doubt)
+        if told["version"] != __version__:
+            findings.append(
+                warning(FindingCode.VERSION_DIFFERS, ours=told["version"], version=__version__, who=[_SELF])
+            )
+        if told["authentication"] == "none" and not _is_loopback(self._url):
+            findings.append(warning(FindingCode.NO_AUTHENTICATION, url=self._url))
+        return findings
+
+    def _refused(self, refused: ApiError) -> Finding:
+        if refused.status == 401 and not self._has_key:
+            return error(FindingCode.KEY_MISSING, url=self._url)
+        if refused.status in (401, 403):
+            return error(FindingCode.KEY_INVALID, url=self._url, reason=refused.message)
+        if refused.status >= 500:
+            trace_id = _field(refused, "trace_id")
+            return error(FindingCode.SERVER_FAILS, url=self._url, reason=refused.message, trace_id=trace_id)
+        return error(FindingCode.SERVER_ODD, url=self._url, reason=refused.message)
+
+    def _of(self, finding: Finding) -> dict[str, Any]:
+        return described(finding, self._language, time.time())
+
+
+def _from_ready(ready: dict[str, Any]) -> list[Finding]:
+    """Give what only ``/ready`` tells; older servers tell less."""
+    durability = ready.get("durability")
+    means = durability.get("acknowledged_means") if isinstance(durability, dict) else None
+    return [info(FindingCode.ACKNOWLEDGED_MEANS, means=means)] if isinstance(means, str) else []
+
+
+def _is_loopback(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+
+
+def _field(refused: ApiError, name: str) -> Any:
+    try:
+        body = refused.response.json()
+    except ValueError:
+        return None
+    return body.get(name) if isinstance(body, dict) else None

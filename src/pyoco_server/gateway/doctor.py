@@ -1,0 +1,142 @@
+"""What a gateway knows to be wrong: from what it has in memory, and a few requests to NATS with one deadline."""
+
+import asyncio
+import json
+import socket
+import time
+from collections.abc import Iterable
+from datetime import datetime
+
+from pyoco_server import __version__
+from pyoco_server.disk import examine_disk
+from pyoco_server.errors import StoreRefused, StoreUnavailable
+from pyoco_server.gateway.figures import Figures, TagFigures
+from pyoco_server.gateway.state import Gateway
+from pyoco_server.model.findings import Finding, FindingCode, apart, error, warning
+from pyoco_server.model.sentences import Span
+from pyoco_server.model.worker import WorkerRecord, WorkerState
+from pyoco_server.store.examination import examine
+
+_ASK_SEC = 4.0
+_MOST = 20
+"""So many tags and workers are named, of each kind of finding; more would be no help."""
+_BEHIND = 1000
+_NO_WORKER_SEC, _LONG_SEC = 60.0, 600.0
+
+
+async def diagnose(here: Gateway) -> list[Finding]:
+    """Look at everything. It takes a few seconds at most, however many runs there are."""
+    figures = await here.figures.read()
+    findings = [*await _nats(here), *_index(here, figures), *_tags(figures), *_letters(figures), *_workers(here)]
+    return [*findings, *examine_disk(here.settings.state_dir)]
+
+
+async def _nats(here: Gateway) -> list[Finding]:
+    connection = here.connection
+    down_for = Span(time.time() - connection.down_since) if connection.down_since else None
+    try:
+        _ = connection.client
+    except StoreRefused as refused:
+        return [error(FindingCode.NATS_REFUSED, reason=refused.message, fix=refused.hint)]
+    except StoreUnavailable:
+        return [error(FindingCode.NATS_UNREACHABLE, url=connection.shown_url, down_for=down_for)]
+    try:
+        found = await asyncio.wait_for(asyncio.gather(examine(connection), _clocks(here)), _ASK_SEC)
+    except (StoreUnavailable, asyncio.TimeoutError) as silent:
+        reason = silent.message if isinstance(silent, StoreUnavailable) else None
+        return [error(FindingCode.NATS_SLOW, url=connection.shown_url, waited=Span(_ASK_SEC), reason=reason)]
+    return [finding for part in found for finding in part]
+
+
+async def _clocks(here: Gateway) -> list[Finding]:
+    """Compare clocks with NATS's: ours with what it answers, the workers' with when it stored their heartbeats."""
+    asked = time.time()
+    subject = f"$JS.API.STREAM.INFO.KV_{here.settings.workers_kv_bucket}"
+    answer = json.loads((await here.connection.request(subject, what="asking NATS for its time")).data)
+    way = time.time() - asked
+    findings = []
+    if told := answer.get("ts"):
+        whole, _, fraction = str(told).rstrip("Z").partition(".")
+        nats = datetime.fromisoformat(f"{whole}.{fraction[:6]:0<6}+00:00").timestamp()
+        findings += apart(f"gateway ({socket.gethostname()})", asked + way / 2 - nats, doubt=way / 2)
+    workers = [record for record, state in here.worker_index.states() if state is not WorkerState.STOPPED_GRACEFUL]
+    workers = sorted(workers, key=lambda record: record.last_seen_at, reverse=True)[:_MOST]
+    for stored in await asyncio.gather(*(here.workers.get(record.worker_id) for record in workers)):
+        record = stored.record if stored is not None else None
+        # Only what it wrote itself: others write `hidden` and the like, with the times of the last heartbeat.
+        if stored and record and stored.stored_at and record.updated_at == record.last_seen_at:
+            who = record.worker_id + (f" ({record.host})" if record.host else "")
+            findings += apart(who, record.last_seen_at - stored.stored_at.timestamp())
+    return findings
+
+
+def _index(here: Gateway, figures: Figures) -> list[Finding]:
+    if not figures.index_caught_up:
+        return [warning(FindingCode.INDEX_BUILDING)] if here.connection.is_up else []
+    behind = figures.nats.records.last_seq - figures.index_reached if figures.nats.records else 0
+    return [warning(FindingCode.INDEX_BEHIND, changes=behind)] if behind >= _BEHIND else []
+
+
+def _tags(figures: Figures) -> list[Finding]:
+    now = time.time()
+
+    def age(tag: TagFigures) -> float:
+        return now - tag.oldest if tag.oldest else 0.0
+
+    waiting = sorted(
+        ((name, tag) for name, tag in figures.tags.items() if tag.waiting), key=lambda one: age(one[1]), reverse=True
+    )
+    findings = []
+    for name, tag in waiting:
+        values = {"tag": name, "waiting": tag.waiting, "oldest": Span(age(tag)) if tag.oldest else None}
+        if not tag.workers:
+            make = error if age(tag) >= _NO_WORKER_SEC else warning
+            findings.append(make(FindingCode.TAG_WITHOUT_WORKER, **values))
+        elif age(tag) >= _LONG_SEC:
+            findings.append(warning(FindingCode.RUNS_WAIT_LONG, **values, workers=tag.workers))
+    return findings[:_MOST]
+
+
+def _letters(figures: Figures) -> list[Finding]:
+    letters = figures.nats.letters
+    return [warning(FindingCode.DEAD_LETTERS, letters=letters.messages)] if letters and letters.messages else []
+
+
+def _workers(here: Gateway) -> list[Finding]:
+    known = [(record, state) for record, state in here.worker_index.states() if not record.hidden]
+    live = [record for record, state in known if state.is_active]
+    gone = [record for record, state in known if state is WorkerState.DISCONNECTED]
+    return [*_disconnected(gone), *_wheels(live), *_versions(live)]
+
+
+def _disconnected(gone: Iterable[WorkerRecord]) -> list[Finding]:
+    now = time.time()
+    return [
+        warning(
+            FindingCode.WORKER_DISCONNECTED, worker_id=record.worker_id, host=record.host,
+            silent_for=Span(max(0.0, now - record.last_seen_at)),
+        )
+        for record in sorted(gone, key=lambda record: record.last_seen_at, reverse=True)[:_MOST]
+    ]  # fmt: skip
+
+
+def _wheels(live: Iterable[WorkerRecord]) -> list[Finding]:
+    broken = [record for record in live if record.wheel_sync.get("last_result") in ("partial", "failed")]
+    return [
+        warning(
+            FindingCode.WORKER_WHEELS, worker_id=record.worker_id,
+            reason=record.wheel_sync.get("last_error") or record.wheel_sync["last_result"],
+        )
+        for record in broken[:_MOST]
+    ]  # fmt: skip
+
+
+def _versions(live: Iterable[WorkerRecord]) -> list[Finding]:
+    others: dict[str, list[str]] = {}
+    for record in live:
+        if record.version and record.version != __version__:
+            others.setdefault(record.version, []).append(record.worker_id)
+    return [
+        warning(FindingCode.VERSION_DIFFERS, ours=__version__, version=version, who=sorted(workers)[:_MOST])
+        for version, workers in sorted(others.items())[:_MOST]
+    ]

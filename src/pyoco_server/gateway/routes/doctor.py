@@ -1,0 +1,39 @@
+"""What is wrong, as far as the gateway can know it."""
+
+import time
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header
+
+from pyoco_server import __version__
+from pyoco_server.errors import StoreUnavailable
+from pyoco_server.gateway.doctor import diagnose
+from pyoco_server.gateway.state import Here
+from pyoco_server.model.finding_texts import described
+from pyoco_server.model.findings import worst_first
+from pyoco_server.model.languages import Language, preferred
+from pyoco_server.model.worker import WorkerState
+
+router = APIRouter(tags=["system"])
+
+
+@router.get("/doctor")
+async def doctor(
+    here: Here, lang: Language | None = None, accept_language: Annotated[str, Header()] = ""
+) -> dict[str, Any]:
+    """Say what is wrong and what to do; 200 also when NATS is away."""
+    findings = worst_first(await diagnose(here))
+    states = [state for _, state in here.worker_index.states()]
+    try:
+        nats = here.connection.server_version
+    except StoreUnavailable:
+        nats = None
+    now = time.time()
+    return {
+        "version": __version__,
+        "now": now,
+        "authentication": here.settings.http_auth_mode,
+        "nats_server": nats,
+        "workers": {state.value: states.count(state) for state in WorkerState},
+        "findings": [described(finding, lang or preferred(accept_language), now) for finding in findings],
+    }

@@ -1,0 +1,144 @@
+"""``GET /doctor`` of a real gateway: what is wrong is found, and nothing where nothing is."""
+
+import os
+import shutil
+import signal
+import time
+from collections import namedtuple
+from typing import Any
+
+import pytest
+
+from pyoco_server import __version__
+from pyoco_server.gateway import doctor
+from pyoco_server.model.worker import WorkerRecord
+from pyoco_server.settings import Settings
+
+from .test_gateway import Running, here, running, until
+from .test_gateway_away import Nats, nats
+
+__all__ = ["here", "nats"]  # fixtures
+pytestmark = pytest.mark.anyio
+
+
+async def ask(here: Running, **query: Any) -> dict[str, Any]:
+    """What the doctor tells, with the findings by code."""
+    here.gateway.figures._asked_at = 0.0
+    answer = await here.http.get("/doctor", params=query)
+    assert answer.status_code == 200, answer.text
+    told: dict[str, Any] = answer.json()
+    told["found"] = {}
+    for finding in told["findings"]:
+        told["found"].setdefault(finding["code"], []).append(finding)
+    return told
+
+
+async def worker(here: Running, worker_id: str, ahead: float = 0.0, **fields: Any) -> None:
+    """A worker whose clock is ahead."""
+    now = time.time() + ahead
+    record = WorkerRecord(worker_id=worker_id, last_seen_at=now, last_heartbeat_at=now, updated_at=now, host="h",
+                          version=__version__).evolve(**fields)  # fmt: skip
+    revision = await here.gateway.workers.put(record)
+    await until(lambda: here.gateway.worker_feed.revision >= revision)
+
+
+async def waiting(here: Running, tag: str, since: float) -> None:
+    run_id = await here.submit(tag=tag)
+    stored = await here.gateway.runs.get(run_id)
+    assert stored is not None
+    old = stored.record.model_copy(update={"submitted_at": time.time() - since})
+    revision = (await here.gateway.runs.update(old, stored.revision)).revision
+    await until(lambda: here.gateway.run_feed.revision >= revision)
+
+
+async def test_nothing_is_wrong(here: Running) -> None:
+    await worker(here, "w1", tags=["cpu"])
+    told = await ask(here)
+    assert told["findings"] == []
+    assert (told["version"], told["authentication"], told["nats_server"]) == (__version__, "none", "2.15.1")
+    assert told["workers"] == {"RUNNING": 0, "IDLE": 1, "STOPPED_GRACEFUL": 0, "DISCONNECTED": 0}
+    assert abs(told["now"] - time.time()) < 60
+
+
+async def test_runs_without_workers(here: Running) -> None:
+    await worker(here, "w1", tags=["cpu"])
+    await worker(here, "gone", ahead=-60, tags=["gpu"], updated_at=0.0)
+    for tag, since in (("cpu", 5), ("gpu", 5), ("tpu", 90), ("slow", 700), ("cpu", 3)):
+        await waiting(here, tag, since)
+    await worker(here, "w2", tags=["slow"])
+    told = await ask(here)
+    found = told["found"]
+    assert [(one["details"]["tag"], one["severity"]) for one in found["tag_without_worker"]] == [
+        ("tpu", "error"), ("gpu", "warning"),
+    ]  # fmt: skip
+    (slow,) = found["runs_wait_long"]
+    assert slow["details"]["waiting"] == 1 and slow["details"]["workers"] == 1
+    assert slow["message"].startswith("Runs wait for the tag slow (1), the oldest for 11 min")
+    assert told["findings"][0]["code"] == "tag_without_worker"  # the worst first
+    japanese = await ask(here, lang="ja")
+    assert "担当する動作中のワーカーがありません" in japanese["findings"][0]["message"]
+
+
+async def test_workers(here: Running) -> None:
+    await worker(here, "ok", tags=["cpu"])
+    await worker(here, "ahead", ahead=4.0)
+    await worker(here, "far", ahead=-15.0)
+    await worker(here, "gone", ahead=-90.0, updated_at=time.time())  # written last by somebody else: its clock is right
+    await worker(here, "hidden", ahead=-90.0, updated_at=0.0, hidden=True)
+    await worker(here, "old1", version="0.0.1")
+    await worker(here, "old2", version="0.0.1")
+    await worker(here, "broken", wheel_sync={"enabled": True, "last_result": "partial", "last_error": "a.whl is bad"})
+    found = (await ask(here))["found"]
+    clocks = {one["details"]["who"]: (one["severity"], round(one["details"]["offset"])) for one in found["clock_apart"]}
+    assert clocks == {"ahead (h)": ("warning", 4), "far (h)": ("error", -15)}
+    assert [one["details"]["worker_id"] for one in found["worker_disconnected"]] == ["gone"]
+    assert "on h is disconnected; its last sign of life came 1 min 3" in found["worker_disconnected"][0]["message"]
+    (versions,) = found["version_differs"]
+    assert versions["details"] == {"ours": __version__, "version": "0.0.1", "who": ["old1", "old2"]}
+    (wheels,) = found["worker_wheels"]
+    assert wheels["details"] == {"worker_id": "broken", "reason": "a.whl is bad"}
+
+
+async def test_dead_letters_streams_and_the_disk(here: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = here.gateway.settings
+    js = here.gateway.connection.js
+    await js.publish(f"{settings.dlq_subject_prefix}.cpu", b"{}")
+    await js.delete_stream(settings.logs_stream)
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(100, 90, 10))
+    found = (await ask(here))["found"]
+    assert found["dead_letters"][0]["details"] == {"letters": 1}
+    assert found["stream_missing"][0]["details"] == {"streams": [settings.logs_stream]}
+    assert found["disk_full"][0]["severity"] == "warning"
+
+
+async def test_an_index_that_is_behind(here: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    await here.submit(tag="cpu")
+    await worker(here, "w", tags=["cpu"])
+    monkeypatch.setattr(doctor, "_BEHIND", 1)
+    assert (await ask(here))["findings"] == []
+    here.gateway.run_feed.reached = 0
+    assert (await ask(here))["found"]["index_behind"][0]["details"] == {"changes": 1}
+    here.gateway.run_feed.caught_up.clear()
+    assert "index_building" in (await ask(here))["found"]
+
+
+async def test_without_nats(nats: Nats, settings: Settings) -> None:
+    await nats.start()
+    async with running(settings.model_copy(update={"nats_url": nats.url})) as here:
+        assert (await ask(here))["findings"] == []
+        assert nats.server is not None
+        pid = nats.server.pid
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            began = time.monotonic()
+            told = await ask(here)
+            assert time.monotonic() - began < 8
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        assert set(told["found"]) & {"nats_slow", "nats_unreachable"}
+        await nats.stop()
+        await until(lambda: not here.gateway.connection.is_up)
+        told = await ask(here)
+        assert list(told["found"]) == ["nats_unreachable"]
+        assert (told["nats_server"], told["found"]["nats_unreachable"][0]["details"]["url"]) == (None, nats.url)
