@@ -14,7 +14,7 @@ import pytest
 
 from tests.wheels import make_wheel
 
-from .conftest import BIN, TUTORIAL, running_system
+from .conftest import BIN, DEADLINE, TUTORIAL, Process, running_system
 from .test_processes import within
 from .wheel_uploads import upload
 
@@ -65,6 +65,9 @@ def test_a_system_is_lost_and_comes_back(tmp_path: Path) -> None:
         after = [system.client.get_run_with_records(run["run_id"]) for run in runs]
         assert [told_of(run) for run in after] == [told_of(run) for run in runs]
         assert httpx2.get(f"{system.url}/wheels/{wheel.name}").content == wheel.read_bytes()
+        doctor = Process(["pyoco-client", "--server", system.url, "doctor", "--lang", "en"], tmp_path)
+        check = Process(["pyoco-server", "check", "--nats-url", system.nats_url, "--url", system.url], tmp_path)
+        assert (doctor.popen.wait(DEADLINE), check.popen.wait(DEADLINE)) == (0, 0)
 
 
 def told_of(run: dict[str, Any]) -> dict[str, Any]:

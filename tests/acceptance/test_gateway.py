@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx2
 import pytest
 
-from .conftest import DEADLINE, TUTORIAL, Process, System
+from .conftest import TUTORIAL, System
 
 
 @pytest.mark.parametrize(
@@ -183,10 +183,3 @@ def test_nothing_outlives_a_killed_server(tmp_path_factory: pytest.TempPathFacto
     server.stop(signal.SIGKILL)
     _, alive = psutil.wait_procs(family, timeout=40)
     assert alive == []
-
-
-def test_doctor_and_check_find_nothing_wrong(system: System) -> None:
-    doctor = Process(["pyoco-client", "--server", system.url, "doctor", "--lang", "en"], system.folder)
-    check = Process(["pyoco-server", "check", "--nats-url", system.nats_url, "--url", system.url], system.folder)
-    nobody = Process(["pyoco-client", "--server", "http://127.0.0.1:1", "doctor"], system.folder)
-    assert (doctor.popen.wait(DEADLINE), check.popen.wait(DEADLINE), nobody.popen.wait(DEADLINE)) == (0, 0, 1)
