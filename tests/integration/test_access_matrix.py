@@ -47,6 +47,7 @@ NEEDS = [
     Line("GET /metrics", Role.VIEWER),
     Line("GET /whoami", Role.VIEWER),
     Line("GET /audit", Role.ADMIN),
+    Line("GET /doctor", Role.VIEWER),
     Line("GET /events", Role.VIEWER),
     Line("GET /runs", Role.VIEWER),
     Line("GET /runs/counts", Role.VIEWER),

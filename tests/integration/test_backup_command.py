@@ -2,11 +2,15 @@
 
 import asyncio
 import io
+import json
 import signal
 import tarfile
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from anyio.from_thread import start_blocking_portal
 
 from pyoco_server.cli import backup as module
 from pyoco_server.cli.server import main
@@ -14,6 +18,10 @@ from pyoco_server.embedded.nats_server import NatsServer
 from pyoco_server.settings import Settings, variable
 from pyoco_server.store import topology
 from pyoco_server.store.connection import connected
+from pyoco_server.store.keys import KeyStore
+from tests.nats_with_users import NatsWith
+
+from .keyholders import make_key
 
 
 @pytest.fixture(autouse=True)
@@ -73,3 +81,48 @@ def test_into_a_pipe(
 async def make_streams(settings: Settings) -> None:
     async with connected(settings, "test", 10) as connection:
         await topology.ensure(connection)
+
+
+def test_keys_in_an_account_of_their_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    users = {"MAIN": "gateway", "KEYS": "keeper"}
+    accounts = {
+        account: {"jetstream": "enabled", "users": [{"user": user, "password": f"{user}-word"}]}
+        for account, user in users.items()
+    }
+    server = NatsWith(tmp_path / "nats", accounts=accounts)
+    with start_blocking_portal("asyncio") as portal, portal.wrap_async_context_manager(server):
+        for name, value in {
+            "NATS_URL": server.url, "NATS_USER": "gateway", "NATS_PASSWORD": "gateway-word", "AUTH_NATS_USER": "keeper",
+            "AUTH_NATS_PASSWORD": "keeper-word", "HTTP_AUTH_MODE": "api_key",
+        }.items():  # fmt: skip
+            monkeypatch.setenv(f"PYOCO_{name}", value)
+        settings = Settings(_env_file=None)
+        asyncio.run(make_streams(settings))
+        asyncio.run(keys(settings, make_key))
+        before = asyncio.run(keys(settings, KeyStore.list))
+        assert main(["backup", "b.tar"]) == 0
+        told = json.loads(capsys.readouterr().out)
+        assert (told["streams"]["KV_pyoco_auth"], told["missing"]) == (1, [])
+        asyncio.run(keys(settings, make_key))
+        assert main(["restore", "b.tar"]) == 1
+        assert "there is something already: KV_pyoco_auth" in capsys.readouterr().err
+        assert main(["restore", "b.tar", "--replace"]) == 0
+        assert asyncio.run(keys(settings, KeyStore.list)) == before
+        assert main(["check"]) == 0
+        monkeypatch.setenv("PYOCO_AUTH_NATS_PASSWORD", "wrong-word")
+        capsys.readouterr()
+        for command in (["backup", "c.tar"], ["restore", "b.tar", "--replace"]):
+            assert main(command) == 4
+            assert "refuses the credential in PYOCO_AUTH_NATS_USER" in capsys.readouterr().err
+        assert not (tmp_path / "c.tar").exists()
+        assert main(["check", "--output", "json"]) == 1
+        assert [found["code"] for found in json.loads(capsys.readouterr().out)["findings"]] == ["nats_refused"]
+
+
+async def keys(settings: Settings, work: Callable[[KeyStore], Awaitable[Any]]) -> Any:
+    async with connected(settings, "test", 10, target=settings.keys_target()) as connection:
+        store = KeyStore(connection)
+        await store.ensure()
+        return await work(store)

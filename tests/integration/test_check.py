@@ -228,6 +228,8 @@ def answering(status: int, body: bytes) -> Iterator[str]:
     [
         (200, b'{"status": "ready", "problems": []}', []),
         (503, b'{"status": "not ready", "problems": ["the index is being built"]}', ["server_not_ready"]),
+        (200, b'{"status": "ready"}', []),  # without a key it tells less
+        (503, b'{"status": "not ready"}', ["server_not_ready"]),
         (200, b"<html>", ["server_odd"]),
         (200, b"{}", ["server_odd"]),
         (404, b'{"detail": "Not Found"}', ["server_odd"]),

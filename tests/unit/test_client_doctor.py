@@ -90,6 +90,7 @@ def test_what_the_server_found(server: Server, capsys: pytest.CaptureFixture[str
         ((), 401, {"detail": "api key required"}, "key_missing"),
         (("--api-key", "k"), 401, {"detail": "api key required"}, "key_invalid"),
         (("--api-key", "k"), 403, {"detail": "invalid api key"}, "key_invalid"),
+        (("--api-key", "k"), 429, {"detail": "too many invalid api keys from this address"}, "key_invalid"),
         ((), 500, {"detail": "internal error", "trace_id": "abc"}, "server_fails"),
         ((), 502, "<html>Bad Gateway", "server_fails"),
         ((), 200, "<html>", "server_odd"),
@@ -130,7 +131,7 @@ def test_an_older_server(server: Server, capsys: pytest.CaptureFixture[str]) -> 
     refusing(server, 404, {"detail": "Not Found"})
     well = server.answer
     server.answer = lambda request: (
-        httpx2.Response(503, json={"problems": ["the stream X is missing"]})
+        httpx2.Response(503, json={"status": "not ready", "problems": ["the stream X is missing"]})
         if request.url.path == "/ready" else well(request)
     )  # fmt: skip
     code, told = doctor(capsys)
@@ -138,12 +139,25 @@ def test_an_older_server(server: Server, capsys: pytest.CaptureFixture[str]) -> 
     assert "the stream X is missing" in told["findings"][0]["message"]
 
 
+@pytest.mark.parametrize("key", [(), ("--api-key", "k")])
+def test_keys_cannot_be_looked_up(server: Server, capsys: pytest.CaptureFixture[str], key: tuple[str, ...]) -> None:
+    """What /ready tells depends on whether the key is good, and nobody can tell now."""
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        told = {"status": "not ready"} if request.url.path == "/ready" else {"detail": "NATS is away"}
+        return httpx2.Response(503, json=told)
+
+    server.answer = answer
+    code, told = doctor(capsys, *key)
+    assert (code, told["codes"]) == (1, [("error", "server_not_ready")])
+
+
 @pytest.mark.parametrize(
     ("behind", "codes"),
     [(0.5, []), (4, [("warning", "clock_apart")]), (-60, [("error", "clock_apart")])],
 )
 def test_clocks(server: Server, capsys: pytest.CaptureFixture[str], behind: float, codes: list[Any]) -> None:
-    answering(server, ready={"problems": []}, now=time.time() - behind)
+    answering(server, ready={"status": "ready"}, now=time.time() - behind)
     assert doctor(capsys)[1]["codes"] == codes
 
 

@@ -84,23 +84,28 @@ COMMANDS = [backup, restore]
 
 
 async def _back_up(settings: Settings, nats: dict[str, Any], out: BinaryIO | IO[bytes]) -> Manifest:
-    async with _connected(settings, nats, "pyoco-server:backup") as connection:
-        return await back_up(streams_in_order(connection), out, print_note)
+    async with _connected(settings, nats, "pyoco-server:backup") as (connection, keys):
+        return await back_up(streams_in_order(connection, keys), out, print_note)
 
 
 async def _restore(
     settings: Settings, nats: dict[str, Any], archive: Archive, *, replace: bool, while_running: bool
 ) -> list[str]:
     replicas = settings.nats_replicas if "nats_replicas" in settings.model_fields_set else None
-    async with _connected(settings, nats, "pyoco-server:restore") as connection:
-        restore = Restore(archive, streams_in_order(connection), replicas=replicas, tell=print_note)
+    async with _connected(settings, nats, "pyoco-server:restore") as (connection, keys):
+        restore = Restore(archive, streams_in_order(connection, keys), replicas=replicas, tell=print_note)
         await restore.check(replace=replace, while_running=while_running)
         return await restore.run()
 
 
 @contextlib.asynccontextmanager
-async def _connected(settings: Settings, nats: dict[str, Any], name: str) -> AsyncIterator[Connection]:
-    """Connect to NATS; to one that is started for it, if that was asked for."""
+async def _connected(
+    settings: Settings, nats: dict[str, Any], name: str
+) -> AsyncIterator[tuple[Connection, Connection | None]]:
+    """Connect to NATS, and to the API keys where these are kept apart.
+
+    NATS may be one that is started for it, if that was asked for.
+    """
     if nats["with_nats"] and nats["nats_url"]:
         raise CommandFailed(
             "--nats-url names a NATS that runs already, --with-nats starts another", hint="Leave one of the two out."
@@ -110,7 +115,12 @@ async def _connected(settings: Settings, nats: dict[str, Any], name: str) -> Asy
             server = NatsServer(nats["nats_store_dir"] or settings.state_dir / "nats", client_port=-1, http_port=-1)
             await parts.enter_async_context(server)
             settings = settings.at(server.url)
-        yield await parts.enter_async_context(connected(settings, name, _CONNECT_SEC))
+        connection = await parts.enter_async_context(connected(settings, name, _CONNECT_SEC))
+        keys = None
+        if settings.keys_apart:
+            apart = connected(settings, f"{name}-keys", _CONNECT_SEC, target=settings.keys_target())
+            keys = await parts.enter_async_context(apart)
+        yield connection, keys
 
 
 def _settings(nats_url: str | None) -> Settings:

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import click
@@ -11,6 +12,7 @@ from pyoco_server import __version__
 from pyoco_server.cli.findings import lang_option, output_option, print_findings
 from pyoco_server.cli.language import terminal_language
 from pyoco_server.cli.nats_option import nats_url_option
+from pyoco_server.client.diagnosis import problems_of
 from pyoco_server.disk import examine_disk
 from pyoco_server.errors import InvalidSetting, StoreRefused, StoreUnavailable
 from pyoco_server.logs import configure_logging
@@ -18,9 +20,10 @@ from pyoco_server.model.finding_texts import described
 from pyoco_server.model.findings import Finding, FindingCode, error, warning, worst_first
 from pyoco_server.model.languages import Language
 from pyoco_server.model.sentences import Span
+from pyoco_server.nats_settings import NatsTarget
 from pyoco_server.settings import Settings, unknown_variables
 from pyoco_server.store.connection import Connection, connected
-from pyoco_server.store.examination import examine
+from pyoco_server.store.examination import examine, examine_keys
 
 
 @click.command(epilog="Example: pyoco-server check --url http://127.0.0.1:8000")
@@ -65,20 +68,33 @@ async def _look(nats_url: str | None, url: str | None, timeout: float) -> tuple[
 
 async def _nats(settings: Settings, timeout: float, about: dict[str, Any]) -> list[Finding]:
     """Look at NATS; what is learned of it beside the findings goes into ``about``."""
-    about["nats_url"] = Connection(settings, "").shown_url
-    deadline = time.monotonic() + timeout
+    about["nats_url"] = settings.nats_target().shown_url
+
+    async def look(connection: Connection) -> list[Finding]:
+        about["nats_server"] = connection.server_version
+        return await examine(connection)
+
+    parts = [_reach(settings, settings.nats_target(), timeout, look)]
+    if settings.keys_apart and settings.http_auth_mode == "api_key":
+        parts.append(_reach(settings, settings.keys_target(), timeout, examine_keys))
+    return [finding for part in await asyncio.gather(*parts) for finding in part]
+
+
+async def _reach(
+    settings: Settings, target: NatsTarget, timeout: float, look: Callable[[Connection], Awaitable[list[Finding]]]
+) -> list[Finding]:
+    url, deadline, reached = target.shown_url, time.monotonic() + timeout, False
     try:
-        async with connected(settings, "pyoco-server:check", timeout) as connection:
-            about["nats_server"] = connection.server_version
-            left = max(0.1, deadline - time.monotonic())
-            return await asyncio.wait_for(examine(connection), left)
+        async with connected(settings, "pyoco-server:check", timeout, target=target) as connection:
+            reached = True
+            return await asyncio.wait_for(look(connection), max(0.1, deadline - time.monotonic()))
     except StoreRefused as refused:
         return [error(FindingCode.NATS_REFUSED, reason=refused.message, fix=refused.hint)]
     except (StoreUnavailable, asyncio.TimeoutError) as away:
-        if about["nats_server"] is None:
-            return [error(FindingCode.NATS_UNREACHABLE, url=about["nats_url"])]
+        if not reached:
+            return [error(FindingCode.NATS_UNREACHABLE, url=url)]
         reason = away.message if isinstance(away, StoreUnavailable) else None
-        return [error(FindingCode.NATS_SLOW, url=about["nats_url"], waited=Span(timeout), reason=reason)]
+        return [error(FindingCode.NATS_SLOW, url=url, waited=Span(timeout), reason=reason)]
 
 
 async def _gateway(url: str, timeout: float) -> list[Finding]:
@@ -90,6 +106,7 @@ async def _gateway(url: str, timeout: float) -> list[Finding]:
         return [error(FindingCode.SERVER_UNREACHABLE, url=url, reason=str(failed) or "it does not answer")]
     except ValueError:
         return [error(FindingCode.SERVER_ODD, url=url, reason=f"HTTP {answer.status_code}, and no JSON")]
-    if not isinstance(told, dict) or not isinstance(told.get("problems"), list):
+    problems = problems_of(told)
+    if problems is None:
         return [error(FindingCode.SERVER_ODD, url=url, reason=f"HTTP {answer.status_code}, and no word of /ready")]
-    return [error(FindingCode.SERVER_NOT_READY, url=url, reason=problem) for problem in told["problems"]]
+    return [error(FindingCode.SERVER_NOT_READY, url=url, reason=problem) for problem in problems]

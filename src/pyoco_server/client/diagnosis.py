@@ -53,17 +53,19 @@ class Diagnosis:
             CannotConnect: it cannot be reached.
         """
         ready = self._client.get_ready()
-        if not isinstance(ready, dict) or not isinstance(ready.get("problems"), list):
+        problems = problems_of(ready)
+        if problems is None:
             return [self._of(error(FindingCode.SERVER_ODD, url=self._url, reason="/ready answers something else"))]
         own = _from_ready(ready)
         asked = time.time()
         try:
             told = self._client.get_doctor(lang=self._language)
         except ApiError as refused:
-            if refused.status != 404:
+            if refused.status == 404:
+                own += [warning(FindingCode.SERVER_OLD, url=self._url)]
+            elif refused.status != 503 or not problems:  # whether a key is good may be what it cannot tell
                 raise
-            own += [warning(FindingCode.SERVER_OLD, url=self._url)]
-            own += [error(FindingCode.SERVER_NOT_READY, url=self._url, reason=str(one)) for one in ready["problems"]]
+            own += [error(FindingCode.SERVER_NOT_READY, url=self._url, reason=one) for one in problems]
             return [self._of(finding) for finding in own]
         own += self._compared(told, asked, time.time())
         self.about |= {name: told.get(name) for name in ("version", "nats_server", "workers")}
@@ -83,7 +85,7 @@ class Diagnosis:
     def _refused(self, refused: ApiError) -> Finding:
         if refused.status == 401 and not self._has_key:
             return error(FindingCode.KEY_MISSING, url=self._url)
-        if refused.status in (401, 403):
+        if refused.status in (401, 403, 429):
             return error(FindingCode.KEY_INVALID, url=self._url, reason=refused.message)
         if refused.status >= 500:
             trace_id = _field(refused, "trace_id")
@@ -92,6 +94,14 @@ class Diagnosis:
 
     def _of(self, finding: Finding) -> dict[str, Any]:
         return described(finding, self._language, time.time())
+
+
+def problems_of(ready: Any) -> list[str] | None:
+    """Give the problems that ``/ready`` tells; ``None`` if it is not the answer of a server of ours."""
+    if not isinstance(ready, dict) or ready.get("status") not in ("ready", "not ready"):
+        return None
+    problems = ready.get("problems", [] if ready["status"] == "ready" else ["it does not say why without an API key"])
+    return [str(problem) for problem in problems] if isinstance(problems, list) else None
 
 
 def _from_ready(ready: dict[str, Any]) -> list[Finding]:

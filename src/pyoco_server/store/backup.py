@@ -30,14 +30,23 @@ class Kept:
 
     name: str
     connection: Connection
+    optional: bool = False
+    """Whether it is no fault if it is not there."""
 
 
-def streams_in_order(connection: Connection) -> list[Kept]:
-    """Give what belongs into a backup, in the order in which it is read; it is restored the other way round."""
+def streams_in_order(connection: Connection, keys: Connection | None = None) -> list[Kept]:
+    """Give what belongs into a backup, in the order in which it is read; it is restored the other way round.
+
+    Args:
+        connection: To everything but API keys.
+        keys: To these, where they are kept apart.
+    """
     settings = connection.settings
     first = [settings.advisory_stream, settings.work_stream, settings.dlq_stream, runs_stream(settings)]
     names = [str(stream.name) for stream in topology.definitions(settings)]
-    return [Kept(name, connection) for name in [*first, *(name for name in names if name not in first)]]
+    kept = [Kept(name, connection) for name in [*first, *(name for name in names if name not in first)]]
+    optional = settings.http_auth_mode == "none"
+    return [Kept(str(topology.keys_definition(settings).name), keys or connection, optional), *kept]
 
 
 def runs_stream(settings: Settings) -> str:
@@ -57,11 +66,13 @@ async def back_up(streams: list[Kept], out: BinaryIO | IO[bytes], tell: Callable
         CommandFailed: there is nothing, or NATS refuses.
         StoreUnavailable: NATS went away.
     """
-    nats = streams[0].connection.server_version
+    nats = streams[-1].connection.server_version
     manifest = Manifest(pyoco_server=__version__, nats_server=nats, created_at=time.time())
     archive = ArchiveWriter(out)
     for stream in streams:
         stored = await _store(archive, stream, tell)
+        if stored is None and stream.optional:
+            continue
         if stored is None:
             manifest.missing.append(stream.name)
             tell(f"{stream.name}: there is no such stream")
@@ -71,7 +82,7 @@ async def back_up(streams: list[Kept], out: BinaryIO | IO[bytes], tell: Callable
         tell(f"{stored.name}: {stored.state['messages']} messages, {size} bytes")
     if not manifest.streams:
         raise CommandFailed(
-            f"there is nothing to back up at {streams[0].connection.shown_url}",
+            f"there is nothing to back up at {streams[-1].connection.shown_url}",
             hint="Is this the right NATS? Do the settings name the streams as the gateway's do?",
         )
     archive.finish(manifest)

@@ -260,14 +260,22 @@ class Connection:
 
 
 @contextlib.asynccontextmanager
-async def connected(settings: Settings, name: str, timeout: float) -> AsyncIterator[Connection]:
+async def connected(
+    settings: Settings, name: str, timeout: float, *, target: NatsTarget | None = None
+) -> AsyncIterator[Connection]:
     """Give a connection for as long as the block lasts.
+
+    Args:
+        settings: As for ``Connection``.
+        name: As for ``Connection``.
+        timeout: Seconds to wait for NATS.
+        target: As for ``Connection``.
 
     Raises:
         StoreUnavailable: NATS cannot be reached within ``timeout`` seconds.
         StoreRefused: it is there, and does not let us in.
     """
-    connection = await Connection(settings, name).start()
+    connection = await Connection(settings, name, target=target).start()
     try:
         if not await connection.wait_up(timeout):
             raise StoreUnavailable(

@@ -37,6 +37,17 @@ async def examine(connection: Connection) -> list[Finding]:
     return [*findings, *how_full(FindingCode.STORAGE_FULL, account.get("storage", 0), limit)]
 
 
+async def examine_keys(connection: Connection) -> list[Finding]:
+    """Look at the bucket of API keys, where these are kept apart.
+
+    Raises:
+        StoreUnavailable: NATS is away, or does not answer.
+    """
+    wanted = topology.keys_definition(connection.settings)
+    found = await _look(connection, str(wanted.name))
+    return _streams([(wanted, found)]) if found else [warning(FindingCode.STREAMS_NOT_MADE)]
+
+
 def _version(connection: Connection) -> list[Finding]:
     found = connection.server_version
     old = Version(found) < Version(OLDEST_NATS)

@@ -62,7 +62,7 @@ class Restore:
                 f"the settings name no stream {unknown[0]}, which is in the backup (they name {', '.join(names)})",
                 hint="Restore with the settings, and the version, that made the backup.",
             )
-        if not while_running and (found := await who_is_there(self._streams[0].connection)):
+        if not while_running and (found := await who_is_there(self._streams[-1].connection)):
             raise CommandFailed(
                 f"{found} is using this NATS",
                 hint="Stop gateways and workers. (--while-running goes on all the same; what they write is lost.)",
@@ -97,7 +97,7 @@ class Restore:
         return removed
 
     def _check_versions(self, manifest: Manifest) -> None:
-        nats = self._streams[0].connection.server_version
+        nats = self._streams[-1].connection.server_version
         if _release(nats)[:2] < _release(manifest.nats_server)[:2]:
             raise CommandFailed(
                 f"the backup was taken from nats-server {manifest.nats_server}, and this one is older: {nats}",
@@ -118,7 +118,7 @@ class Restore:
 
     async def _try_replicas(self) -> None:
         """Look whether NATS can keep as many replicas as are wanted, before what is there is removed."""
-        connection, name = self._streams[0].connection, f"PYOCO_RESTORE_{uuid.uuid4().hex}"
+        connection, name = self._streams[-1].connection, f"PYOCO_RESTORE_{uuid.uuid4().hex}"
         for wanted in {self._replicas or stream.config["num_replicas"] for stream in self._archive.manifest.streams}:
             probe = {"name": name, "subjects": [name], "num_replicas": wanted}
             await stream_snapshots.create(connection, probe, what=f"trying to keep {wanted} replicas")

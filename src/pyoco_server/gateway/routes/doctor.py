@@ -7,8 +7,10 @@ from fastapi import APIRouter, Header
 
 from pyoco_server import __version__
 from pyoco_server.errors import StoreUnavailable
+from pyoco_server.gateway.auth import needs
 from pyoco_server.gateway.doctor import diagnose
 from pyoco_server.gateway.state import Here
+from pyoco_server.model.access import Role
 from pyoco_server.model.finding_texts import described
 from pyoco_server.model.findings import worst_first
 from pyoco_server.model.languages import Language, preferred
@@ -18,6 +20,7 @@ router = APIRouter(tags=["system"])
 
 
 @router.get("/doctor")
+@needs(Role.VIEWER)
 async def doctor(
     here: Here, lang: Language | None = None, accept_language: Annotated[str, Header()] = ""
 ) -> dict[str, Any]:
