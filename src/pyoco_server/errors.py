@@ -11,6 +11,8 @@
     ├── InvalidKey              403   4   a key that is none, unknown, revoked, expired: one text for all
     ├── RoleTooLow              403   4   a good key that does not allow this
     ├── TooManyFailedKeys       429   4   bad keys keep coming from the caller's address
+    ├── ForeignOrigin           403   4   a browser sends a change for another site's page
+    ├── ForeignHost             403   4   the request was sent to a name that is not the server's
     ├── KeyNotFound                   2   no API key has this id
     ├── RunNotFound             404   5
     ├── WorkerNotFound          404   5
@@ -145,6 +147,40 @@ class TooManyFailedKeys(PyocoError):
             hint=f"Correct the key; the next one is looked at in {retry_after_sec} s. Good keys are not held up.",
         )
         self.retry_after_sec = retry_after_sec
+
+
+class ForeignOrigin(PyocoError):
+    """A browser sends this for another site's page.
+
+    Args:
+        origin: The page's origin, where the browser tells it.
+    """
+
+    code = "foreign_origin"
+    http_status = 403
+    exit_code = 4
+    default_hint = (
+        "Is there a proxy in front? Let it pass the header Host on, or name the page's origin in "
+        "PYOCO_HTTP_ALLOWED_ORIGINS."
+    )
+
+    def __init__(self, origin: str | None) -> None:
+        super().__init__(f"pages of {origin[:200] if origin else 'other sites'} may not change anything here")
+
+
+class ForeignHost(PyocoError):
+    """The request was sent to a name that is not the server's: so other sites' pages get at one without keys."""
+
+    code = "foreign_host"
+    http_status = 403
+    exit_code = 4
+    default_hint = (
+        "Use its address or localhost. If a proxy passes that name on, name it in PYOCO_HTTP_ALLOWED_HOSTS; with API "
+        "keys on it is not asked for."
+    )
+
+    def __init__(self, host: str) -> None:
+        super().__init__(f"this server is not known as {host[:200]!r}")
 
 
 class KeyNotFound(PyocoError):

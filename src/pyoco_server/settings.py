@@ -6,12 +6,21 @@ A value that cannot be read stops the start with the name of the variable and th
 
 import difflib
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, SecretStr, StringConstraints, ValidationError, model_validator
-from pydantic_settings import SettingsConfigDict
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    SecretStr,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
+from pydantic_settings import NoDecode, SettingsConfigDict
 from typing_extensions import Self
 
 from pyoco_server.errors import InvalidSetting
@@ -37,6 +46,22 @@ Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]+$")]
 HeaderName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9-]+$", max_length=64)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 SecondsOrZero = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+def _split(words: object) -> object:
+    if not isinstance(words, str):
+        return words
+    return tuple(dict.fromkeys(word.lower().rstrip("/") for word in re.split(r"[\s,]+", words) if word))
+
+
+def _check_origins(origins: tuple[str, ...]) -> tuple[str, ...]:
+    for origin in origins:
+        if not re.fullmatch(r"https?://(\[[0-9a-f:.]+\]|[^\s/:@]+)(:[0-9]{1,5})?", origin):
+            raise ValueError(f"{origin!r} is no origin, such as https://pyoco.example.com")
+    return origins
+
+
+Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 Kept = Annotated[float, Field(ge=0, le=100 * 365 * 24 * 3600, allow_inf_nan=False), AfterValidator(_check_kept)]
 """Seconds for which something is kept; 0: for ever. NATS counts whole seconds."""
 Count = Annotated[int, Field(gt=0)]
@@ -141,6 +166,10 @@ class Settings(NatsSettings):
     auth_kv_bucket: Name = "pyoco_auth"
     auth_pepper: SecretStr | None = None
     """With another one every key that was made before is refused."""
+    http_allowed_origins: Annotated[Words, AfterValidator(_check_origins)] = ()
+    """Pages of other sites that may send changes."""
+    http_allowed_hosts: Words = ()
+    """Names under which the server may be asked for, beside addresses and localhost."""
 
     dashboard_lang: Literal["auto", "ja", "en"] = "auto"
     state_dir: Path = Path(".pyoco")

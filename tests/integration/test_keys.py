@@ -189,7 +189,7 @@ async def test_ready_tells_a_stranger_little(here: Running) -> None:
     assert full["streams"] and full["nats"]["url"]
     for headers in ({}, sent("nonsense")):
         short = (await here.http.get("/ready", headers=headers)).json()
-        assert set(short) == {"status", "nats", "index", "durability", "hint"}
+        assert set(short) == {"status", "problems", "nats", "index", "durability"}
         assert short["nats"] == {"connected": True}
 
 
@@ -305,6 +305,7 @@ async def test_keys_behind_a_connection_of_their_own(settings: Settings, nats: N
         assert (await here.http.get("/runs", headers=sent(ApiKey.new()))).status_code == 503
         ready = await here.http.get("/ready")
         assert (ready.status_code, ready.json()["status"]) == (503, "not ready")
+        assert ready.json()["problems"] and nats.url not in ready.text
         assert "API keys" in str(here.gateway.keys.problem) and nats.url in str(here.gateway.keys.problem)
         await nats.start()
         await until(here.gateway.keys.feed.caught_up.is_set)

@@ -54,6 +54,28 @@ def test_an_empty_list_says_so(server: Server, capsys: pytest.CaptureFixture[str
     assert capsys.readouterr().out == "(no items)\n"
 
 
+def test_where_a_key_comes_from(
+    server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "key").write_text("from-file\n")
+    (tmp_path / "empty").write_text(" \n")
+    (tmp_path / "binary").write_bytes(b"\xff\x00")
+    file = ["--api-key-file", str(tmp_path / "key")]
+    monkeypatch.setenv("PYOCO_API_KEY", "from-variable")
+    for options, key in (([], "from-variable"), (["--api-key", "given"], "given"), (file, "from-file")):
+        assert main([*options, "get", "r1"]) == 0
+        assert server.seen[-1].headers["x-api-key"] == key
+    monkeypatch.setenv("PYOCO_HTTP_API_KEY_HEADER", "X-Pyoco")
+    assert main(["get", "r1"]) == 0
+    assert server.seen[-1].headers["x-pyoco"] == "from-variable"
+    capsys.readouterr()
+    for name in ("empty", "binary", "missing"):
+        assert main(["--api-key-file", str(tmp_path / name), "get", "r1"]) == 1
+        assert str(tmp_path / name) in capsys.readouterr().err
+    assert main(["--api-key", "given", *file, "get", "r1"]) == 1
+    assert "given" not in capsys.readouterr().err.replace("are both given", "")
+
+
 def test_a_page_ends_with_its_cursor(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
     server.answer = lambda _: httpx2.Response(200, json={"items": [RUN], "next_cursor": "c1"})
     assert main(["list-vnext", "--output", "table"]) == 0
@@ -135,7 +157,7 @@ def test_every_command_has_help_with_an_example(server: Server, capsys: pytest.C
 
 
 @pytest.mark.parametrize(
-    ("status", "code"), [(401, 4), (403, 4), (404, 5), (409, 6), (422, 1), (500, 1), (503, 7)]
+    ("status", "code"), [(401, 4), (403, 4), (404, 5), (409, 6), (422, 1), (429, 4), (500, 1), (503, 7)]
 )  # fmt: skip
 @pytest.mark.parametrize("words", ["get r1", "watch r1", "watch r1 --until-terminal", "cancel --run-id r1 --wait"])
 def test_a_refusal_is_two_lines_and_a_code(

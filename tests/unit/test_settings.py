@@ -109,6 +109,8 @@ def test_an_empty_variable_is_no_value(monkeypatch: pytest.MonkeyPatch) -> None:
         ("PYOCO_DASHBOARD_LANG", "fr"),
         ("PYOCO_HTTP_AUTH_MODE", "basic"),
         ("PYOCO_HTTP_API_KEY_HEADER", "X Key"),
+        ("PYOCO_HTTP_ALLOWED_ORIGINS", "https://a.example, b.example"),
+        ("PYOCO_HTTP_ALLOWED_ORIGINS", "https://a.example/path"),
         ("PYOCO_NATS_URL", "http://nats:4222"),
         ("PYOCO_NATS_URL", "nats://a:4222,nats://b:port"),
         ("PYOCO_NATS_URL", " , "),
@@ -166,6 +168,14 @@ def test_the_pepper_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = Settings.from_env()
     assert settings.auth_pepper is not None and settings.auth_pepper.get_secret_value() == "cayenne"
     assert "cayenne" not in f"{settings!r} {settings} {settings.model_dump_json()}"
+
+
+def test_lists_of_hosts_and_origins(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYOCO_HTTP_ALLOWED_HOSTS", "a.example, B.example")
+    monkeypatch.setenv("PYOCO_HTTP_ALLOWED_ORIGINS", "https://A.example:8443/")
+    settings = Settings.from_env()
+    assert settings.http_allowed_hosts == ("a.example", "b.example")
+    assert settings.http_allowed_origins == ("https://a.example:8443",)
 
 
 def test_settings_are_frozen() -> None:

@@ -30,6 +30,7 @@ def command() -> None:
 @command.command(epilog="Example: pyoco-server up --with-nats --with-worker --worker-tags cpu")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True)
+@click.option("--insecure", is_flag=True, help="Serve other machines though no keys are asked for.")
 @click.option("--log-level", help="DEBUG, INFO, WARNING, ERROR  [env: PYOCO_LOG_LEVEL; default: INFO]")
 @nats_url_option
 @click.option("--dashboard-lang", type=click.Choice(["auto", "ja", "en"]), help="Language of the page.")
@@ -76,6 +77,7 @@ def up(**options: Any) -> None:
         settings,
         host=options["host"],
         port=options["port"],
+        insecure=options["insecure"],
         nats_store=(options["nats_store_dir"] or settings.state_dir / "nats") if options["with_nats"] else None,
         nats_listen=(options["nats_listen_host"], options["nats_client_port"], options["nats_http_port"]),
         workers=[worker] if worker else [],

@@ -4,8 +4,8 @@ import httpx2
 
 from pyoco_server.errors import PyocoError
 
-_EXIT_CODES = {401: 4, 403: 4, 404: 5, 409: 6, 503: 7}
-_KEY_HINT = "Pass a valid key: api_key=…, --api-key, or PYOCO_API_KEY."
+_EXIT_CODES = {401: 4, 403: 4, 404: 5, 409: 6, 429: 4, 503: 7}
+_KEY_HINT = "Pass a valid key: api_key=…, PYOCO_API_KEY, or --api-key-file."
 _HINTS = {401: _KEY_HINT, 403: _KEY_HINT}
 
 

@@ -5,11 +5,15 @@ import contextlib
 import socket
 from typing import Any
 
+import structlog
 import uvicorn
 
 from pyoco_server.errors import CommandFailed
 from pyoco_server.gateway.app import create_app
+from pyoco_server.model.addresses import is_loopback
 from pyoco_server.settings import Settings
+
+log = structlog.get_logger(__name__)
 
 _DRAIN_SEC = 5
 _LOOK_EVERY = 0.01
@@ -33,6 +37,29 @@ def bind(host: str, port: int) -> socket.socket:
             hint="Another program has the port, or the address is not of this machine. Try --port 8001.",
         ) from None
     return sock
+
+
+def check_exposure(sock: socket.socket, settings: Settings, *, insecure: bool) -> None:
+    """Refuse to serve other machines without asking for keys, unless that is meant.
+
+    Args:
+        sock: A bound socket.
+        settings: Whether keys are asked for.
+        insecure: Whether the user has said that it is meant.
+
+    Raises:
+        CommandFailed: it was not said.
+    """
+    address = sock.getsockname()[0]
+    if settings.http_auth_mode != "none" or is_loopback(address):
+        return
+    if not insecure:
+        raise CommandFailed(
+            f"on {address} everybody who reaches this machine could run code on the workers: no keys are asked for",
+            hint="Turn keys on: PYOCO_HTTP_AUTH_MODE=api_key, see docs/how-to/keys.md. Or leave --host out; or say "
+            "--insecure, if something else guards the address.",
+        )
+    log.warning("serving without keys: everybody who reaches this address may run code on the workers", address=address)
 
 
 class Listener:

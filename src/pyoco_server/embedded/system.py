@@ -10,7 +10,7 @@ from pathlib import Path
 
 import structlog
 
-from pyoco_server.embedded.listener import Listener, bind
+from pyoco_server.embedded.listener import Listener, bind, check_exposure
 from pyoco_server.embedded.nats_server import NatsServer
 from pyoco_server.embedded.orphans import die_with_parent
 from pyoco_server.errors import CommandFailed
@@ -30,6 +30,7 @@ class System:
         settings: The settings; ``nats_url`` is replaced by the embedded server's.
         host: Address of the gateway.
         port: Its port; 0 for a free one.
+        insecure: Whether other machines may be served without keys.
         nats_store: Data directory of an embedded NATS; ``None`` to use the one of the settings.
         nats_listen: Its host, client port and monitoring port (-1 for free ones).
         workers: Arguments of each worker to start.
@@ -43,6 +44,7 @@ class System:
         *,
         host: str,
         port: int,
+        insecure: bool = False,
         nats_store: Path | None,
         nats_listen: tuple[str, int, int] = ("127.0.0.1", 4222, 8222),
         workers: list[list[str]] | None = None,
@@ -51,6 +53,7 @@ class System:
     ) -> None:
         self._settings = settings
         self._address = (host, port)
+        self._insecure = insecure
         self._nats = (
             NatsServer(nats_store, host=nats_listen[0], client_port=nats_listen[1], http_port=nats_listen[2])
             if nats_store
@@ -76,6 +79,7 @@ class System:
         """
         sock = bind(*self._address)
         try:
+            check_exposure(sock, self._settings, insecure=self._insecure)
             if self._nats is not None:
                 await self._nats.start()
                 self._settings = self._settings.at(self._nats.url)

@@ -61,7 +61,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         largest=max(settings.max_run_snapshot_bytes, settings.workflow_yaml_max_bytes),
         files={"/wheels": settings.wheel_max_bytes},
     )
-    app.add_middleware(Guard)
+    app.add_middleware(Guard, settings=settings)
     app.add_middleware(Auditing)
     app.add_middleware(HttpMetrics, metrics=app.state.metrics)  # the last one is the outermost: it sees all answers
     for module in _ROUTES:

@@ -15,8 +15,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from pyoco_server.errors import InvalidKey, KeyRequired, PyocoError, RoleTooLow, TooManyFailedKeys
 from pyoco_server.gateway.auth import CALLER, needed
 from pyoco_server.gateway.authenticator import Authenticator
+from pyoco_server.gateway.browsers import Browsers
 from pyoco_server.gateway.problems import problem
 from pyoco_server.model.access import Caller, Role
+from pyoco_server.settings import Settings
 
 _WITHOUT_BODY = frozenset({"GET", "HEAD"})
 
@@ -33,10 +35,16 @@ class Door:
 
 
 class Guard:
-    """ASGI middleware. Public routes pass; for all else, also for paths that do not exist, there must be a good key."""
+    """ASGI middleware. Public routes pass; for all else, also for paths that do not exist, there must be a good key.
 
-    def __init__(self, app: ASGIApp) -> None:
+    Args:
+        app: What comes after it.
+        settings: Whether there are keys, and what browsers may do.
+    """
+
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self._app = app
+        self._browsers = Browsers(settings)
         self._doors: list[Door] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -47,23 +55,17 @@ class Guard:
         if self._doors is None:
             self._doors = doors(scope["app"])
         door = _find(self._doors, scope)
-        scope[CALLER] = None
-        if door is not None and door.needs is None:
-            await self._app(scope, receive, send)
-            return
-        auth: Authenticator = scope["app"].state.gateway.auth
         try:
-            caller = scope[CALLER] = await auth.identify(scope)
-            if door is not None and door.needs is not None and not caller.role.allows(door.needs):
-                raise RoleTooLow(caller.role.value, door.needs.value)
+            self._browsers.check(scope)
+            caller = scope[CALLER] = await _admit(scope, door)
         except PyocoError as error:
             scope["route"] = door.route if door else None  # for the metrics
             await _refuse(error, scope, receive, send)
             return
-        if not auth.is_on or scope.get("method") in _WITHOUT_BODY:
+        if caller is None or caller.key_id is None or scope.get("method") in _WITHOUT_BODY:
             await self._app(scope, receive, send)
             return
-        exchange = _Exchange(auth, caller, receive, send)
+        exchange = _Exchange(scope["app"].state.gateway.auth, caller, receive, send)
         await self._app(scope, exchange.receive, exchange.send)
         if exchange.refused is not None and not exchange.answered:
             await _refuse(exchange.refused, scope, receive, send)
@@ -118,6 +120,21 @@ def _find(candidates: list[Door], scope: Scope) -> Door | None:
         if (door.methods is None or method in door.methods) and door.path.match(path):
             return door
     return None
+
+
+async def _admit(scope: Scope, door: Door | None) -> Caller | None:
+    """Give who may pass; ``None`` where nobody is asked.
+
+    Raises:
+        PyocoError: this one may not, or nobody can tell.
+    """
+    if door is not None and door.needs is None:
+        return None
+    auth: Authenticator = scope["app"].state.gateway.auth
+    caller = await auth.identify(scope)
+    if door is not None and door.needs is not None and not caller.role.allows(door.needs):
+        raise RoleTooLow(caller.role.value, door.needs.value)
+    return caller
 
 
 async def _refuse(error: PyocoError, scope: Scope, receive: Receive, send: Send) -> None:

@@ -83,8 +83,8 @@ def _without_key(answer: dict[str, Any]) -> dict[str, Any]:
     """Leave what a load balancer needs: neither addresses nor names nor counts, which are the tenants' business."""
     return {
         "status": answer["status"],
+        "problems": ["with an API key this tells more"] if answer["problems"] else [],
         "nats": {"connected": answer["nats"]["connected"]},
         "index": {"caught_up": answer["index"]["caught_up"]},
         "durability": answer["durability"],
-        "hint": "With an API key there is more.",
     }
