@@ -83,6 +83,8 @@ NOT_THERE = [Line("GET /nowhere", Role.VIEWER, 404), Line("DELETE /runs", Role.V
 NO_KEY = (401, "api_key_required")
 BAD_KEY = (403, "invalid_api_key")
 TOO_LOW = (403, "role_too_low")
+NOT_YOURS = (404, "run_not_found")
+OTHER = "another tenant"
 NOBODY = {
     "no key": NO_KEY, "empty": NO_KEY, "garbage": BAD_KEY, "malformed": BAD_KEY, "unknown id": BAD_KEY,
     "wrong secret": BAD_KEY, "revoked": BAD_KEY, "expired": BAD_KEY,
@@ -124,6 +126,8 @@ async def everybody(settings: Settings, unlimited: None) -> AsyncIterator[Everyb
             "viewer": sent(await make_key(store, Role.VIEWER)),
             "member": sent(member),
             "admin": sent(await make_key(store, Role.ADMIN)),
+            "member of another tenant": sent(await make_key(store, Role.MEMBER, "other")),
+            "admin of another tenant": sent(await make_key(store, Role.ADMIN, "other")),
         }
         made = await here.http.post("/runs", json={"flow_name": "f", "tag": "nobody"}, headers=keys["member"])
         run_id = str(made.json()["run_id"])
@@ -134,9 +138,14 @@ async def everybody(settings: Settings, unlimited: None) -> AsyncIterator[Everyb
 async def ask(http: httpx2.AsyncClient, line: Line, path: str, headers: dict[str, str]) -> httpx2.Response:
     """Send a request; of an event stream the head alone is read."""
     async with http.stream(line.request.split()[0], path, headers=headers, **line.options) as answer:
-        if not answer.headers.get("content-type", "").startswith("text/event-stream"):
+        if not is_stream(answer):
             await answer.aread()
     return answer
+
+
+def is_stream(answer: httpx2.Response) -> bool:
+    """Tell whether an answer goes on."""
+    return answer.headers.get("content-type", "").startswith("text/event-stream")
 
 
 def expected(line: Line, who: str) -> tuple[int, str | None]:
@@ -145,7 +154,9 @@ def expected(line: Line, who: str) -> tuple[int, str | None]:
         return line.status, None
     if who in NOBODY:
         return NOBODY[who]
-    return (line.status, None) if Role(who).allows(line.role) else TOO_LOW
+    if not Role(who.partition(" ")[0]).allows(line.role):
+        return TOO_LOW
+    return NOT_YOURS if who.endswith(OTHER) and "{run_id}" in line.request else (line.status, None)
 
 
 async def test_the_matrix(everybody: Everybody, capsys: pytest.CaptureFixture[str]) -> None:
@@ -161,6 +172,8 @@ async def test_the_matrix(everybody: Everybody, capsys: pytest.CaptureFixture[st
             cells += 1
             if answer.status_code != status or (code and answer.json()["code"] != code):
                 wrong.append((line.request, who, answer.status_code, answer.text[:80]))
+            if (who in NOBODY or who.endswith(OTHER)) and not is_stream(answer):
+                assert everybody.run_id not in answer.text, (line.request, who)
             if (status, code) == NO_KEY:
                 assert answer.json()["detail"] == "api key required"
             elif (status, code) == BAD_KEY:
