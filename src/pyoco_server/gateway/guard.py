@@ -55,9 +55,10 @@ class Guard:
         if self._doors is None:
             self._doors = doors(scope["app"])
         door = _find(self._doors, scope)
+        scope[CALLER] = None
         try:
             self._browsers.check(scope)
-            caller = scope[CALLER] = await _admit(scope, door)
+            caller = await _admit(scope, door)
         except PyocoError as error:
             scope["route"] = door.route if door else None  # for the metrics
             await _refuse(error, scope, receive, send)
@@ -131,7 +132,7 @@ async def _admit(scope: Scope, door: Door | None) -> Caller | None:
     if door is not None and door.needs is None:
         return None
     auth: Authenticator = scope["app"].state.gateway.auth
-    caller = await auth.identify(scope)
+    caller = scope[CALLER] = await auth.identify(scope)  # also of who is refused: the audit trail names it
     if door is not None and door.needs is not None and not caller.role.allows(door.needs):
         raise RoleTooLow(caller.role.value, door.needs.value)
     return caller
