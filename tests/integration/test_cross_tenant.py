@@ -46,7 +46,7 @@ async def ask(stranger: Stranger, count: int) -> Findings:
 
 async def test_some_requests_leak_nothing(world: World) -> None:
     found = await ask(Stranger(world, seed=1), 500)
-    assert found.leaks == []
+    assert found.leaks == [], "\n".join(found.leaks)
     assert sum(found.strange.values()) > 100
     assert await world.changed_canaries() == []
 
@@ -55,7 +55,7 @@ async def test_some_requests_leak_nothing(world: World) -> None:
 @pytest.mark.timeout(1800)
 async def test_ten_thousand_requests_leak_nothing(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     found = await ask(Stranger(world, seed=2), 10_000)
-    assert found.leaks == []
+    assert found.leaks == [], "\n".join(found.leaks)
     assert found.asked.total() == 10_000
     routes = {f"{method.upper()} {path}" for path, methods in world.document["paths"].items() for method in methods}
     named = {route for route in routes if "{run_id}" in route or "{letter_id}" in route}

@@ -97,6 +97,13 @@ def test_counts_agree_with_the_list(index: RunIndex, where: RunFilter) -> None:
     }
 
 
+def test_what_a_run_does_not_have_lets_it_through_no_filter(tmp_path: Path) -> None:
+    index = RunIndex(tmp_path, "runs")
+    index.apply([change("r", 1, rerun_of="old")])
+    counted = index.listing.counts(RunFilter(rerun_of="old", sha256="x"))
+    assert set(counted.by_status.values()) == {0} and counted.complete
+
+
 def test_counts_follow_a_run_to_another_tenant_and_status(index: RunIndex) -> None:
     index.apply([change("a000", 100, status="DREAMING", tenant_id="z")])
     assert index.listing.counts(RunFilter(tenants=("z",))).by_status["other"] == 1

@@ -148,7 +148,7 @@ class RunListing:
             query = (
                 f"WITH latest AS MATERIALIZED (SELECT {columns} FROM runs {self._along(owner, first, others)} "  # noqa: S608
                 f"{_where(inside)} ORDER BY updated_at DESC LIMIT {COUNTED}) "
-                f"SELECT status, sum({lets_through}), count(*) FROM latest GROUP BY status"
+                f"SELECT status, count(CASE WHEN {lets_through} THEN 1 END), count(*) FROM latest GROUP BY status"
             )
             rows = self._db.execute(query, _values([*inside, *others])).fetchall()
             found.update({status: passed for status, passed, _ in rows})
