@@ -22,11 +22,19 @@ test *arguments:
 
 # Run the tests that take long
 slow *arguments:
-    {{ uv }} run pytest -n 0 -m slow {{ arguments }} || [ $? -eq 5 ] # 5: there are none
+    {{ uv }} run pytest -n 0 -m "slow and not browser" {{ arguments }} || [ $? -eq 5 ] # 5: there are none
 
 # Run the tests that kill, stop and cut real processes
 faults *arguments:
     {{ uv }} run pytest -n 0 -m faults {{ arguments }} || [ $? -eq 5 ]
+
+# Run the tests of the page in Chromium (Debian: apt-get install chromium fonts-noto-cjk); pictures go to .ci/artifacts
+dashboard *arguments:
+    {{ uv }} run pytest -n 0 -m "browser and not slow" tests/dashboard {{ arguments }}
+
+# Fetch the page's modules anew, in the versions that their VENDOR.json names
+vendor:
+    {{ uv }} run python scripts/vendor.py
 
 # Run the default tests on the oldest Python that we promise
 oldest python *arguments:

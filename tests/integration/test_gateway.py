@@ -476,7 +476,7 @@ async def test_the_page(here: Running, settings: Settings, tmp_path: Path) -> No
     assert 'lang="ja"' in page.text and "<script>" not in page.text
     assert "script-src 'self'" in page.headers["content-security-policy"]
     assert 'lang="en"' in (await here.http.get("/")).text
-    for name in ("app.js", "style.css"):
+    for name in ("app.js", "style/base.css"):
         loose = await here.http.get(f"/static/{name}")
         assert (loose.status_code, loose.headers["cache-control"]) == (200, "no-cache")
     path = re.search(r'src="([^"]+/app.js)"', page.text).group(1)  # type: ignore[union-attr]

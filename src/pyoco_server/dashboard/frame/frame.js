@@ -1,0 +1,63 @@
+// What stands around every view: where one can go, what is wrong, and how the reader wants it.
+import { html, useEffect, useMemo, useState } from "../html.js";
+import { t } from "../i18n.js";
+import { useKeys } from "../keyboard.js";
+import { Announcements } from "../parts/announce.js";
+import { HOME, ROUTES } from "../routes.js";
+import { go, link, matched, place } from "../router.js";
+import { Banners } from "./banners.js";
+import { Help } from "./help.js";
+import { KeyButton } from "./key.js";
+import { Pulse } from "./pulse.js";
+import { Switches } from "./switches.js";
+import { Page } from "./page.js";
+
+function current(path) {
+  for (const route of ROUTES) {
+    const parts = matched(route.pattern, path);
+    if (parts) return { route, parts };
+  }
+  return null;
+}
+
+function Navigation({ path }) {
+  const inside = (pattern) => (pattern === "/" ? path === "/" : path === pattern || path.startsWith(`${pattern}/`));
+  return html`<nav aria-label=${t("nav.label")}>
+    ${ROUTES.filter((route) => route.nav).map(
+      (route) => html`<a key=${route.pattern} href=${link(route.pattern)} aria-current=${inside(route.pattern) ? "page" : null}>${t(route.nav)}</a>`,
+    )}
+  </nav>`;
+}
+
+export function Frame() {
+  const [helping, setHelping] = useState(false);
+  const { path, query } = place.value;
+  const found = current(path);
+  useEffect(() => {
+    if (path === "/" && !found) go(HOME, {}, { replace: true });
+  }, [path]);
+  useKeys(
+    useMemo(() => [
+      ["?", "keys.help", () => setHelping(true)],
+      ...ROUTES.filter((route) => route.keys).map((route) => [route.keys, route.nav, () => go(route.pattern)]),
+    ], []),
+  );
+  return html`
+    <a class="skip" href="#main" onClick=${toMain}>${t("nav.skip")}</a>
+    <header class="top">
+      <a class="brand" href=${link(HOME)}>pyoco-server</a>
+      <${Navigation} path=${path} />
+      <div class="controls"><${Pulse} /><${Switches} onHelp=${() => setHelping(true)} /><${KeyButton} /></div>
+    </header>
+    <${Banners} />
+    <main id="main" tabindex="-1">
+      <${Page} key=${found?.route.pattern} found=${found} path=${path} query=${query} />
+    </main>
+    <${Announcements} />
+    ${helping && html`<${Help} onClose=${() => setHelping(false)} />`}`;
+}
+
+function toMain(event) {
+  event.preventDefault(); // the address is the reader's place, and stays
+  document.getElementById("main").focus();
+}

@@ -1,0 +1,9 @@
+// The views, by their place in the address. A view is a module whose `View` gets the path's parts and the query.
+// `nav` is the text under which the view stands in the navigation; `keys` go there.
+export const ROUTES = [
+  { pattern: "/runs", nav: "nav.runs", keys: "g r", load: () => import("./views/runs/view.js") },
+  { pattern: "/runs/:id", load: () => import("./views/run/view.js") },
+];
+
+/** Where the page begins. */
+export const HOME = "/runs";

@@ -1,0 +1,89 @@
+// One run as it is now: read when the stream says that it has changed, and never by the clock.
+import { batch, signal } from "../../html.js";
+import { get } from "../../api.js";
+import { connection, on } from "../../events.js";
+import { language } from "../../preferences.js";
+import { hasEnded } from "../../parts/status.js";
+
+const PACE_MS = 500; // shortest time between two reads
+const WHY_MS = 10000; // a run that stands still says so without changing
+
+export class LiveRun {
+  constructor(runId) {
+    this.runId = runId;
+    this.run = signal(null);
+    this.graph = signal(null);
+    this.why = signal(null);
+    this.reruns = signal([]);
+    this.error = signal(null);
+    this.path = `/runs/${encodeURIComponent(runId)}`;
+    this.timer = null;
+    this.readAt = -Infinity;
+    this.stopped = new AbortController();
+  }
+
+  start() {
+    this.ends = [
+      on("reset", () => this.read()),
+      on("runs", ({ items, removed }) => {
+        if (items.some((item) => item.run_id === this.runId) || removed.includes(this.runId)) this.soon();
+        if (items.some((item) => item.rerun_of === this.runId)) this.readReruns();
+      }),
+    ];
+    this.asking = setInterval(() => document.hidden || this.ask(), WHY_MS);
+    if (connection.value !== "connecting") this.read();
+  }
+
+  stop() {
+    for (const end of this.ends) end();
+    clearInterval(this.asking);
+    clearTimeout(this.timer);
+    this.stopped.abort();
+  }
+
+  /** Read, but not more often than now and then. */
+  soon() {
+    this.timer ??= setTimeout(() => this.read(), Math.max(0, this.readAt + PACE_MS - performance.now()));
+  }
+
+  async read() {
+    clearTimeout(this.timer);
+    this.timer = null;
+    this.readAt = performance.now();
+    try {
+      const [run, graph] = await Promise.all([
+        get(this.path, { include: "records" }, this.stopped.signal),
+        this.graph.value?.source ? this.graph.value : get(`${this.path}/graph`, {}, this.stopped.signal),
+      ]);
+      batch(() => {
+        // Answers may overtake each other.
+        if (!this.run.value || run.updated_at >= this.run.value.updated_at) this.run.value = run;
+        this.graph.value = graph;
+        this.error.value = null;
+      });
+      await Promise.all([this.ask(), this.readReruns()]);
+    } catch (error) {
+      if (!this.stopped.signal.aborted) this.error.value = error;
+    }
+  }
+
+  /** Ask why it does not move, or how it ended; that it runs or has completed is seen anyway. */
+  async ask() {
+    const run = this.run.value;
+    if (!run || run.status === "COMPLETED" || (this.why.value && hasEnded(run.status) && this.why.value.of === asked(run))) {
+      if (run?.status === "COMPLETED") this.why.value = null;
+      return;
+    }
+    const of = asked(run);
+    const why = await get(`${this.path}/why`, { lang: language.value }, this.stopped.signal).catch(() => null);
+    if (why && !this.stopped.signal.aborted) this.why.value = { ...why, of };
+  }
+
+  async readReruns() {
+    this.reruns.value = await get("/runs", { rerun_of: this.runId, limit: 5 }, this.stopped.signal).catch(() => this.reruns.value);
+  }
+}
+
+function asked(run) {
+  return `${run.status} ${run.attempt} ${language.value}`;
+}

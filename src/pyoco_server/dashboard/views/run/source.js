@@ -1,0 +1,22 @@
+// What was asked for: the params, the flow.yaml, and the record itself.
+import { html, useState } from "../../html.js";
+import { getText } from "../../api.js";
+import { t } from "../../i18n.js";
+import { Value } from "./value.js";
+
+function Fold({ title, children, onOpen }) {
+  return html`<details class="fold" onToggle=${(event) => event.target.open && onOpen?.()}><summary>${title}</summary>${children}</details>`;
+}
+
+export function Source({ run, hasFlow }) {
+  const [flow, setFlow] = useState(null);
+  const read = () => {
+    if (flow === null)
+      getText(`/runs/${encodeURIComponent(run.run_id)}/yaml`).then(setFlow, (error) => setFlow(error.message || t("error.unreachable")));
+  };
+  return html`<section class="source" aria-label=${t("run.source")}>
+    <${Fold} title=${t("run.params")}><${Value} name=${t("run.params")} value=${run.params ?? {}} /></${Fold}>
+    ${hasFlow && html`<${Fold} title="flow.yaml" onOpen=${read}>${flow === null ? html`<p class="loading">${t("loading")}</p>` : html`<${Value} name="flow.yaml" value=${flow} />`}</${Fold}>`}
+    <${Fold} title=${t("run.record")}><${Value} name=${t("run.record")} value=${run} /></${Fold}>
+  </section>`;
+}

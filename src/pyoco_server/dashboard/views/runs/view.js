@@ -1,0 +1,91 @@
+// The list of runs: by status, searched, live, and steered many at a time.
+import { html, useEffect, useMemo, useState } from "../../html.js";
+import { serverTime } from "../../clock.js";
+import { counts } from "../../events.js";
+import { t, tn } from "../../i18n.js";
+import { useKeys } from "../../keyboard.js";
+import { whisper } from "../../parts/announce.js";
+import { Empty, Trouble } from "../../parts/empty.js";
+import { go } from "../../router.js";
+import { allows } from "../../session.js";
+import { ListCommand, SelectionBar } from "./bar.js";
+import { RunFeed } from "./feed.js";
+import { Rows } from "./rows.js";
+import { Search } from "./search.js";
+import { remember } from "./suggestions.js";
+import { Selection } from "./selection.js";
+import { Tabs } from "./tabs.js";
+import { askedOf, inOrder, writeSearch } from "./tokens.js";
+
+const FIRST_RUN = "pyoco-client submit-yaml --workflow-file flow.yaml --flow-name main --tag cpu";
+
+export function View({ query }) {
+  const asked = writeSearch(query); // what matters of the address
+  const feed = useMemo(() => new RunFeed(query), [asked]);
+  const selection = useMemo(() => new Selection(), [asked]);
+  const [current, setCurrent] = useState(null);
+  useEffect(() => remember(feed.rows.value.map((row) => row.peek())), [feed.rows.value]);
+  useEffect(() => {
+    document.title = `${t("nav.runs")} · pyoco-server`;
+    feed.start();
+    return () => feed.stop();
+  }, [feed]);
+  const rows = feed.rows.value;
+  const ids = () => feed.rows.value.map((row) => row.peek().run_id);
+  useRowKeys(feed, selection, current, setCurrent, ids);
+  const search = (wanted) => go("/runs", inOrder(wanted));
+  const found = feed.counts.value ?? (counts.value && { counts: counts.value, complete: true });
+  const selectAll = () => selection.set(selection.ids.value.size >= rows.length ? [] : ids());
+  return html`
+    <div class="head"><h1>${t("nav.runs")}</h1>
+      <${Search} query=${query} onSearch=${search} />
+      <${ListCommand} query=${query} asked=${askedOf(query, serverTime())} /></div>
+    <${Tabs} query=${query} found=${found} />
+    <${FreshPill} feed=${feed} />
+    <${SelectionBar} ids=${selection.ids.value} feed=${feed} onDone=${() => selection.set([])} />
+    ${rows.length > 0 && html`<${Rows} rows=${rows} selected=${selection.ids.value} current=${current} selectable=${allows("member")}
+      onSelect=${(id, stretch) => selection.toggle(id, ids(), stretch)} onSelectAll=${selectAll} onEnd=${() => feed.next()} />`}
+    <${Foot} feed=${feed} asked=${asked} />`;
+}
+
+function useRowKeys(feed, selection, current, setCurrent, ids) {
+  const step = (by) => {
+    const order = ids();
+    const at = order.indexOf(current);
+    const next = order[Math.max(0, Math.min(order.length - 1, at < 0 ? 0 : at + by))];
+    if (next) setCurrent(next);
+  };
+  useKeys(
+    useMemo(() => [
+      ["j", "keys.down", () => step(1)],
+      ["k", "keys.up", () => step(-1)],
+      ["Enter", "keys.open", () => current && go(`/runs/${encodeURIComponent(current)}`)],
+      ["x", "keys.select", (event) => current && allows("member") && selection.toggle(current, ids(), event.shiftKey)],
+      [".", "keys.fresh", () => feed.load()],
+      ["Escape", "keys.escape", () => (selection.set([]), setCurrent(null))],
+    ], [feed, current]),
+  );
+}
+
+function FreshPill({ feed }) {
+  const n = feed.fresh.value.size;
+  useEffect(() => {
+    if (n) whisper(tn("runs.fresh", n));
+  }, [n > 0]);
+  const show = () => {
+    scrollTo(0, 0);
+    feed.load();
+  };
+  return html`<div class="fresh">${n > 0 && html`<button type="button" class="pill" onClick=${show}>${tn("runs.fresh", n)}</button>`}</div>`;
+}
+
+function Foot({ feed, asked }) {
+  if (feed.state.value === "failed") return html`<${Trouble} error=${feed.error.value} onAgain=${() => feed.load()} />`;
+  if (!feed.rows.value.length) {
+    if (feed.state.value !== "ready") return html`<p class="loading">${t("loading")}</p>`;
+    if (asked) return html`<${Empty} title=${t("runs.none.title")} text=${t("runs.none.text")} />`;
+    return html`<${Empty} title=${t("runs.first.title")} text=${t("runs.first.text")} command=${FIRST_RUN} />`;
+  }
+  if (feed.more.value) return html`<p class="loading">${t("loading")}</p>`;
+  return html`<p class="end">${feed.cursor ? t("runs.many") : t("runs.end")}</p>`;
+}
