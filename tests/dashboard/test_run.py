@@ -133,7 +133,7 @@ def test_a_run_is_seen_live_cancelled_and_run_again(dashboard: Dashboard, system
     expect(node(page, "last")).to_have_class(re.compile("cancelled"))
     page.get_by_role("button", name="Run again").click()
     expect(page.locator(".facts")).to_contain_text("Rerun of")
-    expect(page.locator(".title .status")).to_have_text("Running")
+    expect(node(page, "wait_for_word")).to_have_class(re.compile("running selected"))
     (system.folder / "go.txt").touch()
     expect(page.locator(".title .status")).to_have_text("Completed")
     expect(page.get_by_role("complementary")).to_contain_text("went on")

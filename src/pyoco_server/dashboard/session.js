@@ -1,5 +1,5 @@
 // The reader's key, and what it allows. It lives in this tab alone, and travels in a header, never in an address.
-import { computed, signal } from "./html.js";
+import { batch, effect, signal } from "./html.js";
 
 const NAME = "pyoco-server.key";
 const ROLES = ["viewer", "member", "admin"];
@@ -10,7 +10,11 @@ export const key = signal(read());
 export const who = signal(null);
 /** Why a key is asked for: null, "required" or "refused". */
 export const keyWanted = signal(null);
-export const keysInUse = computed(() => keyWanted.value !== null || (who.value?.auth_mode ?? "none") !== "none");
+/** Whether this server asks for keys; once it has, the field for one stays. */
+export const keysInUse = signal(false);
+effect(() => {
+  if (keyWanted.value !== null || (who.value?.auth_mode ?? "none") !== "none") keysInUse.value = true;
+});
 
 function read() {
   try {
@@ -21,9 +25,11 @@ function read() {
 }
 
 export function setKey(text) {
-  key.value = text.trim();
-  who.value = null;
-  keyWanted.value = key.value ? null : "required";
+  batch(() => {
+    key.value = text.trim();
+    who.value = null;
+    keyWanted.value = key.value ? null : "required";
+  });
   try {
     if (key.value) sessionStorage.setItem(NAME, key.value);
     else sessionStorage.removeItem(NAME);

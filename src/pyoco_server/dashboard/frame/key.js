@@ -44,8 +44,8 @@ function KeyDialog({ onClose }) {
       <input id="api-key" type="password" autocomplete="off" spellcheck="false" value=${text} onInput=${(event) => setText(event.target.value)} aria-describedby="api-key-note" />
       <p id="api-key-note"><small>${t("key.note")}</small></p>
       ${error && html`<p class="wrong" role="alert">${error}</p>`}
-      <footer>${key.value && html`<button type="button" onClick=${forget}>${t("key.forget")}</button>`}
-        <button type="submit" class="main">${t("key.use")}</button></footer>
+      <div class="dialog-foot">${key.value && html`<button type="button" onClick=${forget}>${t("key.forget")}</button>`}
+        <button type="submit" class="main">${t("key.use")}</button></div>
     </form>
   </${Dialog}>`;
 }

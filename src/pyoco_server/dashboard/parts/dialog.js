@@ -12,9 +12,9 @@ export function Dialog({ title, onClose, children }) {
   const backdrop = (event) => event.target === dialog.current && onClose();
   return html`<dialog ref=${dialog} aria-labelledby=${heading} onClose=${onClose} onMouseDown=${backdrop}>
     <div class="inside">
-      <header><h2 id=${heading}>${title}</h2>
+      <div class="dialog-head"><h2 id=${heading}>${title}</h2>
         <button class="plain" type="button" aria-label=${t("close")} onClick=${() => dialog.current.close()}><${Icon} name="close" /></button>
-      </header>
+      </div>
       ${children}
     </div>
   </dialog>`;
@@ -28,7 +28,7 @@ export function Confirm({ title, text, action, onYes, onClose }) {
   };
   return html`<${Dialog} title=${title} onClose=${onClose}>
     <p>${text}</p>
-    <footer><button type="button" onClick=${onClose}>${t("back")}</button>
-      <button type="button" class="danger" onClick=${yes}>${action}</button></footer>
+    <div class="dialog-foot"><button type="button" onClick=${onClose}>${t("back")}</button>
+      <button type="button" class="danger" onClick=${yes}>${action}</button></div>
   </${Dialog}>`;
 }

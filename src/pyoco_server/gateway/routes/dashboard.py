@@ -10,7 +10,6 @@ from pyoco_server.model.languages import preferred
 
 router = APIRouter(include_in_schema=False)
 
-_KEY_HEADER = "X-API-Key"
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
     "img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -27,8 +26,12 @@ async def page(here: Here, request: Request) -> HTMLResponse:
     language = here.settings.dashboard_lang
     if language == "auto":
         language = preferred(request.headers.get("accept-language", ""))
-    # The key header's name is a setting; it holds letters, digits and dashes alone.
-    values = {"language": language, "files": f"/static/{PAGE.digest}", "page": PAGE.digest, "key_header": _KEY_HEADER}
+    values = {
+        "language": language,
+        "files": f"/static/{PAGE.digest}",
+        "page": PAGE.digest,
+        "key_header": here.settings.http_api_key_header,  # checked to be the name of a header, which needs no quoting
+    }
     text = PAGE.index()
     for name, value in values.items():
         text = text.replace(f"{{{{{name}}}}}", value)

@@ -24,8 +24,8 @@ export function CancelDialog({ runId, onClose }) {
       <p>${t("bulk.cancel.text")}</p>
       <label for="cancel-reason">${t("run.cancelReason")}</label>
       <input id="cancel-reason" type="text" maxlength=${LONGEST} value=${reason} onInput=${(event) => setReason(event.target.value)} />
-      <footer><button type="button" onClick=${onClose}>${t("back")}</button>
-        <button type="submit" class="danger">${tn("bulk.cancel.yes", 1)}</button></footer>
+      <div class="dialog-foot"><button type="button" onClick=${onClose}>${t("back")}</button>
+        <button type="submit" class="danger">${tn("bulk.cancel.yes", 1)}</button></div>
     </form>
   </${Dialog}>`;
 }

@@ -18,6 +18,7 @@ import { Verdict } from "./verdict.js";
 
 export function View({ id, query }) {
   const live = useMemo(() => new LiveRun(id), [id]);
+  const shown = useMemo(() => ({ task: null }), [id]);
   useEffect(() => {
     live.start();
     return () => live.stop();
@@ -33,7 +34,8 @@ export function View({ id, query }) {
   useTaskKeys(run, graph, query.task, (task) => show({ task }));
   if (!run) return live.error.value ? html`<${Missing} error=${live.error.value} onAgain=${() => live.read()} />` : html`<p class="loading">${t("loading")}</p>`;
   const names = taskNames(run, graph);
-  const task = query.task === "-" ? null : (query.task ?? interesting(run, graph));
+  shown.task = interesting(run, graph) ?? shown.task; // what was shown while it ran stays when it has ended
+  const task = query.task === "-" ? null : (query.task ?? shown.task);
   const toLog = (name) => {
     show({ log: name });
     document.getElementById("log-title")?.scrollIntoView({ block: "start" });
