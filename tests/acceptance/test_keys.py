@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx2
 import pytest
 
 from .conftest import BIN, TUTORIAL, System, running_system
@@ -29,7 +30,9 @@ def exports() -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
-    with running_system(tmp_path_factory.mktemp("keys"), PYOCO_AUTH_PEPPER=PEPPER, **exports()) as it:
+    with running_system(
+        tmp_path_factory.mktemp("keys"), PYOCO_AUTH_PEPPER=PEPPER, PYOCO_LOG_LEVEL="DEBUG", **exports()
+    ) as it:
         (it.folder / "flow.yaml").write_text(TUTORIAL)
         yield it
 
@@ -74,12 +77,16 @@ def test_the_chapter(system: System) -> None:
     listed = json.loads(admin(system, "api-key", "list").stdout)
     assert listed == [{**{name: made[name] for name in ("key_id", "tenant_id", "created_at", "role", "expires_at")},
                        "revoked_at": None}]  # fmt: skip
+    second = json.loads(admin(system, *"api-key create --tenant demo".split()).stdout)["api_key"]
     revoked = json.loads(admin(system, "api-key", "revoke", "--key-id", made["key_id"]).stdout)
     assert set(revoked) == {"key_id", "revoked_at"}
     refused = client(system, "list", code=4, key=key)
     assert "invalid api key" in refused.stderr and "hint:" in refused.stderr
+    wrong = httpx2.get(f"{system.url}/runs?limit=x", headers={"X-API-Key": second})
+    assert wrong.status_code == 422 and second not in wrong.text
     shown = json.dumps([system.server.lines, *(process.lines for process in system.processes)]) + refused.stderr
-    assert key.partition(".")[2] not in shown
+    for secret in (key.partition(".")[2], second.partition(".")[2], PEPPER):
+        assert secret not in shown
     assert made["key_id"] in shown
 
 
