@@ -6,7 +6,7 @@ import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import nkeys
 import trustme
@@ -29,6 +29,30 @@ class NatsWith(NatsServer):
 
     def _config(self) -> dict[str, Any]:
         return {**super()._config(), **self.more}
+
+
+class SecuredNats(NatsServer):
+    """A nats-server with the configuration that we tell users to take, as it is, on free ports.
+
+    Args:
+        folder: Where its data lives.
+        port: Its port for clients; -1 for a free one.
+    """
+
+    CONFIG = Path(__file__).parents[1] / "deploy" / "nats" / "nats-server.conf"
+    PASSWORDS: ClassVar = {
+        name: f"{name.lower()}-pass" for name in ("GATEWAY", "WORKER", "ADMIN", "KEYS", "KEYS_ADMIN")
+    }
+
+    def __init__(self, folder: Path, *, port: int = -1) -> None:
+        super().__init__(folder, client_port=port, http_port=-1)
+
+    def _arguments(self) -> list[str]:
+        os.environ.update({f"{name}_PASSWORD": password for name, password in self.PASSWORDS.items()})
+        os.environ["NATS_STORE_DIR"] = str(self._dir / "data")
+        flags = {"config": self.CONFIG, "addr": "127.0.0.1", "port": self._client_port, "http_port": -1,
+                 "ports_file_dir": self._dir, "log": self._dir / "nats-server.log"}  # fmt: skip
+        return [word for name, value in flags.items() for word in (f"--{name}", str(value))]
 
 
 class Certificates:

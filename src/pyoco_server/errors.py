@@ -24,7 +24,8 @@
     ├── NotReplayable           409   6   a dead letter or a run that does not hold what a new run needs
     ├── TooManyStreams          503   7   the gateway serves as many open logs as it may
     ├── StoreUnavailable        503   7   NATS cannot be reached, or did not answer in time
-    │   └── StoreRefused        503   4   NATS is there and does not let us in
+    │   ├── StoreRefused        503   4   NATS is there and does not let us in
+    │   └── RightMissing        503   7   NATS lets us in, but not do this
     ├── RevisionConflict        409   6   somebody else wrote the record first
     ├── KeyReused               409   6   an idempotency key came back with another request
     ├── DamagedBackup             1   an archive that is not what was written
@@ -298,6 +299,13 @@ class StoreRefused(StoreUnavailable):
     code = "nats_refused"
     exit_code = 4
     default_hint = "Correct the PYOCO_NATS_ settings; GET /ready tells the state."
+
+
+class RightMissing(StoreUnavailable):
+    """Our credential has no right to this; the message holds NATS's own words."""
+
+    code = "nats_denied"
+    default_hint = "Give this user the right in NATS's configuration, or leave it to one that has it."
 
 
 class RevisionConflict(PyocoError):

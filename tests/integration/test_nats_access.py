@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pyoco_server.errors import InvalidSetting, StoreRefused, StoreUnavailable
+from pyoco_server.errors import InvalidSetting, RightMissing, StoreRefused, StoreUnavailable
 from pyoco_server.settings import Settings
 from pyoco_server.store import topology
 from pyoco_server.store.client import PyocoNatsClient
@@ -221,11 +221,18 @@ async def test_a_worker_and_a_program_end_at_once(settings: Settings, tmp_path: 
                 await asyncio.wait_for(start, DEADLINE)
 
 
-async def test_a_missing_right_is_named(settings: Settings, tmp_path: Path) -> None:
+async def test_a_missing_right_is_named(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pyoco_server.store.connection.REQUEST_TIMEOUT", 0.5)
     bound = {"user": "bound", "password": "x", "permissions": {"publish": "$JS.API.STREAM.INFO.>", "subscribe": "_I.>"}}
     async with NatsWith(tmp_path / "nats", **users(bound)) as nats:
         given = {"nats_url": nats.url, "nats_user": "bound", "nats_password": "x", "nats_inbox_prefix": "_I"}
         async with connected(settings, **given) as connection:
-            with pytest.raises(StoreUnavailable, match=r"did not answer \(permissions violation for publish to"):
+            with pytest.raises(
+                RightMissing, match=f"the stream {settings.work_stream} is missing, and our user may not"
+            ):
                 await topology.ensure(connection)
+            with pytest.raises(
+                StoreUnavailable, match=r"asking: NATS did not answer \(permissions violation for publish to"
+            ):
+                await connection.request("$JS.API.INFO", what="asking")
             assert connection.is_up

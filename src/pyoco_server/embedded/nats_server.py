@@ -154,16 +154,20 @@ class NatsServer:
     async def _launch(self, binary: str) -> None:
         for stale in self._dir.glob("nats-server_*.ports"):
             stale.unlink(missing_ok=True)
-        config = self._dir / "nats-server.conf"
-        # NATS reads JSON as its own format, but knows no \u escapes.
-        config.write_text(json.dumps(self._config(), indent=1, ensure_ascii=False), encoding="utf-8")
+        arguments = self._arguments()
         with (self._dir / "nats-server.err").open("wb") as output:  # for what it says before it has its log
             # A session of its own: Ctrl-C must not stop NATS before those who still write to it.
             self._process = await asyncio.create_subprocess_exec(
-                binary, "-c", str(config), stdin=asyncio.subprocess.DEVNULL, stdout=output, stderr=output,
+                binary, *arguments, stdin=asyncio.subprocess.DEVNULL, stdout=output, stderr=output,
                 start_new_session=True, preexec_fn=die_with_parent(),
                 pass_fds=[self._lock.fileno()] if self._lock else [],
             )  # fmt: skip
+
+    def _arguments(self) -> list[str]:
+        config = self._dir / "nats-server.conf"
+        # NATS reads JSON as its own format, but knows no \u escapes.
+        config.write_text(json.dumps(self._config(), indent=1, ensure_ascii=False), encoding="utf-8")
+        return ["-c", str(config)]
 
     def _config(self) -> dict[str, Any]:
         bracketed = f"[{self._host}]" if ":" in self._host else self._host

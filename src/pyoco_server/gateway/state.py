@@ -235,6 +235,8 @@ class Gateway:
             self._look.clear()
             try:
                 await topology.ensure(self.connection)
+                if not self._made.is_set():
+                    await self.queue.make_consumers_for_others()
             except StoreUnavailable as error:
                 # While NATS is away its connection says so; a NATS that is there and refuses is told of once.
                 if self.connection.is_up and error.message != told:

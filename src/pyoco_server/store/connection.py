@@ -3,8 +3,8 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from typing import Any, TypeVar
 
 import nats.errors
 import structlog
@@ -12,7 +12,7 @@ from nats.js import JetStreamContext
 from nats.js.errors import APIError, NoStreamResponseError, NotFoundError
 from typing_extensions import Self
 
-from pyoco_server.errors import RevisionConflict, StoreRefused, StoreUnavailable
+from pyoco_server.errors import RevisionConflict, RightMissing, StoreRefused, StoreUnavailable
 from pyoco_server.nats_settings import NatsTarget
 from pyoco_server.settings import Settings
 from pyoco_server.store.patient_client import PatientClient
@@ -28,6 +28,7 @@ _RECONNECT_WAIT = 0.25
 _LOG_EVERY = 10.0
 _TOLD = 100
 
+_Answer = TypeVar("_Answer")
 _CLOSED = "the handler is closed"
 _AWAY = (
     nats.errors.TimeoutError,
@@ -66,6 +67,7 @@ class Connection:
         """Why NATS, which is there, does not let us in; ``None`` when it does, or is away."""
         self._refusals = 0
         self._denied: tuple[float, str] | None = None
+        self._doubtful: set[tuple[str, asyncio.Future[str]]] = set()
         self._client = PatientClient(self._target)
         self._js = JetStreamContext(self._client, timeout=REQUEST_TIMEOUT)
         self._connecting: asyncio.Task[None] | None = None
@@ -197,6 +199,29 @@ class Connection:
         with self.errors(what):
             return await self.client.request(subject, payload, timeout=REQUEST_TIMEOUT, **options)
 
+    async def if_allowed(self, subject: str, asking: Coroutine[Any, Any, _Answer]) -> _Answer:
+        """Send a request that we may have no right to. NATS tells so apart from it, and never answers it.
+
+        Args:
+            subject: The request's subject.
+            asking: The request.
+
+        Raises:
+            RightMissing: we have none.
+        """
+        told: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        request = asyncio.create_task(asking)
+        self._doubtful.add((subject, told))
+        either: set[asyncio.Future[Any]] = {request, told}
+        try:
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            if request.done():
+                return request.result()
+            raise RightMissing(told.result())
+        finally:
+            self._doubtful.discard((subject, told))
+            request.cancel()
+
     async def _connect(self) -> None:
         await self._client.connect_for_ever(
             name=self.name,
@@ -220,7 +245,12 @@ class Connection:
     async def _on_error(self, error: Exception) -> None:
         if denied := denied_right(error):
             self._denied = (time.monotonic(), denied)
-            self._tell(log.error, "NATS denies us a right", reason=denied)
+            asked = [told for subject, told in self._doubtful if f'"{subject.lower()}"' in denied]
+            for told in asked:
+                if not told.done():
+                    told.set_result(denied)
+            if not asked:
+                self._tell(log.error, "NATS denies us a right", reason=denied)
         elif refused := refusal(error, self._target):
             self.refused = refused
             self._refusals += 1

@@ -1,17 +1,24 @@
 """The queue: jobs waiting per tag, and the deliveries that give the right to run them."""
 
+import asyncio
 from dataclasses import dataclass
 
 import structlog
 from nats.aio.msg import Msg
+from nats.errors import NoRespondersError
 from nats.js import api
 from nats.js.errors import NotFoundError
 
+from pyoco_server.errors import InvalidInput, RightMissing, StoreUnavailable
 from pyoco_server.model.job import Job
-from pyoco_server.store.connection import Connection
+from pyoco_server.model.tags import check_tag
+from pyoco_server.store.connection import REQUEST_TIMEOUT, Connection
 from pyoco_server.store.direct import remove_message
 
 log = structlog.get_logger(__name__)
+
+_MAKERS = "pyoco_gateways"
+"""Of all gateways one answers each worker."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +82,7 @@ class JobQueue:
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self._settings = connection.settings
+        self._may_create = True
 
     async def publish(self, job: Job, tag: str, *, requeued: str | None = None) -> int:
         """Put a job on the queue of its tag; the server drops a repeat within five minutes.
@@ -138,29 +146,69 @@ class JobQueue:
         return f"{self._settings.consumer_prefix}_{tag}"
 
     async def ensure_consumer(self, tag: str) -> float:
-        """Create a tag's consumer if it is missing.
+        """Create a tag's consumer if it is missing; who may not do it himself has a gateway do it.
 
         Returns:
             The consumer's AckWait in seconds, which an existing consumer keeps from its creation.
+
+        Raises:
+            StoreUnavailable: NATS is away, or we may not create it and no gateway answers.
         """
         js, name = self.connection.js, self.consumer_name(tag)
         with self.connection.errors(f"creating the consumer {name}"):
             try:
                 info = await js.consumer_info(self._settings.work_stream, name)
             except NotFoundError:
-                info = await js.add_consumer(
-                    self._settings.work_stream,
-                    api.ConsumerConfig(
-                        durable_name=name,
-                        filter_subject=f"{self._settings.work_subject_prefix}.{tag}",
-                        ack_policy=api.AckPolicy.EXPLICIT,
-                        ack_wait=self._settings.consumer_ack_wait_sec,
-                        max_deliver=self._settings.consumer_max_deliver,
-                        max_ack_pending=self._settings.consumer_max_ack_pending,
-                        max_waiting=4096,
-                    ),
-                )
+                # Whoever may make consumers may have NATS write to any subject: workers need not be given that right.
+                await (self._create_consumer(tag) if self._may_create else self._have_consumer_made(tag))
+                info = await js.consumer_info(self._settings.work_stream, name)
         return float(info.config.ack_wait or self._settings.consumer_ack_wait_sec)
+
+    async def make_consumers_for_others(self) -> None:
+        """Answer, from now on, workers that may not create the consumers of their tags; survives reconnects."""
+
+        async def receive(message: Msg) -> None:
+            tag = message.subject.removeprefix(self._wishes)
+            try:
+                await self.ensure_consumer(check_tag(tag))
+            except (InvalidInput, StoreUnavailable) as error:
+                log.warning("a worker's tag gets no consumer", tag=tag[:100], reason=error.message)
+                return  # it asks again
+            await self.connection.client.publish(message.reply, b"")
+
+        with self.connection.errors("listening for workers that need consumers"):
+            await self.connection.client.subscribe(f"{self._wishes}*", queue=_MAKERS, cb=receive)
+
+    @property
+    def _wishes(self) -> str:
+        return f"{self._settings.control_subject_prefix}.consumer."
+
+    async def _have_consumer_made(self, tag: str) -> None:
+        try:
+            await self.connection.client.request(f"{self._wishes}{tag}", timeout=REQUEST_TIMEOUT)
+        except (NoRespondersError, asyncio.TimeoutError) as error:
+            raise RightMissing(
+                f"the tag {tag!r} has no consumer yet, our user may not make it, and no gateway answers",
+                hint="Start a gateway: it makes the consumers for the workers.",
+            ) from error
+
+    async def _create_consumer(self, tag: str) -> None:
+        stream, name = self._settings.work_stream, self.consumer_name(tag)
+        config = api.ConsumerConfig(
+            durable_name=name,
+            filter_subject=f"{self._settings.work_subject_prefix}.{tag}",
+            ack_policy=api.AckPolicy.EXPLICIT,
+            ack_wait=self._settings.consumer_ack_wait_sec,
+            max_deliver=self._settings.consumer_max_deliver,
+            max_ack_pending=self._settings.consumer_max_ack_pending,
+            max_waiting=4096,
+        )
+        creating = self.connection.js.add_consumer(stream, config)
+        try:
+            await self.connection.if_allowed(f"$JS.API.CONSUMER.DURABLE.CREATE.{stream}.{name}", creating)
+        except RightMissing:
+            self._may_create = False
+            await self._have_consumer_made(tag)
 
     async def figures(self, tag: str) -> ConsumerFigures | None:
         """Read how a tag's consumer stands; ``None`` if no worker has made one yet.

@@ -13,7 +13,7 @@ _EXPIRED, _NOT_YET, _OTHER_HOST = 10, 9, (62, 64)
 
 def denied_right(error: Exception) -> str | None:
     """Tell which right our credential lacks, in NATS's words; ``None`` if the error is about something else."""
-    text = str(error).removeprefix("nats: ")
+    text = str(error).removeprefix("nats: ").lower()
     return text if _DENIED in text else None
 
 

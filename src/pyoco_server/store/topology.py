@@ -2,6 +2,7 @@
 
 import time
 import uuid
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +10,7 @@ import structlog
 from nats.js import JetStreamContext, api
 from nats.js.errors import APIError, NotFoundError
 
-from pyoco_server.errors import StoreUnavailable
+from pyoco_server.errors import RightMissing, StoreUnavailable
 from pyoco_server.settings import Settings
 from pyoco_server.store.bucket import MARK_SEC
 from pyoco_server.store.connection import Connection
@@ -169,25 +170,41 @@ def object_metas(bucket: str) -> str:
     return f"$O.{bucket}.M"
 
 
-async def ensure(connection: Connection) -> None:
+def needed_by_workers(settings: Settings) -> set[str]:
+    """Name the streams that a worker cannot do without; its credential may have no right to even see the others."""
+    buckets = (settings.runs_kv_bucket, settings.flows_kv_bucket, settings.workers_kv_bucket)
+    names = {settings.work_stream, settings.dlq_stream, settings.logs_stream, *(f"KV_{name}" for name in buckets)}
+    if settings.wheel_sync_enabled:
+        names.add(object_stream(settings.wheel_object_store_bucket))
+    return names
+
+
+async def ensure(connection: Connection, names: Collection[str] | None = None) -> None:
     """Create what is missing. Existing streams keep their settings; a difference that matters is logged.
 
+    Args:
+        connection: The connection.
+        names: Only these streams; all of them when not given.
+
     Raises:
+        RightMissing: a stream is missing, and our credential may not make it.
         StoreUnavailable: NATS is away, or refuses.
     """
     for wanted in definitions(connection.settings):
-        await ensure_one(connection, wanted)
+        if names is None or wanted.name in names:
+            await ensure_one(connection, wanted)
 
 
 async def ensure_one(connection: Connection, wanted: api.StreamConfig) -> None:
     """Create one stream if it is missing.
 
     Raises:
+        RightMissing: it is missing, and our credential may not make it.
         StoreUnavailable: NATS is away, or refuses.
     """
     with connection.errors(f"creating the stream {wanted.name}"):
         try:
-            await _ensure_stream(connection.js, wanted)
+            await _ensure_stream(connection.js, wanted, connection)
         except APIError as error:
             if error.err_code != _NO_ROOM:
                 raise
@@ -203,12 +220,12 @@ async def ensure_resources(js: JetStreamContext, config: Settings) -> None:
         await _ensure_stream(js, wanted)
 
 
-async def _ensure_stream(js: JetStreamContext, wanted: api.StreamConfig) -> None:
+async def _ensure_stream(js: JetStreamContext, wanted: api.StreamConfig, connection: Connection | None = None) -> None:
     try:
         found = (await js.stream_info(str(wanted.name))).config
     except NotFoundError:
         try:
-            await js.add_stream(wanted)
+            await _add_stream(js, wanted, connection)
         except APIError as error:
             # Another process that starts at the same moment was first, perhaps with other limits.
             if error.err_code != _STREAM_NAME_IN_USE:
@@ -228,6 +245,19 @@ def differences(found: api.StreamConfig, wanted: api.StreamConfig) -> dict[str, 
         for field in ("retention", "subjects", "num_replicas", "max_msgs_per_subject", "allow_direct")
         if _value(getattr(wanted, field)) not in (None, _value(getattr(found, field)))
     }
+
+
+async def _add_stream(js: JetStreamContext, wanted: api.StreamConfig, connection: Connection | None) -> None:
+    if connection is None:
+        await js.add_stream(wanted)
+        return
+    try:
+        await connection.if_allowed(f"$JS.API.STREAM.CREATE.{wanted.name}", js.add_stream(wanted))
+    except RightMissing as error:
+        raise RightMissing(
+            f"the stream {wanted.name} is missing, and our user may not make it ({error.message})",
+            hint="A gateway makes it: start one.",
+        ) from None
 
 
 def _value(setting: Any) -> Any:

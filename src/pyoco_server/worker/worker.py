@@ -10,7 +10,7 @@ from typing import Any
 
 import structlog
 
-from pyoco_server.errors import CommandFailed, PyocoError, StoreUnavailable
+from pyoco_server.errors import CommandFailed, PyocoError, RightMissing, StoreUnavailable
 from pyoco_server.model.run import RunRecord
 from pyoco_server.model.tags import check_tag, check_worker_id
 from pyoco_server.settings import Settings
@@ -40,6 +40,7 @@ DEFAULT_DRAIN_SEC = 30.0
 DEFAULT_RUNS_PER_CHILD = 500
 _KEPT_DIRECTORIES_SEC = 7 * 24 * 3600.0
 _CONNECT_NOTE = 5.0
+_NO_RIGHT_PAUSE = 0.5
 _DEAF_SEC = 10.0
 """Seconds without any answer to a pull, with NATS there, after which this process is of no use."""
 
@@ -246,7 +247,7 @@ class Worker:
         noted = time.monotonic() - _CONNECT_NOTE + 1.0  # the first second needs no words
         while not self._stop.is_set():
             try:
-                await topology.ensure(self._connection)
+                await self._ensure_streams()
                 ack_wait = min([await self._queue.ensure_consumer(tag) for tag in self.tags])
                 self._owners.ack_wait = ack_wait
                 for slot in self.slots:
@@ -263,7 +264,7 @@ class Worker:
                 if time.monotonic() - noted > _CONNECT_NOTE:
                     noted = time.monotonic()
                     log.warning("waiting for NATS", reason=error.message)
-                await first_event(0.1, self._stop)
+                await first_event(_NO_RIGHT_PAUSE if isinstance(error, RightMissing) else 0.1, self._stop)
 
     async def _start_wheels(self, wheels: WheelSync) -> None:
         """Take the first wheels before the first run; where that fails, those of the last time."""
@@ -369,9 +370,12 @@ class Worker:
         self._registration.beat_now()
         await asyncio.gather(*(slot.keep_alive(self._ack_interval, 0.0) for slot in self.slots))
         try:
-            await topology.ensure(self._connection)  # NATS may have come back with an empty store
+            await self._ensure_streams()  # NATS may have come back with an empty store
         except StoreUnavailable as error:
             log.warning("the streams could not be checked after NATS's return", reason=error.message)
+
+    async def _ensure_streams(self) -> None:
+        await topology.ensure(self._connection, topology.needed_by_workers(self._settings))
 
     def _look(self, run_id: str) -> None:
         """Look at the record of a run of ours that may have changed."""
