@@ -4,7 +4,7 @@ import re
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, StringConstraints, field_validator, model_validator
@@ -161,6 +161,11 @@ class NatsSettings(BaseSettings):
     nats_inbox_prefix: Subject = "_INBOX"
     """What the subjects of answers to us begin with; a user of its own may be given one that no other can read."""
 
+    nats_sync: Literal["always", "interval"] = "always"
+    """When the embedded server forces what it acknowledges to the disk; another server decides for itself."""
+    nats_monitor_url: str | None = None
+    """Where NATS's monitoring answers, for each of its servers, comma separated: it knows how they write."""
+
     # The connection for API keys, where they are kept out of the workers' reach; unset: the same as for all else.
     auth_nats_url: str | None = Field(None, repr=False)
     auth_nats_user: str | None = None
@@ -179,6 +184,25 @@ class NatsSettings(BaseSettings):
             raise ValueError("either all of the servers are ws:// or wss:// addresses, or none")
         return ",".join(servers)
 
+    @field_validator("nats_monitor_url")
+    @classmethod
+    def _monitors_can_be_read(cls, value: str | None) -> str | None:
+        monitors = [one.rstrip("/") for one in _split(value or "")]
+        for one in monitors:
+            try:
+                parts = urlsplit(one)
+                usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+            except ValueError:
+                usable = False
+            if not usable or "@" in one:
+                raise ValueError("it is not the address of NATS's monitoring, such as http://10.0.0.1:8222")
+        return ",".join(monitors) or None
+
+    @property
+    def nats_monitors(self) -> list[str]:
+        """The addresses in ``nats_monitor_url``."""
+        return _split(self.nats_monitor_url or "")
+
     @model_validator(mode="after")
     def _access_fits_together(self) -> Self:
         if bool(self.nats_tls_cert) != bool(self.nats_tls_key):
@@ -192,13 +216,15 @@ class NatsSettings(BaseSettings):
         """The variables that are set of those that say as whom, and how guarded, we speak to NATS."""
         return ["PYOCO_" + field.upper() for field in ACCESS_FIELDS if getattr(self, field) is not None]
 
-    def at(self, url: str) -> Self:
+    def at(self, url: str, monitor_url: str | None = None) -> Self:
         """Give the settings for a NATS of our own, which lets everybody in.
 
         Args:
             url: Where it is.
+            monitor_url: Where its monitoring answers, if anybody wants to know.
         """
-        return self.model_copy(update={**dict.fromkeys(ACCESS_FIELDS), "nats_url": url})
+        places = {"nats_url": url, "nats_monitor_url": monitor_url}
+        return self.model_copy(update={**dict.fromkeys(ACCESS_FIELDS), **places})
 
     @property
     def keys_apart(self) -> bool:

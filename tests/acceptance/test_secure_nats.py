@@ -38,6 +38,11 @@ def keys_user(name: str) -> dict[str, str]:
     return {"PYOCO_AUTH_NATS_USER": name, "PYOCO_AUTH_NATS_PASSWORD": SecuredNats.PASSWORDS[name.upper()]}
 
 
+def command(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    given = {**os.environ, "PYOCO_LOAD_DOTENV": "0", **environment}
+    return subprocess.run([BIN / arguments[0], *arguments[1:]], env=given, capture_output=True, text=True, timeout=60)
+
+
 WORKER = {**FAST, **user("worker")}
 WAIT = "import os, time\ndef t():\n    print('hello', flush=True)\n    time.sleep(0 if os.path.exists({!r}) else 60)\n"
 
@@ -52,11 +57,9 @@ def nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecuredNat
 @pytest.fixture(scope="module")
 def system(nats_server: SecuredNats, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     folder = tmp_path_factory.mktemp("system")
-    admin = {"PYOCO_NATS_URL": nats_server.url, **keys_user("keys_admin")}
-    made = subprocess.run(
-        [BIN / "pyoco-server-admin", "api-key", "create", "--tenant", "demo", "--role", "admin"],
-        env={**os.environ, **admin}, capture_output=True, text=True, timeout=30, check=True,
-    )  # fmt: skip
+    key_admin = {"PYOCO_NATS_URL": nats_server.url, **user("gateway"), **keys_user("keys_admin")}
+    made = command(key_admin, "pyoco-server-admin", "api-key", "create", "--tenant", "demo", "--role", "admin")
+    assert (made.returncode, made.stderr) == (0, "")
     key = json.loads(made.stdout)["api_key"]
     arguments = ["pyoco-server", "up", "--port", "0", "--nats-url", nats_server.url]
     environment = {**FAST, **user("gateway"), **keys_user("keys"), "PYOCO_HTTP_AUTH_MODE": "api_key"}
@@ -125,6 +128,16 @@ def test_a_consumer_that_is_gone_is_made_by_the_gateway(system: System) -> None:
     with start_blocking_portal("asyncio") as portal:
         portal.call(_remove_consumer, system.nats_url, "patient")
     assert system.run(system.flow("def t():\n    return 1\n"), tag="patient")["status"] == "COMPLETED"
+
+
+def test_it_is_checked_and_backed_up(system: System, nats_server: SecuredNats, tmp_path: Path) -> None:
+    key = {**keys_user("keys"), "PYOCO_HTTP_AUTH_MODE": "api_key"}
+    checked = command({"PYOCO_NATS_URL": nats_server.url, **user("gateway"), **key}, "pyoco-server", "check")
+    assert checked.returncode == 0, checked.stdout
+    admin = {"PYOCO_NATS_URL": nats_server.url, **user("admin"), **keys_user("keys_admin")}
+    backed_up = command(admin, "pyoco-server", "backup", str(tmp_path / "backup.tar"))
+    assert backed_up.returncode == 0, backed_up.stderr
+    assert json.loads(backed_up.stdout)["streams"]["KV_pyoco_auth"] == 1
 
 
 def test_nobody_asked_for_more_than_it_may(system: System, nats_server: SecuredNats) -> None:

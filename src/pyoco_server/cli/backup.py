@@ -112,7 +112,12 @@ async def _connected(
         )
     async with contextlib.AsyncExitStack() as parts:
         if nats["with_nats"]:
-            server = NatsServer(nats["nats_store_dir"] or settings.state_dir / "nats", client_port=-1, http_port=-1)
+            server = NatsServer(
+                nats["nats_store_dir"] or settings.state_dir / "nats",
+                client_port=-1,
+                http_port=-1,
+                sync=settings.nats_sync,
+            )
             await parts.enter_async_context(server)
             settings = settings.at(server.url)
         connection = await parts.enter_async_context(connected(settings, name, _CONNECT_SEC))

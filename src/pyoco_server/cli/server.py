@@ -39,6 +39,12 @@ def command() -> None:
 @click.option("--nats-client-port", type=click.IntRange(-1, 65535), default=4222, show_default=True)
 @click.option("--nats-http-port", type=click.IntRange(-1, 65535), default=8222, show_default=True)
 @click.option("--nats-store-dir", type=click.Path(path_type=Path), help="Its data  [default: .pyoco/nats]")
+@click.option(
+    "--nats-sync",
+    type=click.Choice(["always", "interval"]),
+    help="What its acknowledgement means: on the disk, or on its way there for two minutes at most"
+    "  [env: PYOCO_NATS_SYNC; default: always]",
+)
 @click.option("--with-worker", is_flag=True, help="Start a worker too.")
 @click.option("--worker-id", default="worker", show_default=True)
 @click.option("--worker-tags", default="default", show_default=True)
@@ -49,7 +55,10 @@ def up(**options: Any) -> None:
     from pyoco_server.embedded.system import System  # noqa: PLC0415 - other commands load no web server
 
     settings = Settings.from_env(
-        nats_url=options["nats_url"], log_level=options["log_level"], dashboard_lang=options["dashboard_lang"]
+        nats_url=options["nats_url"],
+        nats_sync=options["nats_sync"],
+        log_level=options["log_level"],
+        dashboard_lang=options["dashboard_lang"],
     )
     configure_logging(service="pyoco-server:http", settings=settings)
     for line in unknown_variables():
@@ -58,6 +67,11 @@ def up(**options: Any) -> None:
         raise CommandFailed(
             "--nats-url names a NATS that runs already, --with-nats starts another",
             hint="Leave one of the two out.",
+        )
+    if options["nats_sync"] and not options["with_nats"]:
+        raise CommandFailed(
+            "--nats-sync is for the nats-server that --with-nats starts; one that runs already decides for itself",
+            hint="Set sync_interval in the jetstream part of its configuration.",
         )
     if options["with_nats"] and settings.nats_access:
         # Better no server than one that looks guarded and is not.

@@ -10,7 +10,7 @@ import socket
 import sys
 import time
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 from urllib.parse import urlsplit
 
 import httpx2
@@ -40,15 +40,23 @@ class NatsServer:
         host: Address to listen on.
         client_port: Port for clients; 0 or -1 for a free one.
         http_port: Port of its monitoring; 0 or -1 for a free one.
+        sync: ``always``: what it acknowledges is on the disk. ``interval``: it is written to the disk every two
+            minutes, NATS's own default; a power cut may take what came since.
     """
 
     def __init__(
-        self, store_dir: Path, host: str = "127.0.0.1", client_port: int = 4222, http_port: int = 8222
+        self,
+        store_dir: Path,
+        host: str = "127.0.0.1",
+        client_port: int = 4222,
+        http_port: int = 8222,
+        sync: Literal["always", "interval"] = "always",
     ) -> None:
         self._dir = store_dir.absolute()
         self._host = host
         self._client_port = client_port or -1
         self._http_port = http_port or -1
+        self._sync = sync
         self._process: asyncio.subprocess.Process | None = None
         self._lock: IO[str] | None = None
         self.url = ""
@@ -176,7 +184,10 @@ class NatsServer:
             "listen": f"{bracketed}:{self._client_port}",
             "http": f"{bracketed}:{self._http_port}",
             "ports_file_dir": str(self._dir),
-            "jetstream": {"store_dir": str(self._dir / "data")},
+            "jetstream": {
+                "store_dir": str(self._dir / "data"),
+                **({"sync_interval": "always"} if self._sync == "always" else {}),
+            },
             "log_file": str(self._dir / "nats-server.log"),
             **_LOG_LIMITS,
         }

@@ -54,11 +54,7 @@ class System:
         self._settings = settings
         self._address = (host, port)
         self._insecure = insecure
-        self._nats = (
-            NatsServer(nats_store, host=nats_listen[0], client_port=nats_listen[1], http_port=nats_listen[2])
-            if nats_store
-            else None
-        )
+        self._nats = NatsServer(nats_store, *nats_listen, settings.nats_sync) if nats_store else None
         self._worker_arguments = workers or []
         self._worker_log = worker_log
         self._worker_environment = worker_environment or {}
@@ -82,7 +78,7 @@ class System:
             check_exposure(sock, self._settings, insecure=self._insecure)
             if self._nats is not None:
                 await self._nats.start()
-                self._settings = self._settings.at(self._nats.url)
+                self._settings = self._settings.at(self._nats.url, self._nats.monitor_url)
             self._listener = Listener(self._settings, sock)
             self._serving = asyncio.create_task(self._listener.serve(), name="gateway")
             if not await self._listener.wait_ready(_START_SEC, store=self._nats is not None):

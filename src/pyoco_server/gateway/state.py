@@ -12,6 +12,7 @@ from pyoco_server.errors import StoreUnavailable
 from pyoco_server.gateway.advisories import Backstop
 from pyoco_server.gateway.audit_log import AuditLog
 from pyoco_server.gateway.census import Census
+from pyoco_server.gateway.durability import DurabilityReader
 from pyoco_server.gateway.figures import FiguresReader
 from pyoco_server.gateway.gone_workers import GoneWorkers
 from pyoco_server.gateway.index import RunIndex
@@ -101,6 +102,7 @@ class Gateway:
         doubts = Doubts(self.runs)
         self.submissions = Submissions(self.runs, self.queue, in_doubt=doubts.add, job_of=self.index.jobs.seq_of)
         self.figures = FiguresReader(self)
+        self.durability = DurabilityReader(settings, self.connection)
         self.keys = KeyKeeper(settings, self.connection)
         self.auth = self.keys.auth
         self.stopping = asyncio.Event()

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import nats.errors
@@ -41,6 +42,19 @@ _AWAY = (
     NoStreamResponseError,
     OSError,
 )
+
+
+@dataclass(frozen=True)
+class ServerName:
+    """Tells a nats-server from others.
+
+    Args:
+        id: A new one with each of its starts.
+        name: As its configuration says.
+    """
+
+    id: str
+    name: str
 
 
 class Connection:
@@ -93,6 +107,12 @@ class Connection:
         """
         version = self.client.connected_server_version
         return f"{version.major}.{version.minor}.{version.patch}"
+
+    @property
+    def server(self) -> ServerName:
+        """Which nats-server we are connected to, or were last."""
+        info = self._client._server_info
+        return ServerName(info.get("server_id", ""), info.get("server_name", ""))
 
     @property
     def client(self) -> PatientClient:

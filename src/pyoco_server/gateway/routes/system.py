@@ -7,6 +7,7 @@ from fastapi import APIRouter, Request, Response
 
 from pyoco_server.errors import StoreUnavailable
 from pyoco_server.gateway.auth import Visitor, needs, public
+from pyoco_server.gateway.durability import PUBLIC
 from pyoco_server.gateway.state import Here
 from pyoco_server.model.access import Role
 from pyoco_server.store import topology
@@ -44,7 +45,6 @@ async def ready(here: Here, visitor: Visitor, response: Response) -> dict[str, A
     if problems:
         response.status_code = 503
     down = connection.down_since
-    replicas = min((state["replicas"] or 1 for state in streams.values() if state), default=here.settings.nats_replicas)
     answer = {
         "status": "not ready" if problems else "ready",
         "problems": problems,
@@ -61,13 +61,7 @@ async def ready(here: Here, visitor: Visitor, response: Response) -> dict[str, A
             "revision": here.run_feed.revision,
             "runs": here.index.count(),
         },
-        "durability": {
-            "replicas": replicas,
-            "acknowledged_means": "written to the operating system of the stream's leader"
-            + (" and of a majority of its replicas" if replicas > 1 else "")
-            + "; NATS syncs to disk every two minutes unless its sync_interval says otherwise,"
-            " so a power cut may lose what was acknowledged since",
-        },
+        "durability": await here.durability.read(),
     }
     return answer if visitor else _without_key(answer)
 
@@ -86,5 +80,5 @@ def _without_key(answer: dict[str, Any]) -> dict[str, Any]:
         "problems": ["with an API key this tells more"] if answer["problems"] else [],
         "nats": {"connected": answer["nats"]["connected"]},
         "index": {"caught_up": answer["index"]["caught_up"]},
-        "durability": answer["durability"],
+        "durability": {name: answer["durability"][name] for name in PUBLIC},
     }
