@@ -32,6 +32,10 @@ faults *arguments:
 dashboard *arguments:
     {{ uv }} run pytest -n 0 -m "browser and not slow" tests/dashboard {{ arguments }}
 
+# Show the page beside 100,000 runs, and while 50 a second go by
+dashboard-slow *arguments:
+    {{ uv }} run pytest -n 0 -s -m "browser and slow" tests/dashboard {{ arguments }}
+
 # Fetch the page's modules anew, in the versions that their VENDOR.json names
 vendor:
     {{ uv }} run python scripts/vendor.py

@@ -9,5 +9,4 @@ import { language } from "./preferences.js";
 await loadTexts(language.value);
 render(html`<${Frame} />`, document.getElementById("app"));
 on("hello", () => learnWho().catch(() => {})); // a refusal shows in the key field; anything else comes again
-await learnWho().catch(() => {});
 listen();

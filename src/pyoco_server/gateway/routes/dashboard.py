@@ -26,9 +26,11 @@ async def page(here: Here, request: Request) -> HTMLResponse:
     language = here.settings.dashboard_lang
     if language == "auto":
         language = preferred(request.headers.get("accept-language", ""))
+    files = f"/static/{PAGE.digest}"
     values = {
         "language": language,
-        "files": f"/static/{PAGE.digest}",
+        "files": files,
+        "modules": "\n".join(f'<link rel="modulepreload" href="{files}/{name}">' for name in PAGE.modules),
         "page": PAGE.digest,
         "key_header": here.settings.http_api_key_header,  # checked to be the name of a header, which needs no quoting
     }

@@ -1,7 +1,7 @@
 // One run as it is now: read when the stream says that it has changed, and never by the clock.
 import { batch, signal } from "../../html.js";
 import { get } from "../../api.js";
-import { connection, on } from "../../events.js";
+import { on } from "../../events.js";
 import { language } from "../../preferences.js";
 import { hasEnded } from "../../parts/status.js";
 
@@ -31,7 +31,7 @@ export class LiveRun {
       }),
     ];
     this.asking = setInterval(() => document.hidden || this.ask(), WHY_MS);
-    if (connection.value !== "connecting") this.read();
+    this.read();
   }
 
   stop() {

@@ -4,7 +4,7 @@ import { t } from "../../i18n.js";
 import { useKeys } from "../../keyboard.js";
 import { Empty, Trouble } from "../../parts/empty.js";
 import { statusWord } from "../../parts/status.js";
-import { go, link } from "../../router.js";
+import { go, link, place as now } from "../../router.js";
 import { FlowGraph } from "./graph.js";
 import { Gantt } from "./gantt.js";
 import { Header } from "./header.js";
@@ -30,8 +30,8 @@ export function View({ id, query }) {
     document.title = `${run ? `${statusWord(run.status)} · ` : ""}${id.slice(0, 8)} · pyoco-server`;
   }, [run?.status, id]);
   // What is seen of the tasks and of the log stands in the address; going through them is no step to go back by.
-  const show = (changes) => go(place, { ...query, ...changes }, { replace: true });
-  useTaskKeys(run, graph, query.task, (task) => show({ task }));
+  const show = (changes) => go(place, { ...now.value.query, ...changes }, { replace: true });
+  useTaskKeys(live, () => now.value.query.task ?? shown.task, (task) => show({ task }));
   if (!run) return live.error.value ? html`<${Missing} error=${live.error.value} onAgain=${() => live.read()} />` : html`<p class="loading">${t("loading")}</p>`;
   const names = taskNames(run, graph);
   shown.task = interesting(run, graph) ?? shown.task; // what was shown while it ran stays when it has ended
@@ -61,10 +61,10 @@ function Missing({ error, onAgain }) {
   return html`<${Trouble} error=${error} onAgain=${onAgain} />`;
 }
 
-function useTaskKeys(run, graph, task, select) {
+function useTaskKeys(live, taskNow, select) {
   const step = (by) => {
-    const names = run ? taskNames(run, graph) : [];
-    const at = names.indexOf(task);
+    const names = live.run.peek() ? taskNames(live.run.peek(), live.graph.peek()) : [];
+    const at = names.indexOf(taskNow());
     const next = names[Math.max(0, Math.min(names.length - 1, at < 0 ? 0 : at + by))];
     if (next) select(next);
   };
@@ -74,6 +74,6 @@ function useTaskKeys(run, graph, task, select) {
       ["k", "keys.taskBefore", () => step(-1)],
       ["u", "keys.toRuns", () => go("/runs")],
       ["Escape", "keys.escape", () => select("-")],
-    ], [run, graph, task]),
+    ], [live]),
   );
 }

@@ -3,7 +3,7 @@
 import { batch, signal } from "../../html.js";
 import { get } from "../../api.js";
 import { serverTime } from "../../clock.js";
-import { connection, on } from "../../events.js";
+import { on } from "../../events.js";
 import { askedOf, lets } from "./tokens.js";
 
 const PAGE = 100;
@@ -24,6 +24,7 @@ export class RunFeed {
     /** Counts by status of what the query lets through, or null: then those of all runs count. */
     this.counts = signal(null);
     this.known = new Map();
+    this.stale = false; // whether what is on its way may have been read before the stream began
     this.early = []; // what the stream told while a page was on its way
     this.cursor = null;
     this.request = null;
@@ -31,8 +32,14 @@ export class RunFeed {
   }
 
   start() {
-    this.ends = [on("reset", () => this.load()), on("runs", (news) => this.take(news)), on("counts", () => this.count())];
-    if (connection.value !== "connecting") this.load();
+    this.ends = [on("reset", () => this.reload()), on("runs", (news) => this.take(news)), on("counts", () => this.count())];
+    this.load();
+  }
+
+  /** Read the first page again; one that is on its way is shown first. */
+  reload() {
+    if (this.state.value === "loading") this.stale = true;
+    else this.load();
   }
 
   stop() {
@@ -43,6 +50,7 @@ export class RunFeed {
 
   /** Read the first page. */
   async load() {
+    this.stale = false;
     this.count(0);
     await this.fetch("loading", "", (items) => {
       this.known = new Map(items.map((item) => [item.run_id, signal(item)]));
@@ -76,8 +84,10 @@ export class RunFeed {
         this.error.value = null;
         for (const news of this.early.splice(0)) this.take(news);
       });
+      if (this.stale) await this.load();
     } catch (error) {
       if (request.signal.aborted) return;
+      if (this.stale) return void this.load();
       this.error.value = error;
       this.state.value = "failed";
     }

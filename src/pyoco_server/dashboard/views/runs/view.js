@@ -1,5 +1,5 @@
 // The list of runs: by status, searched, live, and steered many at a time.
-import { html, useEffect, useMemo, useState } from "../../html.js";
+import { html, signal, useEffect, useMemo } from "../../html.js";
 import { serverTime } from "../../clock.js";
 import { counts } from "../../events.js";
 import { t, tn } from "../../i18n.js";
@@ -23,7 +23,7 @@ export function View({ query }) {
   const asked = writeSearch(query); // what matters of the address
   const feed = useMemo(() => new RunFeed(query), [asked]);
   const selection = useMemo(() => new Selection(), [asked]);
-  const [current, setCurrent] = useState(null);
+  const current = useMemo(() => signal(null), [asked]); // the row that the keyboard is at
   useEffect(() => remember(feed.rows.value.map((row) => row.peek())), [feed.rows.value]);
   useEffect(() => {
     document.title = `${t("nav.runs")} · pyoco-server`;
@@ -32,7 +32,7 @@ export function View({ query }) {
   }, [feed]);
   const rows = feed.rows.value;
   const ids = () => feed.rows.value.map((row) => row.peek().run_id);
-  useRowKeys(feed, selection, current, setCurrent, ids);
+  useRowKeys(feed, selection, current, ids);
   const search = (wanted) => go("/runs", inOrder(wanted));
   const found = feed.counts.value ?? (counts.value && { counts: counts.value, complete: true });
   const selectAll = () => selection.set(selection.ids.value.size >= rows.length ? [] : ids());
@@ -43,27 +43,32 @@ export function View({ query }) {
     <${Tabs} query=${query} found=${found} />
     <${FreshPill} feed=${feed} />
     <${SelectionBar} ids=${selection.ids.value} feed=${feed} onDone=${() => selection.set([])} />
-    ${rows.length > 0 && html`<${Rows} rows=${rows} selected=${selection.ids.value} current=${current} selectable=${allows("member")}
+    ${rows.length > 0 && html`<${Rows} rows=${rows} selected=${selection.ids.value} current=${current.value} selectable=${allows("member")}
       onSelect=${(id, stretch) => selection.toggle(id, ids(), stretch)} onSelectAll=${selectAll} onEnd=${() => feed.next()} />`}
     <${Foot} feed=${feed} asked=${asked} />`;
 }
 
-function useRowKeys(feed, selection, current, setCurrent, ids) {
+function useRowKeys(feed, selection, current, ids) {
   const step = (by) => {
     const order = ids();
-    const at = order.indexOf(current);
+    const at = order.indexOf(current.peek());
     const next = order[Math.max(0, Math.min(order.length - 1, at < 0 ? 0 : at + by))];
-    if (next) setCurrent(next);
+    if (next) current.value = next;
+  };
+  const select = (event) => current.peek() && allows("member") && selection.toggle(current.peek(), ids(), event.shiftKey);
+  const letGo = () => {
+    selection.set([]);
+    current.value = null;
   };
   useKeys(
     useMemo(() => [
       ["j", "keys.down", () => step(1)],
       ["k", "keys.up", () => step(-1)],
-      ["Enter", "keys.open", () => current && go(`/runs/${encodeURIComponent(current)}`)],
-      ["x", "keys.select", (event) => current && allows("member") && selection.toggle(current, ids(), event.shiftKey)],
+      ["Enter", "keys.open", () => current.peek() && go(`/runs/${encodeURIComponent(current.peek())}`)],
+      ["x", "keys.select", select],
       [".", "keys.fresh", () => feed.load()],
-      ["Escape", "keys.escape", () => (selection.set([]), setCurrent(null))],
-    ], [feed, current]),
+      ["Escape", "keys.escape", letGo],
+    ], [feed]),
   );
 }
 
