@@ -12,7 +12,7 @@ from nats.js.errors import NotFoundError
 
 from pyoco_server.model.run import RunRecord
 from pyoco_server.settings import Settings
-from pyoco_server.store import stream_snapshots, topology
+from pyoco_server.store import topology
 from pyoco_server.store.archive import Archive
 from pyoco_server.store.backup import back_up, streams_in_order
 from pyoco_server.store.connection import Connection, connected
@@ -61,12 +61,22 @@ async def wipe(connection: Connection) -> None:
 
 
 async def messages(connection: Connection) -> dict[str, list[dict[str, Any]]]:
-    """All that is stored, by stream."""
-    found = {}
-    for stream in streams_in_order(connection):
-        lines = [line async for line in stream_snapshots.changes_after(connection, stream.name, 0)]
-        found[stream.name] = [json.loads(line) for line in lines]
-    return found
+    """All that is stored, by stream, as NATS describes it."""
+    return {stream.name: await everything(connection, stream.name) for stream in streams_in_order(connection)}
+
+
+async def everything(connection: Connection, stream: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    while True:
+        wish = {"seq": found[-1]["seq"] + 1 if found else 1, "next_by_subj": ">"}
+        answer = await connection.client.request(
+            f"$JS.API.STREAM.MSG.GET.{stream}", json.dumps(wish).encode(), timeout=5
+        )
+        told = json.loads(answer.data)
+        if "error" in told:
+            assert told["error"]["err_code"] == 10037, told
+            return found
+        found.append(told["message"])
 
 
 async def configurations(connection: Connection) -> dict[str, dict[str, Any]]:

@@ -1,7 +1,10 @@
 """A backup against a real NATS: every stream, every message, also what changes while it is taken."""
 
+import asyncio
 import base64
+import contextlib
 import io
+import json
 import os
 from collections.abc import Callable
 from typing import Any
@@ -10,12 +13,13 @@ import pytest
 from anyio.from_thread import start_blocking_portal
 
 from pyoco_server.errors import StoreUnavailable
-from pyoco_server.store import stream_snapshots, topology
+from pyoco_server.store import snapshot_changes, topology
 from pyoco_server.store.archive import Archive
 from pyoco_server.store.connection import Connection, connected
+from pyoco_server.store.snapshot_changes import changes_after
 from pyoco_server.store.wheels import WheelStore
 
-from .backups import WHEEL, configurations, connection, filled, messages, put_back, taken, wipe
+from .backups import WHEEL, configurations, connection, everything, filled, messages, put_back, taken, wipe
 
 __all__ = ["connection", "filled"]  # fixtures
 pytestmark = pytest.mark.anyio
@@ -98,14 +102,59 @@ async def test_what_changes_while_its_snapshot_is_taken_is_in_the_backup(connect
     assert b"KV-Operation: PURGE" in headers["removed"]
 
 
+async def test_nothing_is_lost_where_writing_never_pauses(connection: Connection) -> None:
+    stream = f"KV_{connection.settings.runs_kv_bucket}"
+    subjects = {f"$KV.{connection.settings.runs_kv_bucket}.run{number}" for number in range(40)}
+    for number in range(120):
+        await connection.js.publish(f"$KV.{connection.settings.runs_kv_bucket}.old{number}", os.urandom(130_000))
+    for subject in subjects:
+        await connection.js.publish(subject, b"0")
+
+    async def write() -> None:
+        async with connected(connection.settings, "writer", 10) as other:
+
+            async def go_on(mine: list[str]) -> None:
+                number = 0
+                while True:
+                    number += 1
+                    await other.js.publish(mine[number % len(mine)], b"%d" % number)
+
+            await asyncio.gather(*(go_on(sorted(subjects)[part::4]) for part in range(4)))
+
+    with start_blocking_portal("asyncio") as elsewhere:
+        writing = elsewhere.start_task_soon(write)
+        raw = await taken(connection)
+        writing.cancel()
+        with contextlib.suppress(BaseException):
+            writing.result()
+    await wipe(connection)
+    await put_back(connection, raw)
+    found = [one["subject"] for one in await everything(connection, stream)]
+    assert len(found) == 160 and subjects <= set(found)
+
+
 def b64(data: bytes) -> str:
     return base64.b64encode(data).decode()
 
 
-async def test_a_queue_that_changes_faster_than_it_can_be_read(
+async def test_a_stream_that_changes_faster_than_it_can_be_read(
     filled: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stream_snapshots, "_CATCH_UP_SEC", -1.0)
+    monkeypatch.setattr(snapshot_changes, "_CATCH_UP_SEC", -1.0)
+    monkeypatch.setattr(snapshot_changes, "_AT_ONCE", 1)
     stream = f"KV_{filled.settings.runs_kv_bucket}"
     with pytest.raises(StoreUnavailable, match="changes faster"):
-        assert [line async for line in stream_snapshots.changes_after(filled, stream, 0)]
+        assert [line async for line in changes_after(filled, stream, 0, direct=True)]
+
+
+@pytest.mark.parametrize("direct", [True, False])
+async def test_changes_are_read_as_they_are_stored(filled: Connection, direct: bool) -> None:
+    bucket = filled.settings.runs_kv_bucket
+    await filled.js.publish(f"$KV.{bucket}.r3", b"\x00\xff", headers={"Nats-TTL": "90", "Some": "thing"})
+    stored = await everything(filled, f"KV_{bucket}")
+    lines = [json.loads(line) async for line in changes_after(filled, f"KV_{bucket}", stored[3]["seq"], direct=direct)]
+    assert [(line["seq"], line["subject"], line["data"]) for line in lines] == [
+        (one["seq"], one["subject"], one.get("data", "")) for one in stored[4:]
+    ]
+    assert lines[-1]["headers"] == {"Nats-TTL": "90", "Some": "thing"}
+    assert lines[0]["headers"] == {"Nats-Expected-Last-Subject-Sequence": "0"}

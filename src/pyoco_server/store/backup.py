@@ -20,6 +20,7 @@ from pyoco_server.settings import Settings
 from pyoco_server.store import stream_snapshots, topology
 from pyoco_server.store.archive import ArchiveWriter, Manifest, StoredStream
 from pyoco_server.store.connection import Connection
+from pyoco_server.store.snapshot_changes import changes_after
 
 _TELL_SEC = 5.0
 
@@ -123,7 +124,8 @@ async def _store(archive: ArchiveWriter, stream: Kept, tell: Callable[[str], Non
     stored = StoredStream(name=stream.name, config=taken.config, state=taken.state, snapshot=content.end())
     if taken.replaces:
         changes = archive.content(f"{stream.name}/changes")
-        async for line in stream_snapshots.changes_after(stream.connection, stream.name, taken.state["last_seq"]):
+        direct = bool(taken.config.get("allow_direct"))
+        async for line in changes_after(stream.connection, stream.name, taken.state["last_seq"], direct=direct):
             changes.write(line)
         stored.changes = changes.end()
     return stored

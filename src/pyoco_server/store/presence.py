@@ -7,6 +7,7 @@ from pydantic import ValidationError
 
 from pyoco_server.model.worker import WorkerRecord
 from pyoco_server.store.connection import Connection
+from pyoco_server.store.consumers import consumers_of
 from pyoco_server.store.direct import DirectReader
 from pyoco_server.store.topology import restored_at
 from pyoco_server.store.workers import WorkerStore
@@ -26,12 +27,7 @@ async def who_is_there(connection: Connection) -> str | None:
     settings = connection.settings
     pulled = {f"KV_{settings.runs_kv_bucket}": "a gateway", settings.work_stream: "a worker"}
     for stream, who in pulled.items():
-        with connection.errors(f"looking at the consumers of {stream}", missing=True):
-            try:
-                consumers = await connection.js.consumers_info(stream)
-            except NotFoundError:
-                continue
-        for consumer in consumers:
+        for consumer in await consumers_of(connection, stream):
             if consumer.num_waiting:
                 return f"{who} (it pulls from {consumer.name} of {stream})"
     return await _beating(connection)

@@ -4,24 +4,30 @@ Every stream carries a mark until all are there, so that a restore which died ha
 be repeated. The queue comes last: nobody can take a job before its record is there.
 """
 
+import asyncio
 import contextlib
+import time
 import uuid
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
 
 from nats.js import api
 from nats.js.errors import NotFoundError
 from packaging.version import Version
 
 from pyoco_server import __version__
-from pyoco_server.errors import CommandFailed
+from pyoco_server.errors import CommandFailed, StoreUnavailable
 from pyoco_server.store import stream_snapshots, topology
 from pyoco_server.store.archive import Archive, Manifest, StoredStream
 from pyoco_server.store.backup import Kept, Progress
+from pyoco_server.store.consumers import consumers_of
 from pyoco_server.store.presence import who_is_there
+from pyoco_server.store.snapshot_changes import replay
 from pyoco_server.store.topology import RESTORED, RESTORING, WORK_QUEUE
 
 _TRIES = 3
+_LEADER_SEC, _AGAIN_SEC = 60.0, 0.25
+_Answer = TypeVar("_Answer")
 
 
 class Restore:
@@ -93,7 +99,7 @@ class Restore:
             await self._restore(stream, stored[stream.name])
         for stream in reversed(back):  # the queue's mark goes first: as long as there is one, not all is well
             done = _config(stored[stream.name], self._mark, self._replicas, done=True)
-            await stream_snapshots.configure(stream.connection, done)
+            await _patiently(stream_snapshots.configure, stream.connection, done)
         return removed
 
     def _check_versions(self, manifest: Manifest) -> None:
@@ -136,10 +142,10 @@ class Restore:
             raise CommandFailed(f"{stream.name} is made anew again and again", hint="Stop all gateways and workers.")
         if stored.changes is not None:
             for line in self._archive.lines(stored.changes):
-                await stream_snapshots.replay(stream.connection, line)
+                await _patiently(replay, stream.connection, line)
         if config["retention"] == WORK_QUEUE:
             await _deliver_anew(stream)
-        info = await _look(stream)
+        info = await _patiently(_look, stream)
         if info is None or info.state.last_seq < stored.state["last_seq"]:
             raise CommandFailed(f"{stream.name} was not restored as a whole", hint="Repeat the command.")
         self._tell(f"{stream.name}: {info.state.messages} messages restored")
@@ -157,6 +163,22 @@ def _config(stored: StoredStream, mark: str, replicas: int | None, *, done: bool
     kept = {key: value for key, value in (stored.config.get("metadata") or {}).items() if not key.startswith("_nats.")}
     metadata = {**kept, RESTORED: mark, **({} if done else {RESTORING: mark})}
     return {**stored.config, "metadata": metadata, **({"num_replicas": replicas} if replicas else {})}
+
+
+async def _patiently(act: Callable[..., Awaitable[_Answer]], *arguments: Any) -> _Answer:
+    """Do what may be repeated, until NATS answers: in a cluster a new stream must first choose its leader.
+
+    Raises:
+        StoreUnavailable: it does not.
+    """
+    deadline = time.monotonic() + _LEADER_SEC
+    while True:
+        try:
+            return await act(*arguments)
+        except StoreUnavailable:
+            if time.monotonic() > deadline:
+                raise
+            await asyncio.sleep(_AGAIN_SEC)
 
 
 async def _look(stream: Kept) -> api.StreamInfo | None:
@@ -183,9 +205,20 @@ async def _deliver_anew(stream: Kept) -> None:
     Those that were delivered went to workers that are no more: nobody need wait for their AckWait. And one that was
     delivered as often as NATS allows would never come again.
     """
-    js = stream.connection.js
-    with stream.connection.errors(f"restoring the consumers of {stream.name}"):
-        for consumer in await js.consumers_info(stream.name):
-            if consumer.config.durable_name:
-                await js.delete_consumer(stream.name, consumer.name)
-                await js.add_consumer(stream.name, consumer.config)
+    for consumer in await _patiently(consumers_of, stream.connection, stream.name):
+        if consumer.config.durable_name and consumer.delivered and consumer.delivered.consumer_seq:
+            await _patiently(_drop, stream, consumer.name)
+            await _patiently(_add, stream, consumer.config)
+
+
+async def _drop(stream: Kept, consumer: str) -> None:
+    with (
+        stream.connection.errors(f"removing the consumer {consumer}", missing=True),
+        contextlib.suppress(NotFoundError),
+    ):
+        await stream.connection.js.delete_consumer(stream.name, consumer)
+
+
+async def _add(stream: Kept, config: api.ConsumerConfig) -> None:
+    with stream.connection.errors(f"restoring the consumer {config.durable_name}"):
+        await stream.connection.js.add_consumer(stream.name, config)

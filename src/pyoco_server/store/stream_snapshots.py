@@ -6,12 +6,16 @@ one lies behind the end: it would be in neither. So a stream whose messages repl
 snapshot's end to the stream's, and what is found there belongs to the snapshot.
 """
 
-import base64
+import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
+
+from nats.aio.msg import Msg
+from nats.errors import NoRespondersError
+from nats.js.errors import NotFoundError
 
 from pyoco_server.errors import CommandFailed, StoreUnavailable
 from pyoco_server.store.connection import Connection
@@ -24,17 +28,14 @@ _ANSWER_SEC = 120.0
 _CHUNK_SEC = 30.0
 _RESTORED_SEC = 600.0
 """After its last chunk NATS may have to build the stream's index."""
-_CATCH_UP_SEC = 60.0
-_NO_MESSAGE = 10037
-_NO_STREAM = 10059
+_HEARD_SEC, _AGAIN_SEC = 4.0, 0.05
+"""NATS gives a restore up after five seconds without a piece."""
 _EXISTS = 10130
 _HINTS = {
     10005: "Lower PYOCO_NATS_REPLICAS.",
     10074: "This NATS is no cluster: set PYOCO_NATS_REPLICAS=1.",
     10047: "Give NATS's disk more room, or raise its max_file_store.",
 }
-_NOT_AGAIN = ("Nats-Expected-", "Nats-Batch-")
-"""Headers that were conditions of the first writing."""
 
 
 @dataclass(frozen=True)
@@ -57,17 +58,19 @@ async def take(connection: Connection, stream: str, write: Callable[[bytes], Non
         StoreUnavailable: NATS went away, or broke off.
     """
     what = f"taking the snapshot of {stream}"
+    with connection.errors(what, missing=True):
+        try:  # in a cluster only the stream's leader answers for a snapshot, and one that is missing has none
+            await connection.js.stream_info(stream)
+        except NotFoundError:
+            return None
     client = connection.client
     inbox = client.new_inbox()
     wish = {"deliver_subject": inbox, "chunk_size": _CHUNK, "window_size": _WINDOW, "jsck": True}
     with connection.errors(what):
         subscription = await client.subscribe(inbox)
         try:
-            answer = await _ask(
-                connection, f"$JS.API.STREAM.SNAPSHOT.{stream}", wish, what, _ANSWER_SEC, besides=_NO_STREAM
-            )
-            if answer is None:
-                return None
+            answer = await _ask(connection, f"$JS.API.STREAM.SNAPSHOT.{stream}", wish, what, _ANSWER_SEC)
+            _refuse(answer, what)
             chunks = 0
             while (message := await subscription.next_msg(timeout=_CHUNK_SEC)).data:
                 write(message.data)
@@ -100,20 +103,32 @@ async def put(connection: Connection, config: dict[str, Any], state: dict[str, A
     stream = config["name"]
     what = f"restoring {stream}"
     asked = {"config": config, "state": state}
-    answer = await _ask(connection, f"$JS.API.STREAM.RESTORE.{stream}", asked, what, _CHUNK_SEC, besides=_EXISTS)
-    if answer is None:
+    answer = await _ask(connection, f"$JS.API.STREAM.RESTORE.{stream}", asked, what, _CHUNK_SEC)
+    if (answer.get("error") or {}).get("err_code") == _EXISTS:
         return False
-    largest = min(_CHUNK, connection.max_payload)
+    _refuse(answer, what)
+    subject, largest = answer["deliver_subject"], min(_CHUNK, connection.max_payload)
     with connection.errors(what):
         for chunk in chunks:
             for at in range(0, len(chunk), largest):
-                piece = chunk[at : at + largest]
-                said = await connection.client.request(answer["deliver_subject"], piece, timeout=_CHUNK_SEC)
+                said = await _hand_over(connection, subject, chunk[at : at + largest], _CHUNK_SEC)
                 if said.data:
                     _refuse(json.loads(said.data), what)
-        said = await connection.client.request(answer["deliver_subject"], b"", timeout=_RESTORED_SEC)
+        said = await _hand_over(connection, subject, b"", _RESTORED_SEC)
     _refuse(json.loads(said.data), what)
     return True
+
+
+async def _hand_over(connection: Connection, subject: str, piece: bytes, timeout: float) -> Msg:
+    """Send a piece. In a cluster our server may hear a moment late that another one waits for it."""
+    deadline = time.monotonic() + _HEARD_SEC
+    while True:
+        try:
+            return await connection.client.request(subject, piece, timeout=timeout)
+        except NoRespondersError:  # nobody got it, so it may be sent again
+            if time.monotonic() > deadline:
+                raise
+            await asyncio.sleep(_AGAIN_SEC)
 
 
 async def create(connection: Connection, config: dict[str, Any], *, what: str) -> None:
@@ -128,7 +143,7 @@ async def create(connection: Connection, config: dict[str, Any], *, what: str) -
         CommandFailed: NATS refuses it.
         StoreUnavailable: NATS went away.
     """
-    await _ask(connection, f"$JS.API.STREAM.CREATE.{config['name']}", config, what, _CHUNK_SEC)
+    _refuse(await _ask(connection, f"$JS.API.STREAM.CREATE.{config['name']}", config, what, _CHUNK_SEC), what)
 
 
 async def configure(connection: Connection, config: dict[str, Any]) -> None:
@@ -138,67 +153,19 @@ async def configure(connection: Connection, config: dict[str, Any]) -> None:
         CommandFailed: NATS refuses it.
         StoreUnavailable: NATS went away.
     """
-    stream = config["name"]
-    await _ask(connection, f"$JS.API.STREAM.UPDATE.{stream}", config, f"changing {stream}", _CHUNK_SEC)
+    stream, what = config["name"], f"changing {config['name']}"
+    _refuse(await _ask(connection, f"$JS.API.STREAM.UPDATE.{stream}", config, what, _CHUNK_SEC), what)
 
 
-async def changes_after(connection: Connection, stream: str, seq: int) -> AsyncIterator[bytes]:
-    """Give the messages behind a sequence up to the end, as NATS describes them: one line of JSON each.
-
-    Asked of the stream's leader, since a replica may be behind. What is written meanwhile is read too; so the end is
-    reached when every subject's newest message was either there before ``seq`` or has been given.
+async def _ask(connection: Connection, subject: str, wish: dict[str, Any], what: str, timeout: float) -> dict[str, Any]:
+    """Send a request of JetStream's; its answer, which may be an error.
 
     Raises:
-        StoreUnavailable: NATS went away, or the stream changes faster than it can be read.
-    """
-    what = f"reading what changed in {stream}"
-    deadline = time.monotonic() + _CATCH_UP_SEC
-    while True:
-        wish = {"seq": seq + 1, "next_by_subj": ">"}
-        answer = json.loads(
-            (await connection.request(f"$JS.API.STREAM.MSG.GET.{stream}", json.dumps(wish).encode(), what=what)).data
-        )
-        error = answer.get("error")
-        if error and error.get("err_code") == _NO_MESSAGE:
-            return
-        if error:
-            raise StoreUnavailable(f"{what}: NATS answered {error.get('description') or error}")
-        if time.monotonic() > deadline:
-            raise StoreUnavailable(f"{what}: it changes faster than it can be read", hint="Try again with less load.")
-        seq = answer["message"]["seq"]
-        yield json.dumps(answer["message"]).encode() + b"\n"
-
-
-async def replay(connection: Connection, line: bytes) -> None:
-    """Write one message of ``changes_after`` into its stream.
-
-    Raises:
-        StoreUnavailable: NATS went away, or refuses.
-    """
-    message = json.loads(line)
-    data, raw = (base64.b64decode(message.get(field, "")) for field in ("data", "hdrs"))
-    fields = (header.partition(":") for header in raw.decode().split("\r\n")[1:] if header)
-    headers = {name: value.strip() for name, _, value in fields if not name.startswith(_NOT_AGAIN)}
-    with connection.errors(f"restoring {message['subject']}"):
-        await connection.js.publish(message["subject"], data, headers=headers or None)
-
-
-async def _ask(
-    connection: Connection, subject: str, wish: dict[str, Any], what: str, timeout: float, besides: int | None = None
-) -> dict[str, Any] | None:
-    """Send a request of JetStream's; ``None`` if the answer is the error ``besides``.
-
-    Raises:
-        CommandFailed: it is another error.
-        StoreUnavailable: there is no answer.
+        StoreUnavailable: there is none.
     """
     with connection.errors(what):
         answer = await connection.client.request(subject, json.dumps(wish).encode(), timeout=timeout)
-    said: dict[str, Any] = json.loads(answer.data)
-    if besides is not None and (said.get("error") or {}).get("err_code") == besides:
-        return None
-    _refuse(said, what)
-    return said
+    return dict(json.loads(answer.data))
 
 
 def _refuse(said: dict[str, Any], what: str) -> None:
