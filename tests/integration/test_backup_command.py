@@ -5,6 +5,7 @@ import io
 import json
 import signal
 import tarfile
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from pyoco_server.settings import Settings, variable
 from pyoco_server.store import topology
 from pyoco_server.store.connection import connected
 from pyoco_server.store.keys import KeyStore
-from tests.nats_with_users import NatsWith
+from tests.nats_with_users import SecuredNats
 
 from .keyholders import make_key
 
@@ -83,21 +84,25 @@ async def make_streams(settings: Settings) -> None:
         await topology.ensure(connection)
 
 
-def test_keys_in_an_account_of_their_own(
+def test_on_the_nats_that_we_tell_users_to_take(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    users = {"MAIN": "gateway", "KEYS": "keeper"}
-    accounts = {
-        account: {"jetstream": "enabled", "users": [{"user": user, "password": f"{user}-word"}]}
-        for account, user in users.items()
-    }
-    server = NatsWith(tmp_path / "nats", accounts=accounts)
+    """With API keys in an account of their own, and users who may do this and not that."""
+
+    def be(user: str, keys_user: str) -> None:
+        for name, value in (("NATS", user), ("AUTH_NATS", keys_user)):
+            monkeypatch.setenv(f"PYOCO_{name}_USER", value)
+            monkeypatch.setenv(f"PYOCO_{name}_PASSWORD", SecuredNats.PASSWORDS[value.upper()])
+
+    def codes(*arguments: str) -> list[str]:
+        main(["check", "--output", "json", *arguments])
+        return [found["code"] for found in json.loads(capsys.readouterr().out)["findings"]]
+
+    monkeypatch.setenv("PYOCO_HTTP_AUTH_MODE", "api_key")
+    server = SecuredNats(tmp_path / "nats")
     with start_blocking_portal("asyncio") as portal, portal.wrap_async_context_manager(server):
-        for name, value in {
-            "NATS_URL": server.url, "NATS_USER": "gateway", "NATS_PASSWORD": "gateway-word", "AUTH_NATS_USER": "keeper",
-            "AUTH_NATS_PASSWORD": "keeper-word", "HTTP_AUTH_MODE": "api_key",
-        }.items():  # fmt: skip
-            monkeypatch.setenv(f"PYOCO_{name}", value)
+        monkeypatch.setenv("PYOCO_NATS_URL", server.url)
+        be("admin", "keys_admin")
         settings = Settings(_env_file=None)
         asyncio.run(make_streams(settings))
         asyncio.run(keys(settings, make_key))
@@ -109,16 +114,20 @@ def test_keys_in_an_account_of_their_own(
         assert main(["restore", "b.tar"]) == 1
         assert "there is something already: KV_pyoco_auth" in capsys.readouterr().err
         assert main(["restore", "b.tar", "--replace"]) == 0
-        assert asyncio.run(keys(settings, KeyStore.list)) == before
-        assert main(["check"]) == 0
-        monkeypatch.setenv("PYOCO_AUTH_NATS_PASSWORD", "wrong-word")
         capsys.readouterr()
+        assert asyncio.run(keys(settings, KeyStore.list)) == before
+        be("gateway", "keys")  # who may look, and neither take a snapshot nor remove anything
+        assert codes() == []
         for command in (["backup", "c.tar"], ["restore", "b.tar", "--replace"]):
-            assert main(command) == 4
-            assert "refuses the credential in PYOCO_AUTH_NATS_USER" in capsys.readouterr().err
+            began = time.monotonic()
+            assert main(command) == 7
+            assert "ermissions" in capsys.readouterr().err and time.monotonic() - began < 15
         assert not (tmp_path / "c.tar").exists()
-        assert main(["check", "--output", "json"]) == 1
-        assert [found["code"] for found in json.loads(capsys.readouterr().out)["findings"]] == ["nats_refused"]
+        assert asyncio.run(keys(settings, KeyStore.list)) == before
+        monkeypatch.setenv("PYOCO_AUTH_NATS_PASSWORD", "wrong-word")
+        assert main(["backup", "c.tar"]) == 4
+        assert "refuses the credential in PYOCO_AUTH_NATS_USER" in capsys.readouterr().err
+        assert codes() == ["nats_refused"]
 
 
 async def keys(settings: Settings, work: Callable[[KeyStore], Awaitable[Any]]) -> Any:

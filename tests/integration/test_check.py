@@ -194,6 +194,18 @@ def test_streams_that_differ(there: Settings, check: Check, capsys: pytest.Captu
     assert "ストリームが設定と違います" in capsys.readouterr().out
 
 
+def test_a_user_who_may_not_see_all(nats_url: Callable[[str], str], check: Check, tmp_path: Path) -> None:
+    url = nats_url(
+        f'jetstream {{store_dir: "{tmp_path}/js"}}\nno_auth_user: w\n'
+        "accounts {A {jetstream: enabled, users: [{user: g, password: p}, {user: w, password: p, permissions: {"
+        'publish: {allow: ["$JS.API.INFO", "$JS.API.STREAM.INFO.PYOCO_WORK", "$JS.API.STREAM.INFO.KV_pyoco_runs"]}}}]}}'
+    )
+    change(Settings(_env_file=None, nats_url=url, nats_user="g", nats_password="p"), topology.ensure)
+    code, told = check("--nats-url", url)
+    assert (code, list(told["findings"])) == (0, ["stream_not_seen"])
+    assert "PYOCO_LOGS" in told["findings"]["stream_not_seen"]["details"]["streams"]
+
+
 def test_a_full_disk(there: Settings, check: Check, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(100 * 2**30, 97 * 2**30, 3 * 2**30))
@@ -228,8 +240,7 @@ def answering(status: int, body: bytes) -> Iterator[str]:
     [
         (200, b'{"status": "ready", "problems": []}', []),
         (503, b'{"status": "not ready", "problems": ["the index is being built"]}', ["server_not_ready"]),
-        (200, b'{"status": "ready"}', []),  # without a key it tells less
-        (503, b'{"status": "not ready"}', ["server_not_ready"]),
+        (200, b'{"status": "ready"}', ["server_odd"]),
         (200, b"<html>", ["server_odd"]),
         (200, b"{}", ["server_odd"]),
         (404, b'{"detail": "Not Found"}', ["server_odd"]),

@@ -8,8 +8,10 @@ from collections import namedtuple
 from typing import Any
 
 import pytest
+from nats.js import api
 
 from pyoco_server import __version__
+from pyoco_server.embedded.nats_server import NatsServer
 from pyoco_server.gateway import doctor
 from pyoco_server.model.worker import WorkerRecord
 from pyoco_server.settings import Settings
@@ -27,6 +29,8 @@ async def ask(here: Running, **query: Any) -> dict[str, Any]:
     answer = await here.http.get("/doctor", params=query)
     assert answer.status_code == 200, answer.text
     told: dict[str, Any] = answer.json()
+    told["notes"] = [finding for finding in told["findings"] if finding["severity"] == "info"]
+    told["findings"] = [finding for finding in told["findings"] if finding["severity"] != "info"]
     told["found"] = {}
     for finding in told["findings"]:
         told["found"].setdefault(finding["code"], []).append(finding)
@@ -55,6 +59,8 @@ async def test_nothing_is_wrong(here: Running) -> None:
     await worker(here, "w1", tags=["cpu"])
     told = await ask(here)
     assert told["findings"] == []
+    (durability,) = told["notes"]
+    assert durability["code"] == "durability_unknown" and "PYOCO_NATS_MONITOR_URL" in durability["hint"]
     assert (told["version"], told["authentication"], told["nats_server"]) == (__version__, "none", "2.15.1")
     assert told["workers"] == {"RUNNING": 0, "IDLE": 1, "STOPPED_GRACEFUL": 0, "DISCONNECTED": 0}
     assert abs(told["now"] - time.time()) < 60
@@ -121,6 +127,19 @@ async def test_an_index_that_is_behind(here: Running, monkeypatch: pytest.Monkey
     assert (await ask(here))["found"]["index_behind"][0]["details"] == {"changes": 1}
     here.gateway.run_feed.caught_up.clear()
     assert "index_building" in (await ask(here))["found"]
+
+
+async def test_what_an_acknowledgement_means(nats_server: NatsServer, settings: Settings) -> None:
+    async with running(settings.model_copy(update={"nats_monitor_url": nats_server.monitor_url})) as here:
+        (durability,) = (await ask(here))["notes"]
+        assert durability["code"] == "acknowledged_means"
+        stream = (await here.gateway.connection.js.stream_info(settings.logs_stream)).config
+        await here.gateway.connection.js.delete_stream(settings.logs_stream)
+        stream.storage = api.StorageType.MEMORY
+        await here.gateway.connection.js.add_stream(stream)
+        here.gateway.durability._read_at = float("-inf")
+        (weaker,) = (await ask(here))["findings"]
+        assert weaker["code"] == "stream_less_safe" and settings.logs_stream in weaker["message"]
 
 
 async def test_without_nats(nats: Nats, settings: Settings) -> None:

@@ -12,7 +12,6 @@ from pyoco_server import __version__
 from pyoco_server.cli.findings import lang_option, output_option, print_findings
 from pyoco_server.cli.language import terminal_language
 from pyoco_server.cli.nats_option import nats_url_option
-from pyoco_server.client.diagnosis import problems_of
 from pyoco_server.disk import examine_disk
 from pyoco_server.errors import InvalidSetting, StoreRefused, StoreUnavailable
 from pyoco_server.logs import configure_logging
@@ -106,7 +105,15 @@ async def _gateway(url: str, timeout: float) -> list[Finding]:
         return [error(FindingCode.SERVER_UNREACHABLE, url=url, reason=str(failed) or "it does not answer")]
     except ValueError:
         return [error(FindingCode.SERVER_ODD, url=url, reason=f"HTTP {answer.status_code}, and no JSON")]
-    problems = problems_of(told)
+    problems = _problems(told)
     if problems is None:
         return [error(FindingCode.SERVER_ODD, url=url, reason=f"HTTP {answer.status_code}, and no word of /ready")]
     return [error(FindingCode.SERVER_NOT_READY, url=url, reason=problem) for problem in problems]
+
+
+def _problems(ready: Any) -> list[str] | None:
+    """Give the problems that ``/ready`` tells; ``None`` if it is not the answer of a server of ours."""
+    if not isinstance(ready, dict) or ready.get("status") not in ("ready", "not ready"):
+        return None
+    problems = ready.get("problems")
+    return [str(problem) for problem in problems] if isinstance(problems, list) else None

@@ -10,7 +10,7 @@ from pyoco_server import __version__
 from pyoco_server.client.errors import ApiError, CannotConnect
 from pyoco_server.client.http import PyocoHttpClient
 from pyoco_server.model.finding_texts import described
-from pyoco_server.model.findings import Finding, FindingCode, Severity, apart, error, info, warning
+from pyoco_server.model.findings import Finding, FindingCode, Severity, apart, error, warning
 from pyoco_server.model.languages import Language
 
 _SELF = "pyoco-client"
@@ -52,22 +52,11 @@ class Diagnosis:
             ApiError: it refuses, or is no server of ours.
             CannotConnect: it cannot be reached.
         """
-        ready = self._client.get_ready()
-        problems = problems_of(ready)
-        if problems is None:
-            return [self._of(error(FindingCode.SERVER_ODD, url=self._url, reason="/ready answers something else"))]
-        own = _from_ready(ready)
         asked = time.time()
-        try:
-            told = self._client.get_doctor(lang=self._language)
-        except ApiError as refused:
-            if refused.status == 404:
-                own += [warning(FindingCode.SERVER_OLD, url=self._url)]
-            elif refused.status != 503 or not problems:  # whether a key is good may be what it cannot tell
-                raise
-            own += [error(FindingCode.SERVER_NOT_READY, url=self._url, reason=one) for one in problems]
-            return [self._of(finding) for finding in own]
-        own += self._compared(told, asked, time.time())
+        told = self._client.get_doctor(lang=self._language)
+        if not isinstance(told, dict) or not isinstance(told.get("findings"), list):
+            return [self._of(error(FindingCode.SERVER_ODD, url=self._url, reason="/doctor answers something else"))]
+        own = self._compared(told, asked, time.time())
         self.about |= {name: told.get(name) for name in ("version", "nats_server", "workers")}
         return [*told["findings"], *(self._of(finding) for finding in own)]
 
@@ -87,6 +76,8 @@ class Diagnosis:
             return error(FindingCode.KEY_MISSING, url=self._url)
         if refused.status in (401, 403, 429):
             return error(FindingCode.KEY_INVALID, url=self._url, reason=refused.message)
+        if refused.status == 404 and refused.code:
+            return error(FindingCode.SERVER_OLD, url=self._url)
         if refused.status >= 500:
             trace_id = _field(refused, "trace_id")
             return error(FindingCode.SERVER_FAILS, url=self._url, reason=refused.message, trace_id=trace_id)
@@ -94,21 +85,6 @@ class Diagnosis:
 
     def _of(self, finding: Finding) -> dict[str, Any]:
         return described(finding, self._language, time.time())
-
-
-def problems_of(ready: Any) -> list[str] | None:
-    """Give the problems that ``/ready`` tells; ``None`` if it is not the answer of a server of ours."""
-    if not isinstance(ready, dict) or ready.get("status") not in ("ready", "not ready"):
-        return None
-    problems = ready.get("problems", [] if ready["status"] == "ready" else ["it does not say why without an API key"])
-    return [str(problem) for problem in problems] if isinstance(problems, list) else None
-
-
-def _from_ready(ready: dict[str, Any]) -> list[Finding]:
-    """Give what only ``/ready`` tells; older servers tell less."""
-    durability = ready.get("durability")
-    means = durability.get("acknowledged_means") if isinstance(durability, dict) else None
-    return [info(FindingCode.ACKNOWLEDGED_MEANS, means=means)] if isinstance(means, str) else []
 
 
 def _is_loopback(url: str) -> bool:

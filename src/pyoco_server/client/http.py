@@ -334,15 +334,6 @@ class PyocoHttpClient(OperatorCalls):
         """Take back the pins of a package, a ``NAME==VERSION`` or a file name."""
         return cast(dict[str, Any], self._json(requests.pin(wheel, "DELETE")))
 
-    def get_ready(self) -> dict[str, Any]:
-        """Tell whether the server is ready, and what is missing: its answer is given in both cases."""
-        try:
-            return cast(dict[str, Any], self._json(requests.ready()))
-        except ApiError as refused:
-            if refused.status != httpx2.codes.SERVICE_UNAVAILABLE:
-                raise
-            return cast(dict[str, Any], body_of(refused.response))
-
     def get_doctor(self, *, lang: str | None = None) -> dict[str, Any]:
         """Tell what the server knows to be wrong: ``findings``, each with ``severity code message hint details``.
 

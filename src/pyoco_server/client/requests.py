@@ -215,11 +215,6 @@ def metrics() -> Call:
     return Call("GET", "/metrics")
 
 
-def ready() -> Call:
-    """``GET /ready``."""
-    return Call("GET", "/ready")
-
-
 def doctor(lang: str | None) -> Call:
     """``GET /doctor``."""
     return Call("GET", "/doctor", {"params": _filled({"lang": lang})})

@@ -12,7 +12,7 @@ from pyoco_server.disk import examine_disk
 from pyoco_server.errors import StoreRefused, StoreUnavailable
 from pyoco_server.gateway.figures import Figures, TagFigures
 from pyoco_server.gateway.state import Gateway
-from pyoco_server.model.findings import Finding, FindingCode, apart, error, warning
+from pyoco_server.model.findings import Finding, FindingCode, apart, error, info, warning
 from pyoco_server.model.sentences import Span
 from pyoco_server.model.worker import WorkerRecord, WorkerState
 from pyoco_server.store.examination import examine
@@ -28,7 +28,7 @@ async def diagnose(here: Gateway) -> list[Finding]:
     """Look at everything. It takes a few seconds at most, however many runs there are."""
     figures = await here.figures.read()
     findings = [*await _nats(here), *_index(here, figures), *_tags(figures), *_letters(figures), *_workers(here)]
-    return [*findings, *examine_disk(here.settings.state_dir)]
+    return [*findings, *examine_disk(here.settings.state_dir), *await _durability(here)]
 
 
 async def _nats(here: Gateway) -> list[Finding]:
@@ -68,6 +68,19 @@ async def _clocks(here: Gateway) -> list[Finding]:
             who = record.worker_id + (f" ({record.host})" if record.host else "")
             findings += apart(who, record.last_seen_at - stored.stored_at.timestamp())
     return findings
+
+
+async def _durability(here: Gateway) -> list[Finding]:
+    if not here.connection.is_up:
+        return []
+    told = await here.durability.read()
+    findings = [
+        warning(FindingCode.STREAM_LESS_SAFE, stream=one["stream"], reason=one["reason"])
+        for one in told["weaker_streams"]
+    ]
+    if told["unknown"] is not None:
+        return [*findings, info(FindingCode.DURABILITY_UNKNOWN, reason=told["unknown"], fix=told["hint"])]
+    return [*findings, info(FindingCode.ACKNOWLEDGED_MEANS, means=told["acknowledged_means"])]
 
 
 def _index(here: Gateway, figures: Figures) -> list[Finding]:

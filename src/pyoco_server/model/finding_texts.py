@@ -88,6 +88,12 @@ TEXTS: dict[FindingCode, Text] = {
         "ストリームが設定と違います: {field} は {have} です (期待値 {want}): {streams}。",
         "そのまま使われています。設定か、ストリームを変えてください: nats stream edit NAME",
     ),
+    FindingCode.STREAM_NOT_SEEN: Text(
+        "Our user of NATS may not look at: {streams}.",
+        "That may be as it should: a worker's need not. As the gateway's user everything is seen.",
+        "この NATS ユーザーには見る権限がありません: {streams}。",
+        "ワーカー用のユーザーなら問題ありません。ゲートウェイのユーザーならすべて見えます。",
+    ),
     FindingCode.RESTORE_NOT_ENDED: Text(
         "A restore has not ended; not whole, perhaps: {streams}.",
         "Repeat it: pyoco-server restore FILE",
@@ -214,10 +220,21 @@ TEXTS: dict[FindingCode, Text] = {
         "すべてのマシンで NTP による時刻合わせを有効にしてください (timedatectl set-ntp true)。",
     ),
     FindingCode.ACKNOWLEDGED_MEANS: Text(
-        "What is acknowledged is {means}.",
-        "For more safety: sync_interval always in NATS's configuration, or three servers and PYOCO_NATS_REPLICAS=3.",
+        "What an acknowledgement means: {means}.",
+        "docs/config.md (PYOCO_NATS_SYNC, PYOCO_NATS_REPLICAS) says how to have it mean more.",
         "受付済みの意味: {means}。",
-        "より安全にするには、NATS の設定で sync_interval: always とするか、"
-        "3台にして PYOCO_NATS_REPLICAS=3 としてください。",
+        "より安全にする方法は docs/config.md (PYOCO_NATS_SYNC、PYOCO_NATS_REPLICAS) にあります。",
+    ),
+    FindingCode.DURABILITY_UNKNOWN: Text(
+        "How NATS writes to its disk is not known: {reason}.",
+        "[{fix}]",
+        "NATS がディスクへどう書き込むか分かりません: {reason}。",
+        "[{fix}]",
+    ),
+    FindingCode.STREAM_LESS_SAFE: Text(
+        "The stream {stream} is kept less safely than the others: {reason}.",
+        "nats stream edit {stream}",
+        "ストリーム {stream} は他より安全でない状態で保存されています: {reason}。",
+        "nats stream edit {stream}",
     ),
 }

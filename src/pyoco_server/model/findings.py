@@ -37,6 +37,7 @@ class FindingCode(str, Enum):
     STREAMS_NOT_MADE = "streams_not_made"
     STREAM_MISSING = "stream_missing"
     STREAM_DIFFERS = "stream_differs"
+    STREAM_NOT_SEEN = "stream_not_seen"
     RESTORE_NOT_ENDED = "restore_not_ended"
     STORAGE_FULL = "storage_full"
     DISK_FULL = "disk_full"
@@ -61,6 +62,8 @@ class FindingCode(str, Enum):
     VERSION_DIFFERS = "version_differs"
     CLOCK_APART = "clock_apart"
     ACKNOWLEDGED_MEANS = "acknowledged_means"
+    DURABILITY_UNKNOWN = "durability_unknown"
+    STREAM_LESS_SAFE = "stream_less_safe"
 
 
 @dataclass(frozen=True)

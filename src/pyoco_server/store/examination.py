@@ -2,14 +2,16 @@
 
 import asyncio
 import json
+from enum import Enum
 from typing import Any
 
 from nats.js import api
 from nats.js.errors import NotFoundError
 from packaging.version import Version
 
-from pyoco_server.errors import StoreUnavailable
+from pyoco_server.errors import RightMissing, StoreUnavailable
 from pyoco_server.model.findings import Finding, FindingCode, error, how_full, warning
+from pyoco_server.model.findings import info as noted
 from pyoco_server.store import topology
 from pyoco_server.store.connection import Connection
 from pyoco_server.store.topology import RESTORING
@@ -17,6 +19,15 @@ from pyoco_server.store.topology import RESTORING
 OLDEST_NATS = "2.12.5"
 _DEADLY = ("retention", "subjects")
 """A stream that differs in one of these cannot do its work."""
+
+
+class Unseen(Enum):
+    """Stands for a stream at which our user may not look."""
+
+    UNSEEN = "unseen"
+
+
+UNSEEN = Unseen.UNSEEN
 
 
 async def examine(connection: Connection) -> list[Finding]:
@@ -45,7 +56,7 @@ async def examine_keys(connection: Connection) -> list[Finding]:
     """
     wanted = topology.keys_definition(connection.settings)
     found = await _look(connection, str(wanted.name))
-    return _streams([(wanted, found)]) if found else [warning(FindingCode.STREAMS_NOT_MADE)]
+    return _streams([(wanted, found)])
 
 
 def _version(connection: Connection) -> list[Finding]:
@@ -65,19 +76,24 @@ async def _account(connection: Connection) -> dict[str, Any]:
     return dict(json.loads(answer.data))
 
 
-async def _look(connection: Connection, name: str) -> api.StreamInfo | None:
+async def _look(connection: Connection, name: str) -> api.StreamInfo | Unseen | None:
     with connection.errors(f"looking at the stream {name}", missing=True):
         try:
-            return await connection.js.stream_info(name)
+            asking = connection.js.stream_info(name)
+            return await connection.if_allowed(f"$JS.API.STREAM.INFO.{name}", asking)
         except NotFoundError:
             return None
+        except RightMissing:
+            return UNSEEN
 
 
-def _streams(looked_at: list[tuple[api.StreamConfig, api.StreamInfo | None]]) -> list[Finding]:
-    there = [(wanted, info) for wanted, info in looked_at if info is not None]
-    if not there:
+def _streams(looked_at: list[tuple[api.StreamConfig, api.StreamInfo | Unseen | None]]) -> list[Finding]:
+    if all(info is None for _, info in looked_at):
         return [warning(FindingCode.STREAMS_NOT_MADE)]
+    there = [(wanted, info) for wanted, info in looked_at if isinstance(info, api.StreamInfo)]
     findings = []
+    if unseen := [wanted.name for wanted, info in looked_at if isinstance(info, Unseen)]:
+        findings.append(noted(FindingCode.STREAM_NOT_SEEN, streams=unseen))
     if missing := [wanted.name for wanted, info in looked_at if info is None]:
         findings.append(error(FindingCode.STREAM_MISSING, streams=missing))
     if marked := [wanted.name for wanted, info in there if RESTORING in (info.config.metadata or {})]:

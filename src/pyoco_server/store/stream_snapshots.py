@@ -161,10 +161,12 @@ async def _ask(connection: Connection, subject: str, wish: dict[str, Any], what:
     """Send a request of JetStream's; its answer, which may be an error.
 
     Raises:
+        RightMissing: our user may not ask for it.
         StoreUnavailable: there is none.
     """
     with connection.errors(what):
-        answer = await connection.client.request(subject, json.dumps(wish).encode(), timeout=timeout)
+        asking = connection.client.request(subject, json.dumps(wish).encode(), timeout=timeout)
+        answer = await connection.if_allowed(subject, asking)
     return dict(json.loads(answer.data))
 
 
