@@ -25,7 +25,8 @@
     ├── TooManyStreams          503   7   the gateway serves as many open logs as it may
     ├── StoreUnavailable        503   7   NATS cannot be reached, or did not answer in time
     │   ├── StoreRefused        503   4   NATS is there and does not let us in
-    │   └── RightMissing        503   7   NATS lets us in, but not do this
+    │   ├── RightMissing        503   7   NATS lets us in, but not do this
+    │   └── StoreFull           507   1   there is no room for more; what is stored is safe
     ├── RevisionConflict        409   6   somebody else wrote the record first
     ├── KeyReused               409   6   an idempotency key came back with another request
     ├── DamagedBackup             1   an archive that is not what was written
@@ -306,6 +307,18 @@ class RightMissing(StoreUnavailable):
 
     code = "nats_denied"
     default_hint = "Give this user the right in NATS's configuration, or leave it to one that has it."
+
+
+class StoreFull(StoreUnavailable):
+    """There is no room for more, or hardly any. What is stored is safe, and everything else works."""
+
+    code = "store_full"
+    http_status = 507
+    exit_code = 1
+    default_hint = (
+        "Keep runs for less time or fewer of them (PYOCO_RUN_RETENTION_SEC, PYOCO_RUN_RETENTION_MAX_RUNS), delete "
+        "wheels, or give NATS more room; GET /ready shows what takes it. Submissions are then taken by themselves."
+    )
 
 
 class RevisionConflict(PyocoError):

@@ -140,6 +140,12 @@ class Settings(NatsSettings):
     run_retention_cancelled_sec: Kept | None = None
     run_retention_max_runs: Annotated[int, Field(ge=0)] = 0
     """How many ended runs are kept; 0: however many there are."""
+    store_full_share: Annotated[float, Field(gt=0, le=1)] = 0.95
+    """Share of NATS's room from which on submissions are refused."""
+    disk_free_min_bytes: Annotated[int, Field(ge=0)] = 256 * 1024 * 1024
+    """Free room on the disk with NATS's data below which submissions are refused."""
+    nats_store_dir: Path | None = None
+    """NATS's data, where it is on this machine."""
     flow_retention_sec: Annotated[float, Field(ge=60, allow_inf_nan=False)] = 3600.0
     """How long the text of a flow is kept that no run and no dead letter needs."""
     retention_interval_sec: Seconds = 5.0
@@ -198,6 +204,11 @@ class Settings(NatsSettings):
                 "or NATS would give a running run to a second worker"
             )
         return self
+
+    @property
+    def own_nats_store(self) -> Path:
+        """Where a NATS that we start keeps its data."""
+        return self.nats_store_dir or self.state_dir / "nats"
 
     def kept_for(self, status: str) -> float:
         """Tell for how many seconds a run is kept that ended with a status; 0: for ever."""

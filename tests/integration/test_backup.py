@@ -13,10 +13,11 @@ import pytest
 from anyio.from_thread import start_blocking_portal
 
 from pyoco_server.errors import StoreUnavailable
-from pyoco_server.store import snapshot_changes, topology
+from pyoco_server.store import snapshot_changes
 from pyoco_server.store.archive import Archive
 from pyoco_server.store.connection import Connection, connected
 from pyoco_server.store.snapshot_changes import changes_after
+from pyoco_server.store.stream_state import read_streams
 from pyoco_server.store.wheels import WheelStore
 
 from .backups import WHEEL, configurations, connection, everything, filled, messages, put_back, taken, wipe
@@ -38,8 +39,8 @@ async def test_everything_comes_back(filled: Connection) -> None:
     copy = io.BytesIO()
     await WheelStore(filled).read_to(wheel, copy)
     assert copy.getvalue() == WHEEL
-    states = await topology.health(filled)
-    assert all(state and not state["restoring"] for state in states.values())
+    states = await read_streams(filled)
+    assert all(state and not state.restoring for state in states.values())
 
 
 class Meddler(io.BytesIO):

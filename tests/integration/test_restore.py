@@ -19,6 +19,7 @@ from pyoco_server.store.backup import streams_in_order
 from pyoco_server.store.connection import Connection, connected
 from pyoco_server.store.feed import BucketFeed, Change
 from pyoco_server.store.runs import RunStore
+from pyoco_server.store.stream_state import read_streams
 from pyoco_server.store.workers import WorkerStore
 
 from .backups import connection, filled, messages, put_back, record, taken, wipe
@@ -89,8 +90,8 @@ async def test_a_restore_that_died_half_way_is_repeated(filled: Connection) -> N
             if at == "configure":
                 patch.setattr(stream_snapshots, "configure", dies_the_third_time(stream_snapshots.configure))
             await put_back(filled, raw, tell=die)
-        states = await topology.health(filled)
-        assert any(state and state["restoring"] for state in states.values())
+        states = await read_streams(filled)
+        assert any(state and state.restoring for state in states.values())
         if at == names[1]:
             with pytest.raises(CommandFailed, match="has not ended"):
                 await taken(filled)

@@ -39,6 +39,7 @@ FULL = Figures(
     index_caught_up=True,
     index_reached=100,
     open_logs=0,
+    store_used_share=0.25,
 )
 
 

@@ -113,7 +113,7 @@ async def _connected(
     async with contextlib.AsyncExitStack() as parts:
         if nats["with_nats"]:
             server = NatsServer(
-                nats["nats_store_dir"] or settings.state_dir / "nats",
+                nats["nats_store_dir"] or settings.own_nats_store,
                 client_port=-1,
                 http_port=-1,
                 sync=settings.nats_sync,

@@ -92,7 +92,7 @@ def up(**options: Any) -> None:
         host=options["host"],
         port=options["port"],
         insecure=options["insecure"],
-        nats_store=(options["nats_store_dir"] or settings.state_dir / "nats") if options["with_nats"] else None,
+        nats_store=(options["nats_store_dir"] or settings.own_nats_store) if options["with_nats"] else None,
         nats_listen=(options["nats_listen_host"], options["nats_client_port"], options["nats_http_port"]),
         workers=[worker] if worker else [],
     )

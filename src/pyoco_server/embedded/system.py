@@ -51,7 +51,7 @@ class System:
         worker_log: Path | None = None,
         worker_environment: dict[str, str] | None = None,
     ) -> None:
-        self._settings = settings
+        self._settings = settings.model_copy(update={"nats_store_dir": nats_store}) if nats_store else settings
         self._address = (host, port)
         self._insecure = insecure
         self._nats = NatsServer(nats_store, *nats_listen, settings.nats_sync) if nats_store else None

@@ -66,6 +66,8 @@ class Figures:
     index_caught_up: bool
     index_reached: int
     open_logs: int
+    store_used_share: float | None = None
+    accepts_submissions: bool = True
 
 
 class FiguresReader:
@@ -90,6 +92,7 @@ class FiguresReader:
         nats = await self._ask_nats(list(tags))
         states = [state for _, state in workers]
         live, left_out = _live(workers)
+        room = here.room.figures()
         return Figures(
             runs=totals.by_status(),
             workers={state: states.count(state) for state in WorkerState},
@@ -101,6 +104,8 @@ class FiguresReader:
             index_caught_up=here.run_feed.caught_up.is_set(),
             index_reached=here.run_feed.reached,
             open_logs=here.open_logs,
+            store_used_share=room["used_share"],
+            accepts_submissions=room["accepts_submissions"],
         )
 
     async def _ask_nats(self, tags: list[str]) -> NatsFigures:

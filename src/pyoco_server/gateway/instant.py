@@ -79,6 +79,9 @@ def _tags(figures: Figures) -> Iterator[Metric]:
 def _nats(figures: Figures) -> Iterator[Metric]:
     nats = figures.nats
     yield _one("pyoco_nats_up", "1 if NATS and its JetStream answer.", nats.up)
+    if figures.store_used_share is not None:
+        yield _one("pyoco_store_used_share", "How full NATS is; 1 is full.", figures.store_used_share)
+    yield _one("pyoco_submissions_accepted", "0 while the store is nearly full.", figures.accepts_submissions)
     if nats.records is not None:
         lag = max(0, nats.records.last_seq - figures.index_reached)
         yield _one("pyoco_index_lag", "Changes of runs that the index has not seen yet.", lag)

@@ -11,7 +11,7 @@ import time
 
 import structlog
 
-from pyoco_server.errors import RevisionConflict, StoreUnavailable
+from pyoco_server.errors import RevisionConflict, StoreFull, StoreUnavailable
 from pyoco_server.gateway.census import Census
 from pyoco_server.gateway.index import RunIndex
 from pyoco_server.gateway.loose_flows import LooseFlows
@@ -133,4 +133,7 @@ class Retention:
             await self._runs.remove(entry.run_id, entry.revision)
         except RevisionConflict:
             return False  # it has expired, or another gateway was here
+        except StoreFull:
+            # A full store refuses marks too, and for want of theirs NATS's own expiry stands still.
+            return await self._runs.erase(entry.run_id, entry.revision)
         return True

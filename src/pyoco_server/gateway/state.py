@@ -24,6 +24,7 @@ from pyoco_server.gateway.lost_owners import LostOwners
 from pyoco_server.gateway.metrics import Metrics
 from pyoco_server.gateway.reconciler import Doubts, Reconciler
 from pyoco_server.gateway.retention import Retention
+from pyoco_server.gateway.room import StoreRoom
 from pyoco_server.gateway.slots import Slots
 from pyoco_server.gateway.spent_logs import SpentLogs
 from pyoco_server.gateway.validation import FlowChecker
@@ -100,7 +101,10 @@ class Gateway:
         )
         self.jobs = QueuedJobs(self.connection)
         doubts = Doubts(self.runs)
-        self.submissions = Submissions(self.runs, self.queue, in_doubt=doubts.add, job_of=self.index.jobs.seq_of)
+        self.room = StoreRoom(settings, self.connection, settings.nats_monitors)
+        self.submissions = Submissions(
+            self.runs, self.queue, in_doubt=doubts.add, job_of=self.index.jobs.seq_of, check_room=self.room.check
+        )
         self.figures = FiguresReader(self)
         self.durability = DurabilityReader(settings, self.connection)
         self.keys = KeyKeeper(settings, self.connection)
@@ -160,6 +164,7 @@ class Gateway:
             asyncio.create_task(self._sweep_wheels(), name="wheel-sweep"),
             asyncio.create_task(self.keys.run(self.stopping), name="keys"),
             asyncio.create_task(self.retention.run(self.stopping), name="retention"),
+            asyncio.create_task(self.room.run(self.stopping), name="room"),
         ]
 
     async def stop(self) -> None:

@@ -11,6 +11,7 @@ from nats.js.errors import APIError, NotFoundError
 
 from pyoco_server.errors import RevisionConflict
 from pyoco_server.store.connection import Connection
+from pyoco_server.store.direct import purge_subject
 
 log = structlog.get_logger(__name__)
 
@@ -109,6 +110,14 @@ class Bucket:
         """
         mark = {_OPERATION: "PURGE", "Nats-Rollup": "sub", _EXPECTED: str(revision)}
         return await self._publish(key, b"", mark, MARK_SEC)
+
+    async def erase(self, key: str, revision: int) -> bool:
+        """Remove a key if ``revision`` is still its last one, without a mark; tell whether it was removed.
+
+        Raises:
+            StoreUnavailable: NATS is away.
+        """
+        return await purge_subject(self._connection, self.stream, self.subject(key), through=revision) > 0
 
     async def _last(self, key: str) -> RawStreamMsg | None:
         js = self._connection.js

@@ -13,7 +13,7 @@ from nats.js import JetStreamContext
 from nats.js.errors import APIError, NoStreamResponseError, NotFoundError
 from typing_extensions import Self
 
-from pyoco_server.errors import RevisionConflict, RightMissing, StoreRefused, StoreUnavailable
+from pyoco_server.errors import RevisionConflict, RightMissing, StoreFull, StoreRefused, StoreUnavailable
 from pyoco_server.nats_settings import NatsTarget
 from pyoco_server.settings import Settings
 from pyoco_server.store.patient_client import PatientClient
@@ -25,6 +25,8 @@ REQUEST_TIMEOUT = 4.0
 """Seconds that one request may take before the answer is 503."""
 WRONG_LAST_SEQUENCE = frozenset({10071, 10164})
 """The second one is what a cluster answers while the write that came first is still on its way to the replicas."""
+_FULL = frozenset({10002, 10023, 10047, 10077})
+"""What NATS answers when an account, the server, its disk, or a stream has no room left."""
 _RECONNECT_WAIT = 0.25
 _LOG_EVERY = 10.0
 _TOLD = 100
@@ -195,6 +197,7 @@ class Connection:
 
         Raises:
             StoreUnavailable: NATS did not answer.
+            StoreFull: it has no room left.
             RevisionConflict: the expected revision was not the last one.
         """
         try:
@@ -204,7 +207,8 @@ class Connection:
                 raise RevisionConflict(f"{what}: somebody else wrote first") from None
             if missing and isinstance(error, NotFoundError):
                 raise
-            raise StoreUnavailable(f"{what}: NATS answered {error.description or error}") from error
+            kind = StoreFull if error.err_code in _FULL else StoreUnavailable
+            raise kind(f"{what}: NATS answered {error.description or error}") from error
         except _AWAY as error:
             detail = self._just_denied() or str(error) or type(error).__name__
             raise StoreUnavailable(f"{what}: NATS did not answer ({detail})") from error

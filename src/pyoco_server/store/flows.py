@@ -10,7 +10,6 @@ from collections import OrderedDict
 
 from pyoco_server.store.bucket import Bucket
 from pyoco_server.store.connection import Connection
-from pyoco_server.store.direct import purge_subject
 
 _REMEMBERED = 1024
 _YOUNG_SHARE = 0.25
@@ -21,7 +20,6 @@ class FlowStore:
     """The bucket of flow texts. What is in it never changes."""
 
     def __init__(self, connection: Connection) -> None:
-        self._connection = connection
         self._bucket = Bucket(connection, connection.settings.flows_kv_bucket)
         self._young_sec = _YOUNG_SHARE * connection.settings.flow_retention_sec
         self._put_at: OrderedDict[str, float] = OrderedDict()
@@ -57,12 +55,10 @@ class FlowStore:
         Raises:
             StoreUnavailable: NATS is away.
         """
-        # Nobody follows this bucket, so no mark is needed.
-        subject = self._bucket.subject(sha256)
-        removed = await purge_subject(self._connection, self._bucket.stream, subject, through=revision)
+        removed = await self._bucket.erase(sha256, revision)  # nobody follows this bucket
         if removed:
             self._put_at.pop(sha256, None)
-        return removed > 0
+        return removed
 
     def _is_young(self, sha256: str) -> bool:
         put_at = self._put_at.get(sha256)

@@ -111,3 +111,13 @@ class RunStore:
             RevisionConflict: somebody did.
         """
         return await self._bucket.purge(run_id, revision)
+
+    async def erase(self, run_id: str, revision: int) -> bool:
+        """Remove a run without a mark, if ``revision`` is still its last one; tell whether it was removed.
+
+        Indexes do not hear of it; they find out by their census.
+
+        Raises:
+            StoreUnavailable: NATS is away.
+        """
+        return await self._bucket.erase(run_id, revision)

@@ -8,7 +8,7 @@ from typing import Any
 from pyoco_server.errors import StoreUnavailable
 from pyoco_server.store.connection import Connection
 from pyoco_server.store.direct import read_time
-from pyoco_server.store.topology import definitions
+from pyoco_server.store.topology import RESTORING, definitions
 
 _STREAM_NOT_FOUND = 10059
 
@@ -26,6 +26,8 @@ class StreamState:
     replicas: int
     expiry: bool
     """Whether messages may be given a time to live."""
+    restoring: bool
+    """Whether a restore of it has not ended."""
     max_bytes: int | None = None
     max_msgs: int | None = None
     max_age_sec: float | None = None
@@ -52,6 +54,7 @@ async def read_stream(connection: Connection, stream: str) -> StreamState | None
         now=read_time(info["ts"]).timestamp(),
         replicas=config.get("num_replicas") or 1,
         expiry=bool(config.get("allow_msg_ttl")),
+        restoring=RESTORING in (config.get("metadata") or {}),
         max_bytes=_limit(config.get("max_bytes")),
         max_msgs=_limit(config.get("max_msgs")),
         max_age_sec=_limit(config.get("max_age", 0) / 1e9),

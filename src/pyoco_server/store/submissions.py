@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pyoco_server.errors import KeyReused, RevisionConflict, StoreUnavailable
+from pyoco_server.errors import KeyReused, RevisionConflict, StoreFull, StoreUnavailable
 from pyoco_server.model.job import Job
 from pyoco_server.model.run import RunRecord, RunStatus
 from pyoco_server.store.queue import JobQueue
@@ -44,6 +44,7 @@ class Submissions:
         in_doubt: Told the run_id, and the revision where it is known, of a run without a key that could be neither made
             nor taken back.
         job_of: Tells where the job of a run lies, if that is known, for the record's revision.
+        check_room: Raises if there is no room for a new run; a run that exists is answered all the same.
     """
 
     def __init__(
@@ -53,11 +54,13 @@ class Submissions:
         *,
         in_doubt: Doubt = lambda _run_id, _revision: None,
         job_of: Callable[[str, int], int | None] = lambda _run_id, _revision: None,
+        check_room: Callable[[], None] = lambda: None,
     ) -> None:
         self._runs = runs
         self._queue = queue
         self._in_doubt = in_doubt
         self._job_of = job_of
+        self._check_room = check_room
 
     async def submit(self, record: RunRecord) -> Submission:
         """Make a run, or find the one that the same key has made before.
@@ -68,10 +71,19 @@ class Submissions:
         Raises:
             StoreUnavailable: not answered. Without a key the run does not exist, or is taken back as soon as NATS is
                 there again; with a key it may exist, and a repeat finds it.
+            StoreFull: there is no room for a new run.
             KeyReused: the key belongs to another request.
         """
         if record.idempotency_key is None:
+            self._check_room()
             return await self._submit_once(record)
+        try:
+            self._check_room()
+        except StoreFull:
+            found = await self._runs.get(record.run_id)
+            if found is None:
+                raise
+            return await self._repeat(record, found)
         for _ in range(_LOOK_TRIES):
             try:
                 revision = await self._runs.create(record)

@@ -300,27 +300,3 @@ async def figures(connection: Connection, stream: str) -> StreamFigures | None:
         except NotFoundError:
             return None
     return StreamFigures(state.messages, state.last_seq)
-
-
-async def health(connection: Connection) -> dict[str, dict[str, Any] | None]:
-    """Tell the state of every stream that we need; ``None`` for one that is missing.
-
-    Raises:
-        StoreUnavailable: NATS is away.
-    """
-    states: dict[str, dict[str, Any] | None] = {}
-    for wanted in definitions(connection.settings):
-        name = str(wanted.name)
-        with connection.errors(f"looking at the stream {name}", missing=True):
-            try:
-                info = await connection.js.stream_info(name)
-            except NotFoundError:
-                states[name] = None
-                continue
-        states[name] = {
-            "messages": info.state.messages,
-            "bytes": info.state.bytes,
-            "replicas": info.config.num_replicas,
-            "restoring": RESTORING in (info.config.metadata or {}),
-        }
-    return states

@@ -6,11 +6,12 @@ from typing import Any, cast
 from fastapi import APIRouter, Request, Response
 
 from pyoco_server.errors import StoreUnavailable
+from pyoco_server.gateway import health as health_of
 from pyoco_server.gateway.auth import Visitor, needs, public
 from pyoco_server.gateway.durability import PUBLIC
 from pyoco_server.gateway.state import Here
 from pyoco_server.model.access import Role
-from pyoco_server.store import topology
+from pyoco_server.store.stream_state import StreamState, read_streams
 
 router = APIRouter(tags=["system"])
 
@@ -28,13 +29,13 @@ async def ready(here: Here, visitor: Visitor, response: Response) -> dict[str, A
     """Answer 200 when runs can be submitted and listed, else 503; say what is known, to who has no key less."""
     connection = here.connection
     problems: list[str] = []
-    streams: dict[str, Any] = {}
+    streams: dict[str, StreamState | None] = {}
     try:
-        streams = await topology.health(connection)
+        streams = await read_streams(connection)
         problems += [f"the stream {name} is missing" for name, state in streams.items() if state is None]
         problems += [
             f"the restore of {name} has not ended; repeat it" for name, state in streams.items()
-            if state and state["restoring"]
+            if state and state.restoring
         ]  # fmt: skip
     except StoreUnavailable as error:
         problems.append(error.message)
@@ -55,7 +56,9 @@ async def ready(here: Here, visitor: Visitor, response: Response) -> dict[str, A
             "down_since": down if not connection.is_up else None,
             "down_for_sec": round(time.time() - down, 1) if down and not connection.is_up else None,
         },
-        "streams": streams,
+        "warnings": health_of.warnings(here.settings, streams, here.room.refusal()),
+        "streams": {name: health_of.of_stream(state) for name, state in streams.items()},
+        "storage": here.room.figures(),
         "index": {
             "caught_up": here.run_feed.caught_up.is_set(),
             "revision": here.run_feed.revision,

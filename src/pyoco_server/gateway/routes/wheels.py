@@ -65,6 +65,7 @@ async def list_wheels(here: Here) -> list[WheelEntry]:
 async def upload_wheel(here: Here, who: Who, change: Noted, request: Request) -> WheelEntry:
     """Store a wheel, if it is a good one and newer than all of its package."""
     _ = here.connection.client  # raises at once when NATS is away, before anything travels
+    here.room.check()
     largest = here.settings.wheel_max_bytes
     async with here.uploads.slot(), receive(request, here.settings.state_dir, largest) as upload:
         tags = parse_tags(upload.fields["tags"]) if upload.fields.get("tags", "").strip() else []
@@ -74,6 +75,8 @@ async def upload_wheel(here: Here, who: Who, change: Noted, request: Request) ->
         change.target_id = upload.name.file_name
         content = await asyncio.to_thread(check_wheel, upload.file, upload.name, largest)
         upload.file.seek(0)
+        await here.room.look()
+        here.room.check(upload.size)
         entry = await here.wheels.put(upload.name.file_name, upload.file, tags, requires_python=content.requires_python)
     change.details = {"tags": entry.tags, "sha256_hex": entry.sha256_hex}
     await _remember(here, who, request, WheelAction.UPLOAD, entry, replace=replace)

@@ -1,0 +1,46 @@
+"""What ``/ready`` tells of streams: how full each is, and what an operator should know though everything works."""
+
+from typing import Any
+
+from pyoco_server.settings import Settings
+from pyoco_server.store.stream_state import StreamState
+
+_STATUSES = ("COMPLETED", "FAILED", "CANCELLED")
+
+
+def of_stream(state: StreamState | None) -> dict[str, Any] | None:
+    """Tell how a stream stands against its limits; ``None`` for one that is missing."""
+    if state is None:
+        return None
+    shares = [
+        used / limit for used, limit in ((state.bytes, state.max_bytes), (state.messages, state.max_msgs)) if limit
+    ]
+    return {
+        "messages": state.messages,
+        "bytes": state.bytes,
+        "max_bytes": state.max_bytes,
+        "max_msgs": state.max_msgs,
+        "max_age_sec": state.max_age_sec,
+        "used_share": round(max(shares), 4) if shares else None,
+        "replicas": state.replicas,
+        "restoring": state.restoring,
+    }
+
+
+def warnings(settings: Settings, streams: dict[str, StreamState | None], refusal: str) -> list[str]:
+    """Tell what does not keep the gateway from working, but somebody should see to.
+
+    Args:
+        settings: What is kept for how long.
+        streams: The streams' states.
+        refusal: Why submissions are refused; empty if they are not.
+    """
+    found = [refusal] if refusal else []
+    runs = f"KV_{settings.runs_kv_bucket}"
+    state = streams.get(runs)
+    if state is not None and not state.expiry and any(settings.kept_for(status) for status in _STATUSES):
+        found.append(
+            f"{runs} was made without expiry (allow_msg_ttl): runs are removed by gateways alone, and each removal "
+            "leaves a mark that stays; docs/how-to/retention.md tells how to allow it"
+        )
+    return found
