@@ -2,6 +2,7 @@
 // `nav` is the text under which the view stands in the navigation; `keys` go there.
 export const ROUTES = [
   { pattern: "/runs", nav: "nav.runs", keys: "g r", load: () => import("./views/runs/view.js") },
+  { pattern: "/workers", nav: "nav.workers", keys: "g w", load: () => import("./views/workers/view.js") },
   { pattern: "/runs/:id", load: () => import("./views/run/view.js") },
 ];
 

@@ -1,0 +1,76 @@
+// One worker.
+import { html, useState } from "../../html.js";
+import { patch, post } from "../../api.js";
+import { has, number, t } from "../../i18n.js";
+import { say, sayError } from "../../parts/announce.js";
+import { Icon } from "../../parts/icon.js";
+import { ReasonDialog } from "../../parts/reason.js";
+import { size } from "../../parts/size.js";
+import { Ago } from "../../parts/time.js";
+import { link } from "../../router.js";
+import { allows } from "../../session.js";
+
+const LOOKS = { RUNNING: "running", IDLE: "completed", STOPPED_GRACEFUL: "skipped", DISCONNECTED: "failed", DRAINING: "cancelling" };
+const NONE = html`<span class="none">–</span>`;
+
+export function isHere(worker) {
+  return worker.state === "RUNNING" || worker.state === "IDLE";
+}
+
+function State({ worker }) {
+  const state = worker.draining ? "DRAINING" : worker.state;
+  const look = LOOKS[state] ?? "other";
+  const word = has(`workers.state.${state}`) ? t(`workers.state.${state}`) : state;
+  return html`<span class="status ${look}" title=${worker.stop_reason ?? worker.drain_reason ?? ""}><${Icon} name=${look} /><span>${word}</span></span>`;
+}
+
+function Runs({ worker }) {
+  const runs = isHere(worker) ? worker.current_run_ids ?? [] : [];
+  if (!runs.length) return NONE;
+  return runs.map((id) => html`<a key=${id} href=${link(`/runs/${encodeURIComponent(id)}`)}><code>${id.slice(0, 8)}</code></a> `);
+}
+
+function Gpus({ gpus }) {
+  if (!gpus?.length) return NONE;
+  return gpus.map((gpu, at) => html`<div key=${at} title=${gpu.name}>${size(gpu.memory_used_bytes)} / ${size(gpu.memory_total_bytes)}</div>`);
+}
+
+function Wheels({ sync }) {
+  if (!sync?.enabled) return html`<span class="none">${t("workers.wheels.off")}</span>`;
+  if (sync.last_error) return html`<span class="wrong" title=${sync.last_error}><${Icon} name="warning" /> ${sync.last_error}</span>`;
+  return sync.last_result ?? NONE;
+}
+
+export function Row({ worker, onChange }) {
+  const [asking, setAsking] = useState(false);
+  const path = `/workers/${encodeURIComponent(worker.worker_id)}`;
+  const change = async (request, said) => {
+    try {
+      onChange(await request());
+      say(said);
+    } catch (error) {
+      sayError(error);
+    }
+  };
+  const hide = () => change(() => patch(path, { hidden: !worker.hidden }), t(worker.hidden ? "workers.shown" : "workers.hidden", { name: worker.worker_id }));
+  const drain = (body) => change(() => post(`${path}/drain`, body), t("workers.drained", { name: worker.worker_id }));
+  const cell = (name, content) => html`<td class=${name} data-label=${t(`workers.column.${name}`)}>${content}</td>`;
+  return html`<tr data-worker=${worker.worker_id}>
+    ${cell("state", html`<${State} worker=${worker} />`)}
+    <th scope="row" class="name" title=${worker.host ? `${worker.host} · pid ${worker.pid} · ${worker.version}` : ""}>${worker.worker_id}</th>
+    ${cell("tags", (worker.tags ?? []).map((tag) => html`<a key=${tag} class="chip" href=${link("/runs", { tag })}>${tag}</a> `))}
+    ${cell("slots", worker.slots ? `${isHere(worker) ? worker.slots_in_use ?? 0 : 0} / ${worker.slots}` : NONE)}
+    ${cell("runs", html`<${Runs} worker=${worker} />`)}
+    ${cell("memory", size(worker.memory_bytes))}
+    ${cell("cpu", worker.cpu_percent === null || worker.cpu_percent === undefined ? NONE : `${number(Math.round(worker.cpu_percent))} %`)}
+    ${cell("gpus", html`<${Gpus} gpus=${worker.gpus} />`)}
+    ${cell("seen", html`<${Ago} at=${worker.last_seen_at} />`)}
+    ${cell("wheels", html`<${Wheels} sync=${worker.wheel_sync} />`)}
+    ${allows("member") && html`<td class="acts">
+      ${isHere(worker) && !worker.draining && html`<button type="button" aria-label=${t("workers.drain.of", { name: worker.worker_id })} onClick=${() => setAsking(true)}>${t("workers.drain")}</button>`}
+      <button type="button" aria-label=${t(worker.hidden ? "workers.show.of" : "workers.hide.of", { name: worker.worker_id })} onClick=${hide}>${t(worker.hidden ? "workers.show" : "workers.hide")}</button>
+      ${asking && html`<${ReasonDialog} title=${t("workers.drain.of", { name: worker.worker_id })} text=${t("workers.drain.text")} action=${t("workers.drain")}
+        onYes=${drain} onClose=${() => setAsking(false)} />`}
+    </td>`}
+  </tr>`;
+}
