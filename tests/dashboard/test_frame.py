@@ -8,7 +8,7 @@ from pathlib import Path
 
 import httpx2
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Route, expect
 
 from pyoco_server.client.http import PyocoHttpClient
 from pyoco_server.embedded.nats_server import NatsServer
@@ -61,6 +61,22 @@ def test_the_page_asks_for_nothing_from_elsewhere(dashboards: Callable[..., Dash
     page.evaluate("document.body.append(Object.assign(document.createElement('script'), {text: 'window.ran=1'}))")
     assert page.evaluate("window.ran") is None
     assert any("violates" in line for line in dashboard.said)
+
+
+def test_a_page_of_an_older_version_says_so(dashboards: Callable[..., Dashboard], system: System) -> None:
+    dashboard = dashboards(system.url)
+
+    def older(route: Route) -> None:
+        answer = route.fetch()
+        route.fulfill(response=answer, body=re.sub('data-page="[^"]+"', 'data-page="older"', answer.text()))
+
+    dashboard.page.route(re.compile(r"/$"), older)
+    page = dashboard.open()
+    expect(page.get_by_text("The server has been upgraded")).to_be_visible()
+    dashboard.page.unroute_all()
+    page.get_by_role("button", name="Reload").click()
+    expect(page.locator(".pulse.live")).to_be_visible()
+    expect(page.get_by_text("The server has been upgraded")).to_be_hidden()
 
 
 class Gateway(Process):

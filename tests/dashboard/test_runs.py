@@ -159,6 +159,17 @@ def test_the_list_as_a_command(dashboards: Callable[..., Dashboard], system: Sys
     assert copied == f"pyoco-client --server {system.url} list-vnext --status PENDING --tag keys"
 
 
+@pytest.fixture(scope="module")
+def shown(system: System) -> None:
+    """Runs of several statuses."""
+    for run_id in waiting(system, 3, "pictures", "nightly")[:1]:
+        system.client.cancel_run(run_id)
+    system.worker(worker_id="pictures-1", tags="pictures-done")
+    system.run(TUTORIAL, tag="pictures-done")
+    system.run(system.flow("def t():\n    raise ValueError('row 17 has no price')\n"), tag="pictures-done")
+
+
+@pytest.mark.usefixtures("shown")
 @pytest.mark.parametrize("size", [WIDE, NARROW], ids=["wide", "narrow"])
 @pytest.mark.parametrize("theme", THEMES)
 @pytest.mark.parametrize("language", LANGUAGES)

@@ -62,6 +62,7 @@ function roughly(seconds) {
 export function duration(seconds) {
   if (seconds === null || seconds === undefined || Number.isNaN(seconds)) return "–";
   const of = Math.max(0, seconds);
+  if (of < 0.00995) return t("time.ms", { n: number(Math.round(of * 10000) / 10) });
   if (of < 0.9995) return t("time.ms", { n: Math.round(of * 1000) });
   if (of < 9.995) return t("time.s", { n: number(Math.round(of * 100) / 100) });
   if (of < 59.95) return t("time.s", { n: number(Math.round(of * 10) / 10) });

@@ -1,7 +1,7 @@
 // The run's life on a line: how long it waited, was tried, ran, and was stopped.
 import { html } from "../../html.js";
 import { now } from "../../clock.js";
-import { t } from "../../i18n.js";
+import { t, tn } from "../../i18n.js";
 import { hasEnded, look, statusWord } from "../../parts/status.js";
 import { Time, duration } from "../../parts/time.js";
 
@@ -15,7 +15,7 @@ export function lifeParts(run, clock) {
   const first = wait === null || !run.submitted_at ? null : run.submitted_at + wait / 1000;
   add("pending", t("life.waited"), run.submitted_at, first ?? run.start_time ?? end);
   // Of attempts before the last one it is known that they were, and how long all of them took.
-  if (first && run.attempt > 1) add("lost", t("life.lost", { n: run.attempt - 1 }), first, run.start_time ?? end);
+  if (first && run.attempt > 1) add("lost", tn("life.lost", run.attempt - 1), first, run.start_time ?? end);
   const stop = run.cancel_requested_at;
   const runs = run.start_time ?? null;
   const label = t("life.attempt", { n: run.attempt });

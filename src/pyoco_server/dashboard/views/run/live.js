@@ -29,6 +29,11 @@ export class LiveRun {
         if (items.some((item) => item.run_id === this.runId) || removed.includes(this.runId)) this.soon();
         if (items.some((item) => item.rerun_of === this.runId)) this.readReruns();
       }),
+      on("workers", ({ items }) => {
+        const run = this.run.value;
+        const worker = run && !hasEnded(run.status) && items.find((item) => item.worker_id === run.worker_id);
+        if (worker && worker.state !== run.worker_state) this.soon(); // a worker that is lost changes no record
+      }),
     ];
     this.asking = setInterval(() => document.hidden || this.ask(), WHY_MS);
     this.read();
