@@ -142,8 +142,8 @@ def test_what_is_no_backup_is_refused(raw: bytes, tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(InvalidInput, match="cannot be read: No such file"):
-        open_archive(tmp_path / "b.tar")
+    with pytest.raises(InvalidInput, match="cannot be read: No such file"), open_archive(tmp_path / "b.tar"):
+        pass
 
 
 @pytest.mark.parametrize(

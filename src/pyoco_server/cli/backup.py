@@ -165,6 +165,8 @@ def _whole_file(path: Path) -> Iterator[BinaryIO | IO[bytes]]:
         CommandFailed: it cannot be written.
     """
     if str(path) == _PIPE:
+        if sys.stdout.isatty():
+            raise CommandFailed("a backup is nothing for a terminal", hint="Name a file, or send it through a pipe.")
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
         return

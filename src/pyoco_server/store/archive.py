@@ -10,6 +10,7 @@
 It is written without going back, so that it can go through a pipe, and in bounded memory.
 """
 
+import contextlib
 import hashlib
 import io
 import json
@@ -234,17 +235,20 @@ class Archive:
             raise DamagedBackup(f"{name} is damaged: {error}") from None
 
 
-def open_archive(path: Path) -> Archive:
-    """Open a backup.
+@contextlib.contextmanager
+def open_archive(path: Path) -> Iterator[Archive]:
+    """Open a backup for as long as the block lasts.
 
     Raises:
         InvalidInput: there is no such file, or it is none.
         DamagedBackup: it is not what was written.
     """
     try:
-        return Archive(path.open("rb"))
+        file = path.open("rb")
     except OSError as error:
         raise InvalidInput(f"{path} cannot be read: {error.strerror}") from None
+    with file, Archive(file) as archive:
+        yield archive
 
 
 def _piece(name: str, number: int) -> str:

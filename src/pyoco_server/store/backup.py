@@ -72,10 +72,9 @@ async def back_up(streams: list[Kept], out: BinaryIO | IO[bytes], tell: Callable
     archive = ArchiveWriter(out)
     for stream in streams:
         stored = await _store(archive, stream, tell)
-        if stored is None and stream.optional:
-            continue
         if stored is None:
-            manifest.missing.append(stream.name)
+            if not stream.optional:
+                manifest.missing.append(stream.name)
             tell(f"{stream.name}: there is no such stream")
             continue
         manifest.streams.append(stored)
