@@ -194,6 +194,20 @@ def test_streams_that_differ(there: Settings, check: Check, capsys: pytest.Captu
     assert "ストリームが設定と違います" in capsys.readouterr().out
 
 
+def test_runs_that_cannot_expire(there: Settings, check: Check, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def make_anew(connection: Connection) -> None:
+        config = (await connection.js.stream_info(f"KV_{there.runs_kv_bucket}")).config
+        await connection.js.delete_stream(str(config.name))
+        config.allow_msg_ttl, config.subject_delete_marker_ttl = False, None
+        await connection.js.add_stream(config)
+
+    change(there, make_anew)
+    assert check()[1]["findings"] == {}
+    monkeypatch.setenv("PYOCO_RUN_RETENTION_FAILED_SEC", "60")
+    code, told = check()
+    assert (code, list(told["findings"])) == (0, ["runs_without_expiry"])
+
+
 def test_a_user_who_may_not_see_all(nats_url: Callable[[str], str], check: Check, tmp_path: Path) -> None:
     url = nats_url(
         f'jetstream {{store_dir: "{tmp_path}/js"}}\nno_auth_user: w\n'

@@ -15,9 +15,11 @@ from pyoco_server.embedded.nats_server import NatsServer
 from pyoco_server.gateway import doctor
 from pyoco_server.model.worker import WorkerRecord
 from pyoco_server.settings import Settings
+from pyoco_server.store import topology
 
 from .test_gateway import Running, here, running, until
 from .test_gateway_away import Nats, nats
+from .test_room import bounded, fill
 
 __all__ = ["here", "nats"]  # fixtures
 pytestmark = pytest.mark.anyio
@@ -116,6 +118,18 @@ async def test_dead_letters_streams_and_the_disk(here: Running, monkeypatch: pyt
     assert found["dead_letters"][0]["details"] == {"letters": 1}
     assert found["stream_missing"][0]["details"] == {"streams": [settings.logs_stream]}
     assert found["disk_full"][0]["severity"] == "warning"
+
+
+async def test_a_store_that_is_nearly_full(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(topology, "_ADVISORY_BYTES", 65536)  # NATS sets it aside
+    async with bounded(settings, account=False) as here:
+        await fill(here, 0.82)
+        (found,) = (await ask(here))["findings"]
+        assert (found["code"], found["severity"]) == ("storage_full", "warning")
+        await fill(here, 0.95)
+        found = (await ask(here))["found"]
+        assert "submissions are refused" in found["submissions_refused"][0]["message"]
+        assert found["storage_full"][0]["severity"] == "error"
 
 
 async def test_an_index_that_is_behind(here: Running, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from pyoco_server import __version__
 from pyoco_server.cli.findings import lang_option, output_option, print_findings
 from pyoco_server.cli.language import terminal_language
 from pyoco_server.cli.nats_option import nats_url_option
-from pyoco_server.disk import examine_disk
+from pyoco_server.disk import examine_disks
 from pyoco_server.errors import InvalidSetting, StoreRefused, StoreUnavailable
 from pyoco_server.logs import configure_logging
 from pyoco_server.model.finding_texts import described
@@ -61,7 +61,10 @@ async def _look(nats_url: str | None, url: str | None, timeout: float) -> tuple[
         findings = [error(FindingCode.SETTINGS_INVALID, reason=refused.message, fix=refused.hint or None)]
     else:
         findings = [warning(FindingCode.SETTING_UNKNOWN, reason=line) for line in unknown_variables()]
-        findings += [*examine_disk(settings.state_dir), *await _nats(settings, timeout, about)]
+        findings += [
+            *examine_disks(settings.state_dir, settings.nats_store_dir),
+            *await _nats(settings, timeout, about),
+        ]
     return [*findings, *(await asking if asking else [])], about
 
 

@@ -8,11 +8,12 @@ from collections.abc import Iterable
 from datetime import datetime
 
 from pyoco_server import __version__
-from pyoco_server.disk import examine_disk
+from pyoco_server.disk import examine_disks
 from pyoco_server.errors import StoreRefused, StoreUnavailable
 from pyoco_server.gateway.figures import Figures, TagFigures
+from pyoco_server.gateway.room import SERVER
 from pyoco_server.gateway.state import Gateway
-from pyoco_server.model.findings import Finding, FindingCode, apart, error, info, warning
+from pyoco_server.model.findings import Finding, FindingCode, apart, error, how_full, info, warning
 from pyoco_server.model.sentences import Span
 from pyoco_server.model.worker import WorkerRecord, WorkerState
 from pyoco_server.store.examination import examine
@@ -28,7 +29,7 @@ async def diagnose(here: Gateway) -> list[Finding]:
     """Look at everything. It takes a few seconds at most, however many runs there are."""
     figures = await here.figures.read()
     findings = [*await _nats(here), *_index(here, figures), *_tags(figures), *_letters(figures), *_workers(here)]
-    return [*findings, *examine_disk(here.settings.state_dir), *await _durability(here)]
+    return [*findings, *_room(here), *await _durability(here)]
 
 
 async def _nats(here: Gateway) -> list[Finding]:
@@ -68,6 +69,15 @@ async def _clocks(here: Gateway) -> list[Finding]:
             who = record.worker_id + (f" ({record.host})" if record.host else "")
             findings += apart(who, record.last_seen_at - stored.stored_at.timestamp())
     return findings
+
+
+def _room(here: Gateway) -> list[Finding]:
+    """Tell how full NATS and the disks are; its account's own limit is looked at with the streams."""
+    refusal, figures = here.room.refusal(), here.room.figures()
+    findings = [error(FindingCode.SUBMISSIONS_REFUSED, reason=refusal)] if refusal else []
+    if figures["limit_of"] == SERVER:
+        findings += how_full(FindingCode.STORAGE_FULL, figures["used_bytes"], figures["limit_bytes"])
+    return [*findings, *examine_disks(here.settings.state_dir, here.settings.nats_store_dir)]
 
 
 async def _durability(here: Gateway) -> list[Finding]:

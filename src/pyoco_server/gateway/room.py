@@ -28,6 +28,8 @@ _ASK_SEC = 1.0
 _STALE_SEC = 30.0
 """So long what a server's monitoring said counts, if it says nothing more."""
 _MB = 1_000_000
+SERVER = "NATS's store"
+"""What a whole server may keep."""
 
 
 @dataclass(frozen=True)
@@ -163,7 +165,7 @@ class StoreRoom:
 async def _ask_monitor(http: httpx2.AsyncClient, url: str) -> Tank | None:
     try:
         told = (await asyncio.wait_for(http.get(f"{url}/jsz"), _ASK_SEC)).raise_for_status().json()
-        tank = Tank("NATS's store", int(told["storage"]), int(told["config"]["max_storage"]))
+        tank = Tank(SERVER, int(told["storage"]), int(told["config"]["max_storage"]))
         return tank if tank.limit > 0 else None
     except (httpx2.HTTPError, httpx2.InvalidURL, OSError, asyncio.TimeoutError) as error:
         reason = repr(error)

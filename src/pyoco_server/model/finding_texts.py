@@ -100,6 +100,18 @@ TEXTS: dict[FindingCode, Text] = {
         "リストアが終わっていません。不完全かもしれないもの: {streams}。",
         "もう一度実行してください: pyoco-server restore FILE",
     ),
+    FindingCode.RUNS_WITHOUT_EXPIRY: Text(
+        "{stream} was made without expiry: old runs are removed by gateways alone, and each leaves a mark that stays.",
+        "docs/how-to/retention.md tells how to allow it.",
+        "{stream} は有効期限なしで作られています。古い実行はゲートウェイだけが削除し、印が残り続けます。",
+        "有効にする方法は docs/how-to/retention.md にあります。",
+    ),
+    FindingCode.SUBMISSIONS_REFUSED: Text(
+        "No submission is taken: {reason}.",
+        "Make room, or keep less (docs/how-to/retention.md); submissions are taken again within seconds.",
+        "実行の受付を止めています: {reason}。",
+        "空きを作るか、保持する量を減らしてください (docs/how-to/retention.md)。数秒で受付を再開します。",
+    ),
     FindingCode.STORAGE_FULL: Text(
         "NATS's storage is {share} full[ ({used} of {limit})].",
         "Give JetStream more room (max_file_store), or keep less (PYOCO_RUN_RETENTION_SEC, PYOCO_LOGS_MAX_BYTES).",

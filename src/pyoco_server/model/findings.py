@@ -39,6 +39,8 @@ class FindingCode(str, Enum):
     STREAM_DIFFERS = "stream_differs"
     STREAM_NOT_SEEN = "stream_not_seen"
     RESTORE_NOT_ENDED = "restore_not_ended"
+    RUNS_WITHOUT_EXPIRY = "runs_without_expiry"
+    SUBMISSIONS_REFUSED = "submissions_refused"
     STORAGE_FULL = "storage_full"
     DISK_FULL = "disk_full"
     # The gateway, and the way to it.

@@ -12,6 +12,8 @@ from packaging.version import Version
 from pyoco_server.errors import RightMissing, StoreUnavailable
 from pyoco_server.model.findings import Finding, FindingCode, error, how_full, warning
 from pyoco_server.model.findings import info as noted
+from pyoco_server.model.run import RunStatus
+from pyoco_server.settings import Settings
 from pyoco_server.store import topology
 from pyoco_server.store.connection import Connection
 from pyoco_server.store.topology import RESTORING
@@ -44,6 +46,7 @@ async def examine(connection: Connection) -> list[Finding]:
     streams = topology.definitions(connection.settings)
     found = await asyncio.gather(*(_look(connection, str(stream.name)) for stream in streams))
     findings += _streams(list(zip(streams, found, strict=True)))
+    findings += _expiry(connection.settings, found)
     limit = account.get("limits", {}).get("max_storage", 0)
     return [*findings, *how_full(FindingCode.STORAGE_FULL, account.get("storage", 0), limit)]
 
@@ -85,6 +88,16 @@ async def _look(connection: Connection, name: str) -> api.StreamInfo | Unseen | 
             return None
         except RightMissing:
             return UNSEEN
+
+
+def _expiry(settings: Settings, found: list[api.StreamInfo | Unseen | None]) -> list[Finding]:
+    """Look whether runs expire by NATS's own clock, if they shall expire at all."""
+    wanted = any(settings.kept_for(status.value) for status in RunStatus if status.is_terminal)
+    name = f"KV_{settings.runs_kv_bucket}"
+    runs = next((info for info in found if isinstance(info, api.StreamInfo) and info.config.name == name), None)
+    if not wanted or runs is None or runs.config.allow_msg_ttl:
+        return []
+    return [warning(FindingCode.RUNS_WITHOUT_EXPIRY, stream=name)]
 
 
 def _streams(looked_at: list[tuple[api.StreamConfig, api.StreamInfo | Unseen | None]]) -> list[Finding]:
