@@ -70,7 +70,7 @@ class Load:
                 if answer.status_code == 200:
                     self.runs.append(answer.json()["run_id"])
                     return
-                assert answer.status_code == 503, answer.text
+                assert answer.status_code in (503, 507), answer.text
                 self.slowest_refusal = max(self.slowest_refusal, time.monotonic() - asked)
             number += 1  # another gateway may be there
             pause(RETRY)
