@@ -70,5 +70,6 @@ def test_the_disk_is_full_for_a_while(small_disk: Path, start: Start, figure: Fi
     assert worker.is_alive
     figure(
         f"no byte left on NATS's disk under 4 running runs and {len(load.runs)} submissions: {load.answers[503]} times "
-        f"503, {load.answers[507]} times 507, 0 lost, 0 failed; answered again {took:.1f} s after there was room and nats-server was restarted"
+        f"503, {load.answers[507]} times 507, 0 lost, 0 failed; answered again {took:.1f} s after there was room and "
+        "nats-server was restarted"
     )
