@@ -83,12 +83,12 @@ async def test_a_token_and_a_seed(settings: Settings, tmp_path: Path) -> None:
 
 async def test_a_creds_file_that_expires_and_is_renewed(settings: Settings, tmp_path: Path) -> None:
     operator = Operator.make()
-    creds = operator.write_creds(tmp_path / "user.creds", valid_sec=2)
+    creds = operator.write_creds(tmp_path / "user.creds", valid_sec=3)
     async with (
         NatsWith(tmp_path / "nats", **operator.config()) as nats,
         connected(settings, nats_url=nats.url, nats_creds=creds) as connection,
     ):
-        await topology.ensure(connection)
+        assert connection.is_up
         await until(lambda: connection.refused)
         assert "PYOCO_NATS_CREDS: it has expired" in str(connection.refused)
         with pytest.raises(StoreRefused):
