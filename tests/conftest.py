@@ -1,12 +1,15 @@
 """What every kind of test may use: a real nats-server, settings of one's own in it, and asyncio."""
 
+import logging
 import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 from anyio.from_thread import start_blocking_portal
+from structlog.stdlib import ProcessorFormatter
 
 from pyoco_server.embedded.nats_server import NatsServer
 from pyoco_server.settings import Settings
@@ -23,6 +26,18 @@ def _no_pyoco_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep the settings of whoever runs the tests out of them."""
     for name in [name for name in os.environ if name.startswith("PYOCO_")]:
         monkeypatch.delenv(name)
+
+
+@pytest.fixture(autouse=True)
+def _no_logging_left_behind(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Undo what a command that ran in this process set up: a cached logger would keep it for the tests that follow."""
+    configure, root = structlog.configure, logging.getLogger()
+    level = root.level
+    monkeypatch.setattr(structlog, "configure", lambda **how: configure(**{**how, "cache_logger_on_first_use": False}))
+    yield
+    structlog.reset_defaults()
+    root.handlers[:] = [each for each in root.handlers if not isinstance(each.formatter, ProcessorFormatter)]
+    root.setLevel(level)
 
 
 @pytest.fixture(scope="session")

@@ -91,13 +91,18 @@ def _each(
         raise click.UsageError("Give either the ids of letters, or --all with --tag.")
     pages = _pages(client, str(tag)) if everything else iter([list(dict.fromkeys(ids))])
     good, code, refused = 0, 0, 0
+    fault: ApiError | None = None
 
     def attempt(letter_id: int) -> dict[str, Any] | ApiError:
+        nonlocal fault
+        if fault:
+            raise fault  # those that the pool has not yet been told to leave
         try:
             return act(letter_id)
         except ApiError as error:
             if error.status >= _SERVER_FAULT:
-                raise  # so would all others
+                fault = error  # so would all others
+                raise
             return error
 
     with ThreadPoolExecutor(_PARALLEL) as pool:
