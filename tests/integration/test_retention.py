@@ -132,7 +132,6 @@ async def test_a_key_can_be_made_over_every_kind_of_removal(settings: Settings) 
         assert entry is not None and entry.value == b"3"
 
 
-@pytest.mark.slow  # alone: it has failed beside two others
 async def test_a_bucket_without_expiry_takes_every_write_and_the_gateway_removes(
     quick: Settings, capsys: pytest.CaptureFixture[str]
 ) -> None:

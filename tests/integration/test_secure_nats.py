@@ -182,7 +182,6 @@ async def test_nobody_asks_in_the_name_of_another_account(tmp_path: Path) -> Non
         await attacker.client.close()
 
 
-@pytest.mark.slow  # alone: it has failed beside two others
 async def test_a_worker_waits_for_a_gateway_and_says_so(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
