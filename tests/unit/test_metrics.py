@@ -40,6 +40,7 @@ FULL = Figures(
     index_reached=100,
     open_logs=0,
     store_used_share=0.25,
+    letters={"execution_error": 7, "invalid_job": 0},
 )
 
 
@@ -81,6 +82,9 @@ def test_figures_of_now() -> None:
     assert one(samples, "pyoco_workers_serving", tag="cpu") == 2
     assert (one(samples, "pyoco_oldest_waiting_seconds", tag="cpu") or 0) > 1e9
     assert one(samples, "pyoco_oldest_waiting_seconds", tag="gpu") == 0
+    assert one(samples, "pyoco_dlq_letters", reason="execution_error") == 7
+    assert one(samples, "pyoco_dlq_letters", reason="invalid_job") == 0
+    assert one(samples, "pyoco_dlq_received_total", reason="attempts_exhausted") == 0
     assert one(samples, "pyoco_index_lag") == 20
     assert one(samples, "pyoco_nats_up") == 1
 

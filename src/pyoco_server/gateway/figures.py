@@ -68,6 +68,8 @@ class Figures:
     open_logs: int
     store_used_share: float | None = None
     accepts_submissions: bool = True
+    letters: dict[str, int] | None = None
+    """Dead letters by reason; ``None`` until all were read."""
 
 
 class FiguresReader:
@@ -106,6 +108,7 @@ class FiguresReader:
             open_logs=here.open_logs,
             store_used_share=room["used_share"],
             accepts_submissions=room["accepts_submissions"],
+            letters=here.letter_reasons.by_reason(),
         )
 
     async def _ask_nats(self, tags: list[str]) -> NatsFigures:

@@ -19,6 +19,8 @@ def families(figures: Figures) -> Iterator[Metric]:
     yield _by("status", "pyoco_runs_total", "Runs in the store, by status.", figures.runs)
     if figures.nats.letters is not None:
         yield _one("pyoco_dlq_messages_total", "Dead letters in their stream.", figures.nats.letters.messages)
+    if figures.letters is not None:
+        yield _by("reason", "pyoco_dlq_letters", "Dead letters in their stream, by reason.", figures.letters)
     states = {state.value: count for state, count in figures.workers.items()}
     yield _by("state", "pyoco_workers", "Known workers, by state.", states)
     yield from _workers(figures)

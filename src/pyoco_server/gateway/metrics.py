@@ -12,6 +12,7 @@ from pyoco_server import __version__
 from pyoco_server.gateway.cardinality import Bounded
 from pyoco_server.gateway.figures import Figures
 from pyoco_server.gateway.instant import families
+from pyoco_server.gateway.letter_reasons import REASONS
 from pyoco_server.gateway.records import number
 from pyoco_server.model.run import EndReason
 
@@ -61,6 +62,12 @@ class Metrics:
         self.open_streams = Gauge(
             "pyoco_http_streams_open", "Event streams that are being sent.", labelnames=("route",), **own
         )
+        letters = Counter(
+            "pyoco_dlq_received", "Dead letters that came since this gateway started, by reason.",
+            labelnames=("reason",), **own,
+        )  # fmt: skip
+        self.letter_received = {reason: letters.labels(reason).inc for reason in REASONS}
+        """To be called for each dead letter that came, by its reason."""
         self.audit_lost = Counter(
             "pyoco_audit_lost", "Entries of the audit trail that were logged and not stored.", **own
         )

@@ -18,6 +18,7 @@ from pyoco_server.gateway.gone_workers import GoneWorkers
 from pyoco_server.gateway.index import RunIndex
 from pyoco_server.gateway.keykeeper import KeyKeeper
 from pyoco_server.gateway.letter_flows import LetterFlows
+from pyoco_server.gateway.letter_reasons import LetterReasons
 from pyoco_server.gateway.loose_flows import LooseFlows
 from pyoco_server.gateway.lost_jobs import LostJobs
 from pyoco_server.gateway.lost_owners import LostOwners
@@ -105,6 +106,7 @@ class Gateway:
         self.submissions = Submissions(
             self.runs, self.queue, in_doubt=doubts.add, job_of=self.index.jobs.seq_of, check_room=self.room.check
         )
+        self.letter_reasons = LetterReasons(self.letters, lambda reason: self.metrics.letter_received[reason]())
         self.figures = FiguresReader(self)
         self.durability = DurabilityReader(settings, self.connection)
         self.keys = KeyKeeper(settings, self.connection)
@@ -165,6 +167,7 @@ class Gateway:
             asyncio.create_task(self.keys.run(self.stopping), name="keys"),
             asyncio.create_task(self.retention.run(self.stopping), name="retention"),
             asyncio.create_task(self.room.run(self.stopping), name="room"),
+            asyncio.create_task(self.letter_reasons.run(self.stopping), name="letter-reasons"),
         ]
 
     async def stop(self) -> None:

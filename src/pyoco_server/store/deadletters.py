@@ -1,14 +1,18 @@
 """The stream of dead letters."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from nats.js import api
 from nats.js.errors import NotFoundError
 
+from pyoco_server.errors import StoreUnavailable
 from pyoco_server.model.deadletter import DeadLetter
 from pyoco_server.store.connection import Connection
 from pyoco_server.store.direct import DirectReader, StreamMessage, remove_message
-from pyoco_server.store.stream_state import read_stream
+from pyoco_server.store.stream_state import STREAM_NOT_FOUND, read_stream
+from pyoco_server.store.topology import identity
 
 _ENVELOPE = 4096
 """What subject and headers take of NATS's payload limit."""
@@ -25,6 +29,19 @@ class StoredLetter:
     raw: bytes
     key: str | None
     """The name of its cause; ``None`` where another program gave it none."""
+
+
+@dataclass(frozen=True)
+class LetterStream:
+    """What the server says of the letters' stream."""
+
+    identity: str
+    """Tells it from one that was made anew (``topology.identity``)."""
+    first: int
+    last: int
+    count: int
+    removed: Sequence[int]
+    """Ids between the first and the last one that were taken out; empty if not asked for."""
 
 
 class DeadLetterStore:
@@ -91,6 +108,29 @@ class DeadLetterStore:
         """
         state = await read_stream(self._connection, self._stream)
         return (state.first_seq, state.last_seq) if state else (0, 0)
+
+    async def stream(self, *, removed: bool = False) -> LetterStream | None:
+        """Tell how the stream stands; ``None`` if it is missing.
+
+        Args:
+            removed: Whether to name the letters that were taken out of its middle.
+
+        Raises:
+            StoreUnavailable: NATS is away, or refuses.
+        """
+        what = f"looking at the stream {self._stream}"
+        wish = json.dumps({"deleted_details": removed}).encode()
+        told = json.loads((await self._connection.request(f"$JS.API.STREAM.INFO.{self._stream}", wish, what=what)).data)
+        if error := told.get("error"):
+            if error.get("err_code") == STREAM_NOT_FOUND:
+                return None
+            raise StoreUnavailable(f"{what}: NATS answered {error.get('description') or error}")
+        state = told["state"]
+        return LetterStream(
+            identity=identity(api.StreamInfo.from_response(told)),
+            first=state["first_seq"], last=state["last_seq"], count=state["messages"],
+            removed=state.get("deleted") or (),
+        )  # fmt: skip
 
     async def get(self, letter_id: int) -> StoredLetter | None:
         """Read a letter; ``None`` if there is none with this id (any more)."""

@@ -10,7 +10,7 @@ from pyoco_server.store.connection import Connection
 from pyoco_server.store.direct import read_time
 from pyoco_server.store.topology import RESTORING, definitions
 
-_STREAM_NOT_FOUND = 10059
+STREAM_NOT_FOUND = 10059
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ async def read_stream(connection: Connection, stream: str) -> StreamState | None
     info = json.loads((await connection.request(f"$JS.API.STREAM.INFO.{stream}", what=what)).data)
     error, config, state = info.get("error"), info.get("config"), info.get("state")
     if error is not None:
-        if error.get("err_code") == _STREAM_NOT_FOUND:
+        if error.get("err_code") == STREAM_NOT_FOUND:
             return None
         raise StoreUnavailable(f"{what}: NATS answered {error.get('description') or error}")
     return StreamState(

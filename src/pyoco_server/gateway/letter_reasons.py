@@ -1,0 +1,121 @@
+"""How many dead letters lie in their stream, by reason: each letter is read once, however often anybody asks."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from itertools import takewhile
+
+import structlog
+
+from pyoco_server.errors import StoreUnavailable
+from pyoco_server.gateway.records import parse
+from pyoco_server.model.deadletter import DeadLetterReason
+from pyoco_server.store.deadletters import DeadLetterStore
+from pyoco_server.waiting import first_event
+
+log = structlog.get_logger(__name__)
+
+REASONS = (*(reason.value for reason in DeadLetterReason), "other")
+"""``other``: of another program's letters."""
+_NONE = 0
+_CODES = {reason: code for code, reason in enumerate(REASONS, 1)}
+_PAGE = 64
+_ROUND_SEC = 5.0
+_READING_SEC = 0.2
+"""For so long a round reads at most; the rest comes in the next one, which then is not waited for as long."""
+_MORE_SEC = 0.2
+
+
+class LetterReasons:
+    """Keeps a byte per letter. What was taken out, by whomever, is noticed by the stream's own count.
+
+    Args:
+        letters: The letters.
+        received: Called with the reason of each letter that came since this gateway began to follow.
+    """
+
+    def __init__(self, letters: DeadLetterStore, received: Callable[[str], None]) -> None:
+        self._letters = letters
+        self._received = received
+        self._looking = asyncio.Lock()
+        self._forget(None)
+
+    def by_reason(self) -> dict[str, int] | None:
+        """Tell how many there are, as of the last round; ``None`` until all were read once."""
+        if not self._all_read:
+            return None
+        return {reason: self._codes.count(code) for reason, code in _CODES.items()}
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Go on until ``stop``; whatever goes wrong in a round, the next one follows."""
+        while not stop.is_set():
+            pause = _ROUND_SEC
+            try:
+                if not await self.round():
+                    pause = _MORE_SEC
+            except StoreUnavailable as error:
+                log.debug("the dead letters cannot be counted now", reason=error.message)
+            except Exception:  # a bug: it is logged, and must not end the others
+                log.exception("counting the dead letters failed")
+            await first_event(pause, stop)
+
+    async def round(self) -> bool:
+        """Read what came, and forget what went; whether there is nothing left to read is the answer.
+
+        Raises:
+            StoreUnavailable: NATS is away.
+        """
+        async with self._looking:
+            return await self._look()
+
+    async def _look(self) -> bool:
+        stream = await self._letters.stream()
+        if stream is None:
+            return True
+        if stream.identity != self._stream or stream.last < self._next - 1:
+            self._forget(stream.identity)
+        self._drop_before(stream.first)
+        if not await self._read_to(stream.last):
+            return False
+        if len(self._codes) - self._codes.count(_NONE) != stream.count:
+            await self._drop_removed()
+        self._all_read = True
+        return True
+
+    def _forget(self, identity: str | None) -> None:
+        self._stream: str | None = identity
+        self._codes = bytearray()
+        """Of the letters from ``_first`` to before ``_next``, in order."""
+        self._first = self._next = 1
+        self._all_read = False
+
+    def _drop_before(self, first: int) -> None:
+        if first > self._first:
+            del self._codes[: first - self._first]
+            self._first, self._next = first, max(first, self._next)
+
+    async def _read_to(self, last: int) -> bool:
+        deadline = time.monotonic() + _READING_SEC
+        while self._next <= last:
+            if time.monotonic() > deadline:
+                return False
+            page = await self._letters.read_on(self._next - 1, _PAGE)
+            for letter in takewhile(lambda letter: letter.id <= last, page):
+                reason = (parse(letter.raw) or {}).get("reason")
+                known = reason if isinstance(reason, str) and reason in _CODES else REASONS[-1]
+                self._codes.extend(bytes(letter.id - self._next))
+                self._codes.append(_CODES[known])
+                self._next = letter.id + 1
+                if self._all_read:
+                    self._received(known)
+            if len(page) < _PAGE or page[-1].id > last:
+                self._codes.extend(bytes(last + 1 - self._next))
+                self._next = last + 1
+        return True
+
+    async def _drop_removed(self) -> None:
+        """Drop what somebody took out of the middle; the server names it."""
+        stream = await self._letters.stream(removed=True)
+        for letter_id in stream.removed if stream else ():
+            if self._first <= letter_id < self._next:
+                self._codes[letter_id - self._first] = _NONE
