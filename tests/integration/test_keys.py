@@ -262,9 +262,16 @@ async def test_with_nats_away_nobody_can_tell(nats: Nats, settings: Settings) ->
             await until(lambda: not here.gateway.connection.is_up)
             # Known a moment ago: metrics tell that NATS is away, for as long as the key may be believed in.
             assert "pyoco_nats_up 0.0" in (await here.http.get("/metrics", headers=sent(key))).text
-            while (answer_ := await here.http.get("/metrics", headers=sent(key))).status_code == 200:
+            while "pyoco_runs" in (metrics := await here.http.get("/metrics", headers=sent(key))).text:
                 await asyncio.sleep(0.05)
-            assert (answer_.status_code, answer_.json()["code"]) == (503, "nats_unavailable")
+            # Then any key may be good: what /ready tells everybody, for an alert to see, and nothing else.
+            strange = await here.http.get("/metrics", headers=sent(ApiKey.new()))
+            for answer_ in (metrics, strange):
+                told = [line for line in answer_.text.splitlines() if not line.startswith("#")]
+                assert (answer_.status_code, told) == (200, ["pyoco_nats_up 0.0"])
+            assert (await here.http.get("/metrics", headers=sent("nonsense"))).status_code == 403
+            assert (await here.http.get("/metrics")).status_code == 401
+            assert (await here.http.get("/whoami", headers=sent(key))).json()["code"] == "nats_unavailable"
             assert (await here.http.get("/runs", headers=sent(ApiKey.new()))).status_code == 503
             assert (await here.http.get("/runs", headers=sent("nonsense"))).status_code == 403
             assert (await here.http.get("/health")).status_code == 200
@@ -274,6 +281,8 @@ async def test_with_nats_away_nobody_can_tell(nats: Nats, settings: Settings) ->
             await until(lambda: here.gateway.connection.is_up)
             while (await here.http.get(f"/runs/{run_id}", headers=sent(key))).status_code != 200:
                 await asyncio.sleep(0.05)
+            assert "pyoco_runs" in (await here.http.get("/metrics", headers=sent(key))).text
+            assert (await here.http.get("/metrics", headers=sent(ApiKey.new()))).status_code == 403
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(seen.__anext__(), DEADLINE)
 

@@ -15,14 +15,22 @@ from pyoco_server.model.access import Caller, Role
 CALLER = "pyoco_server.caller"
 """Where the guard leaves the caller in the ASGI scope."""
 _NEEDED = "_pyoco_needed_role"
+_UNCHECKED = "_pyoco_also_unchecked"
 _Declared = TypeVar("_Declared", bound=Any)
 
 
-def needs(role: Role) -> Callable[[_Declared], _Declared]:
-    """Declare the lowest role that may use a route: ``@needs(Role.MEMBER)`` between the route and its function."""
+def needs(role: Role, *, also_unchecked: bool = False) -> Callable[[_Declared], _Declared]:
+    """Declare the lowest role that may use a route: ``@needs(Role.MEMBER)`` between the route and its function.
+
+    Args:
+        role: The role.
+        also_unchecked: Whether the route also answers a key that nobody can check, for NATS is away. It takes its
+            caller as ``WhoIfKnown`` then, and tells nothing that strangers may not know if there is none.
+    """
 
     def declare(endpoint: _Declared) -> _Declared:
         setattr(endpoint, _NEEDED, role)
+        setattr(endpoint, _UNCHECKED, also_unchecked)
         return endpoint
 
     return declare
@@ -40,8 +48,18 @@ def needed(endpoint: Any) -> Role | None:
     return role
 
 
-async def _caller(request: Request) -> Caller:
+def answers_unchecked(endpoint: Any) -> bool:
+    """Tell whether a route's function has declared that it also answers keys that nobody can check."""
+    return bool(getattr(endpoint, _UNCHECKED, False))
+
+
+async def _if_known(request: Request) -> Caller | None:
     caller: Caller | None = request.scope[CALLER]
+    return caller
+
+
+async def _caller(request: Request) -> Caller:
+    caller = await _if_known(request)
     if caller is None:  # a public route that asks all the same
         raise KeyRequired(request.app.state.settings.http_api_key_header)
     return caller
@@ -56,5 +74,7 @@ async def _visitor(request: Request) -> Caller | None:
 
 Who = Annotated[Caller, Depends(_caller)]
 """Who sent the request, as a parameter of a route."""
+WhoIfKnown = Annotated[Caller | None, Depends(_if_known)]
+"""The same, of a route that declared ``also_unchecked``; ``None`` for a key that nobody can check now."""
 Visitor = Annotated[Caller | None, Depends(_visitor)]
 """Who sent the request, as a parameter of a public route; ``None`` for somebody without a good key."""

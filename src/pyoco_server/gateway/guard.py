@@ -12,8 +12,15 @@ from starlette._utils import get_route_path
 from starlette.applications import Starlette
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from pyoco_server.errors import InvalidKey, KeyRequired, PyocoError, RoleTooLow, TooManyFailedKeys
-from pyoco_server.gateway.auth import CALLER, needed
+from pyoco_server.errors import (
+    InvalidKey,
+    KeyRequired,
+    PyocoError,
+    RoleTooLow,
+    StoreUnavailable,
+    TooManyFailedKeys,
+)
+from pyoco_server.gateway.auth import CALLER, answers_unchecked, needed
 from pyoco_server.gateway.authenticator import Authenticator
 from pyoco_server.gateway.browsers import Browsers
 from pyoco_server.gateway.problems import problem
@@ -31,6 +38,7 @@ class Door:
     methods: frozenset[str] | None
     """``None`` for any."""
     needs: Role | None
+    also_unchecked: bool
     route: RouteContext
 
 
@@ -103,15 +111,12 @@ class _Exchange:
 
 def doors(app: Starlette) -> list[Door]:
     """Give the routes of an app in the order in which they are tried."""
-    return [
-        Door(
-            path=route.path_regex,
-            methods=frozenset(route.methods) if route.methods else None,
-            needs=needed(route.endpoint or getattr(route.original_route, "app", None)),
-            route=route,
-        )
-        for route in iter_route_contexts(app.routes)
-    ]
+    found = []
+    for route in iter_route_contexts(app.routes):
+        endpoint = route.endpoint or getattr(route.original_route, "app", None)
+        methods = frozenset(route.methods) if route.methods else None
+        found.append(Door(route.path_regex, methods, needed(endpoint), answers_unchecked(endpoint), route))
+    return found
 
 
 def _find(candidates: list[Door], scope: Scope) -> Door | None:
@@ -124,7 +129,7 @@ def _find(candidates: list[Door], scope: Scope) -> Door | None:
 
 
 async def _admit(scope: Scope, door: Door | None) -> Caller | None:
-    """Give who may pass; ``None`` where nobody is asked.
+    """Give who may pass; ``None`` where nobody is asked, or nobody can tell and that is enough.
 
     Raises:
         PyocoError: this one may not, or nobody can tell.
@@ -132,7 +137,12 @@ async def _admit(scope: Scope, door: Door | None) -> Caller | None:
     if door is not None and door.needs is None:
         return None
     auth: Authenticator = scope["app"].state.gateway.auth
-    caller = scope[CALLER] = await auth.identify(scope)  # also of who is refused: the audit trail names it
+    try:
+        caller = scope[CALLER] = await auth.identify(scope)  # also of who is refused: the audit trail names it
+    except StoreUnavailable:
+        if door is not None and door.also_unchecked:
+            return None
+        raise
     if door is not None and door.needs is not None and not caller.role.allows(door.needs):
         raise RoleTooLow(caller.role.value, door.needs.value)
     return caller

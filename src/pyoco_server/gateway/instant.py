@@ -12,6 +12,11 @@ from pyoco_server.model.worker import GpuFigures, WorkerRecord
 # no longer counted.
 
 
+def nats_up(up: bool) -> Metric:
+    """Give the gauge that says whether NATS answers."""
+    return _one("pyoco_nats_up", "1 if NATS and its JetStream answer.", up)
+
+
 def families(figures: Figures) -> Iterator[Metric]:
     """Give the gauges; those of NATS only where it answered."""
     alive = sum(count for state, count in figures.workers.items() if state.is_active)
@@ -80,7 +85,7 @@ def _tags(figures: Figures) -> Iterator[Metric]:
 
 def _nats(figures: Figures) -> Iterator[Metric]:
     nats = figures.nats
-    yield _one("pyoco_nats_up", "1 if NATS and its JetStream answer.", nats.up)
+    yield nats_up(nats.up)
     if figures.store_used_share is not None:
         yield _one("pyoco_store_used_share", "How full NATS is; 1 is full.", figures.store_used_share)
     yield _one("pyoco_submissions_accepted", "0 while the store is nearly full.", figures.accepts_submissions)

@@ -11,7 +11,7 @@ from prometheus_client.registry import Collector
 from pyoco_server import __version__
 from pyoco_server.gateway.cardinality import Bounded
 from pyoco_server.gateway.figures import Figures
-from pyoco_server.gateway.instant import families
+from pyoco_server.gateway.instant import families, nats_up
 from pyoco_server.gateway.letter_reasons import REASONS
 from pyoco_server.gateway.records import number
 from pyoco_server.model.run import EndReason
@@ -23,6 +23,15 @@ _RUN_BUCKETS = (0.1, 0.5, 1, 5, 15, 60, 300, 1800, 3600, 14400)
 _HTTP_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)
 _REASONS = {reason.value for reason in EndReason}
 _NO_REASON = "other"
+
+
+class _NatsDown(Collector):
+    def collect(self) -> Iterator[Metric]:
+        yield nats_up(False)
+
+
+UNCHECKED = generate_latest(_NatsDown())
+"""For a caller whose key nobody can check because NATS is away: what ``/ready`` tells strangers too."""
 
 
 class Metrics:
