@@ -1,5 +1,6 @@
 """Who is let in from elsewhere: nobody, unless keys are asked for or it is said that this is meant."""
 
+import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +25,17 @@ def test_another_address_without_keys_stops_the_start(tmp_path: Path) -> None:
     assert "0.0.0.0" in done.stderr and "PYOCO_HTTP_AUTH_MODE=api_key" in done.stderr and "--insecure" in done.stderr
 
 
+def test_another_address_for_nats_stops_the_start_with_keys_too(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [BIN / "pyoco-server", "up", "--port", "0", "--with-nats", "--nats-client-port", "-1", "--nats-http-port", "-1",
+         "--nats-listen-host", "0.0.0.0"],
+        cwd=tmp_path, env={**os.environ, "PYOCO_HTTP_AUTH_MODE": "api_key"}, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 1, done.stdout
+    assert all(word in done.stderr for word in ("--nats-listen-host", "--nats-url", "--insecure"))
+    assert not (tmp_path / ".pyoco/nats/nats-server.conf").exists()
+
+
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[object]:
     started: list[Process] = []
@@ -43,6 +55,18 @@ def test_it_starts_when_it_is_meant_and_says_so(start) -> None:  # type: ignore[
     assert httpx2.get(f"{url}/health").status_code == 200
     process.stop()
     told = [line for line in process.lines if line["message"].startswith("serving without keys")]
+    assert [line["address"] for line in told] == ["0.0.0.0"]
+
+
+def test_nats_starts_when_it_is_meant_and_says_so(tmp_path: Path) -> None:
+    options = ["--with-nats", "--nats-client-port", "-1", "--nats-http-port", "-1", "--nats-listen-host", "0.0.0.0"]
+    process = Process(["pyoco-server", "up", "--port", "0", *options, "--insecure"], tmp_path)
+    try:
+        url = process.wait_for("pyoco-server is up")["url"]
+        assert httpx2.get(f"{url}/ready").status_code == 200
+    finally:
+        process.stop()
+    told = [line for line in process.lines if line["message"].startswith("NATS lets everybody in")]
     assert [line["address"] for line in told] == ["0.0.0.0"]
 
 

@@ -62,6 +62,35 @@ def check_exposure(sock: socket.socket, settings: Settings, *, insecure: bool) -
     log.warning("serving without keys: everybody who reaches this address may run code on the workers", address=address)
 
 
+def check_nats_exposure(host: str, *, insecure: bool) -> None:
+    """Refuse to let other machines reach an embedded NATS, which asks nobody for anything, unless that is meant.
+
+    Args:
+        host: Where it would listen.
+        insecure: Whether the user has said that it is meant.
+
+    Raises:
+        CommandFailed: it was not said, or there is no such address.
+    """
+    try:
+        found = {str(entry[4][0]) for entry in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}
+    except (OSError, UnicodeError) as error:
+        raise CommandFailed(
+            f"NATS cannot listen on {host!r}: {getattr(error, 'strerror', None) or error}",
+            hint="Leave --nats-listen-host out, or give it an address of this machine.",
+        ) from None
+    if all(is_loopback(address) for address in found):
+        return
+    if not insecure:
+        raise CommandFailed(
+            f"on {host} everybody who reaches this machine could run code on the workers and read all data: the "
+            "nats-server that --with-nats starts lets everybody in",
+            hint="Leave --nats-listen-host out; or start a nats-server with users of its own and name it by "
+            "--nats-url, see docs/how-to/secure-nats.md; or say --insecure, if something else guards the address.",
+        )
+    log.warning("NATS lets everybody in who reaches this address, keys or not", address=host)
+
+
 class Listener:
     """uvicorn on a socket that is bound already, stopped by us and not by its own signal handlers."""
 

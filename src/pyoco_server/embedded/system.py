@@ -10,7 +10,7 @@ from pathlib import Path
 
 import structlog
 
-from pyoco_server.embedded.listener import Listener, bind, check_exposure
+from pyoco_server.embedded.listener import Listener, bind, check_exposure, check_nats_exposure
 from pyoco_server.embedded.nats_server import NatsServer
 from pyoco_server.embedded.orphans import die_with_parent
 from pyoco_server.errors import CommandFailed
@@ -30,7 +30,7 @@ class System:
         settings: The settings; ``nats_url`` is replaced by the embedded server's.
         host: Address of the gateway.
         port: Its port; 0 for a free one.
-        insecure: Whether other machines may be served without keys.
+        insecure: Whether other machines may be served without keys, and may reach an embedded NATS.
         nats_store: Data directory of an embedded NATS; ``None`` to use the one of the settings.
         nats_listen: Its host, client port and monitoring port (-1 for free ones).
         workers: Arguments of each worker to start.
@@ -55,6 +55,7 @@ class System:
         self._address = (host, port)
         self._insecure = insecure
         self._nats = NatsServer(nats_store, *nats_listen, settings.nats_sync) if nats_store else None
+        self._nats_host = nats_listen[0]
         self._worker_arguments = workers or []
         self._worker_log = worker_log
         self._worker_environment = worker_environment or {}
@@ -77,6 +78,7 @@ class System:
         try:
             check_exposure(sock, self._settings, insecure=self._insecure)
             if self._nats is not None:
+                check_nats_exposure(self._nats_host, insecure=self._insecure)
                 await self._nats.start()
                 self._settings = self._settings.at(self._nats.url, self._nats.monitor_url)
             self._listener = Listener(self._settings, sock)
