@@ -3,8 +3,9 @@
 import pytest
 from structlog.testing import capture_logs
 
-from pyoco_server.gateway import attempts
+from pyoco_server.gateway import attempts, reports
 from pyoco_server.gateway.attempts import FailedKeys, source
+from pyoco_server.gateway.reports import Reports
 from pyoco_server.model.apikey import Refusal
 
 
@@ -53,6 +54,12 @@ def test_one_line_a_minute_and_address_tells_of_all() -> None:
         fail(failed, "a", 59.0)
         fail(failed, "a", 60.0)
     assert [(line["address"], line["attempts"]) for line in lines] == [("a", 1), ("b", 1), ("a", 6)]
+
+
+def test_lines_are_bounded_by_the_last_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reports, "_MOST", 2)
+    told = Reports()
+    assert [told.due(address, 0.0) for address in ("a", "b", "a", "c", "a", "b")] == [1, 1, 0, 1, 0, 1]
 
 
 @pytest.mark.parametrize(

@@ -125,6 +125,26 @@ def test_origins_can_be_named() -> None:
             ask(origin=origin, host="127.0.0.1", settings=named)
 
 
+def test_the_log_tells_of_refusals_once_a_minute_and_address() -> None:
+    browsers = Browsers(Settings(_env_file=None))
+
+    def refused(client: str, **headers: str) -> None:
+        sent = [(name.encode(), value.encode()) for name, value in headers.items()]
+        scope = {"type": "http", "method": "POST", "server": ("127.0.0.1", 80), "headers": sent, "client": (client, 9)}
+        with pytest.raises((ForeignHost, ForeignOrigin)):
+            browsers.check(scope)
+
+    with capture_logs() as lines:
+        for _ in range(5):
+            refused("192.0.2.1", origin="http://evil.example", host="localhost")
+        refused("192.0.2.2", host="evil.example")
+        browsers.check({"type": "http", "method": "POST", "server": ("127.0.0.1", 80), "headers": []})
+    assert [(line["address"], line["code"], line["method"], line["attempts"]) for line in lines] == [
+        ("192.0.2.1", "foreign_origin", "POST", 1), ("192.0.2.2", "foreign_host", "POST", 1),
+    ]  # fmt: skip
+    assert all("evil.example" in line["reason"] for line in lines)
+
+
 def test_a_web_server_of_ones_own_is_warned_of_once() -> None:
     browsers = Browsers(Settings(_env_file=None))
     with capture_logs() as lines:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from pyoco_server.gateway.reports import Reports
 from pyoco_server.model.apikey import Refusal
 
 log = structlog.get_logger(__name__)
@@ -16,7 +17,6 @@ _EVERY_SEC = 3.0
 _BURST_SEC = 20 * _EVERY_SEC
 """And this much of not having failed is saved up."""
 _MOST = 4096
-_LOG_EVERY_SEC = 60.0
 _IPV6_PREFIX = 64
 
 
@@ -24,8 +24,6 @@ _IPV6_PREFIX = 64
 class _Address:
     saved: float
     at: float
-    told_at: float = float("-inf")
-    untold: int = 0
 
 
 class FailedKeys:
@@ -36,6 +34,7 @@ class FailedKeys:
 
     def __init__(self) -> None:
         self._addresses: OrderedDict[str, _Address] = OrderedDict()
+        self._reports = Reports()
 
     def wait(self, address: str, now: float) -> int:
         """Give the whole seconds until a bad key from this address is looked at again; 0: now."""
@@ -62,12 +61,8 @@ class FailedKeys:
         self._addresses.move_to_end(address)
         _refill(found, now)
         found.saved = max(0.0, found.saved - _EVERY_SEC)
-        found.untold += 1
-        if now - found.told_at >= _LOG_EVERY_SEC:
-            log.warning(
-                "an api key was refused", address=address, reason=reason.value, key_id=key_id, attempts=found.untold
-            )
-            found.told_at, found.untold = now, 0
+        if times := self._reports.due(address, now):
+            log.warning("an api key was refused", address=address, reason=reason.value, key_id=key_id, attempts=times)
 
 
 def _refill(address: _Address, now: float) -> None:

@@ -11,12 +11,15 @@ A browser lets any page send requests here, from the inside of a network too. Tw
 
 import functools
 import ipaddress
+import time
 from urllib.parse import urlsplit
 
 import structlog
 from starlette.types import Scope
 
 from pyoco_server.errors import ForeignHost, ForeignOrigin
+from pyoco_server.gateway.attempts import source
+from pyoco_server.gateway.reports import Reports
 from pyoco_server.model.addresses import is_loopback
 from pyoco_server.settings import Settings
 
@@ -41,14 +44,25 @@ class Browsers:
         self._hosts = frozenset(settings.http_allowed_hosts)
         self._origins = frozenset(settings.http_allowed_origins)
         self._warned = False
+        self._reports = Reports()
 
     def check(self, scope: Scope) -> None:
-        """Look at a request.
+        """Look at a request. Of those that are refused the log tells, once a minute and address.
 
         Raises:
             ForeignHost: it was sent to a name that is not ours.
             ForeignOrigin: it would change something, and another site's page has sent it.
         """
+        try:
+            self._check(scope)
+        except (ForeignHost, ForeignOrigin) as error:
+            address = source(scope["client"][0] if scope.get("client") else None)
+            if times := self._reports.due(address, time.monotonic()):
+                log.warning("a browser's request was refused", address=address, method=scope["method"], code=error.code,
+                            reason=error.message, attempts=times, hint=error.hint)  # fmt: skip
+            raise
+
+    def _check(self, scope: Scope) -> None:
         if self._hosts or (self._open and self._by_loopback(scope)):
             for value in _values(scope, b"host"):
                 if not self._is_own(value):
