@@ -47,6 +47,7 @@ def check(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, dict[s
     """The command; its exit code and what it tells, with the findings by code."""
 
     def run(*arguments: str) -> tuple[int, dict[str, Any]]:
+        capsys.readouterr()  # what the test itself logged
         code = main(["check", "--output", "json", "--timeout-sec", "2", *arguments])
         out, err = capsys.readouterr()
         assert err == ""
