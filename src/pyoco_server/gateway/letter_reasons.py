@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import Callable
-from itertools import takewhile
 
 import structlog
 
@@ -22,8 +21,9 @@ _CODES = {reason: code for code, reason in enumerate(REASONS, 1)}
 _PAGE = 64
 _ROUND_SEC = 5.0
 _READING_SEC = 0.2
-"""For so long a round reads at most; the rest comes in the next one, which then is not waited for as long."""
-_MORE_SEC = 0.2
+"""For so long a round reads at most; the rest comes in later ones."""
+_SOON_SEC = 0.5
+"""Between rounds while not all is known."""
 
 
 class LetterReasons:
@@ -49,18 +49,17 @@ class LetterReasons:
     async def run(self, stop: asyncio.Event) -> None:
         """Go on until ``stop``; whatever goes wrong in a round, the next one follows."""
         while not stop.is_set():
-            pause = _ROUND_SEC
+            done = False
             try:
-                if not await self.round():
-                    pause = _MORE_SEC
+                done = await self.round()
             except StoreUnavailable as error:
                 log.debug("the dead letters cannot be counted now", reason=error.message)
             except Exception:  # a bug: it is logged, and must not end the others
                 log.exception("counting the dead letters failed")
-            await first_event(pause, stop)
+            await first_event(_ROUND_SEC if done else _SOON_SEC, stop)
 
     async def round(self) -> bool:
-        """Read what came, and forget what went; whether there is nothing left to read is the answer.
+        """Read what came, for a moment at most, and forget what went; whether it is all known then is the answer.
 
         Raises:
             StoreUnavailable: NATS is away.
@@ -71,13 +70,14 @@ class LetterReasons:
     async def _look(self) -> bool:
         stream = await self._letters.stream()
         if stream is None:
-            return True
+            return False
         if stream.identity != self._stream or stream.last < self._next - 1:
             self._forget(stream.identity)
         self._drop_before(stream.first)
         if not await self._read_to(stream.last):
             return False
-        if len(self._codes) - self._codes.count(_NONE) != stream.count:
+        known = self._codes[: max(0, stream.last + 1 - self._first)]  # more may have come since
+        if len(known) - known.count(_NONE) != stream.count:
             await self._drop_removed()
         self._all_read = True
         return True
@@ -100,7 +100,7 @@ class LetterReasons:
             if time.monotonic() > deadline:
                 return False
             page = await self._letters.read_on(self._next - 1, _PAGE)
-            for letter in takewhile(lambda letter: letter.id <= last, page):
+            for letter in page:
                 reason = (parse(letter.raw) or {}).get("reason")
                 known = reason if isinstance(reason, str) and reason in _CODES else REASONS[-1]
                 self._codes.extend(bytes(letter.id - self._next))
@@ -108,9 +108,8 @@ class LetterReasons:
                 self._next = letter.id + 1
                 if self._all_read:
                     self._received(known)
-            if len(page) < _PAGE or page[-1].id > last:
-                self._codes.extend(bytes(last + 1 - self._next))
-                self._next = last + 1
+            if len(page) < _PAGE:  # the last ones were taken out, or a replica does not have them yet
+                break
         return True
 
     async def _drop_removed(self) -> None:
