@@ -20,7 +20,7 @@ from pyoco_server.model.access import Role
 from pyoco_server.model.apikey import ApiKey
 from pyoco_server.settings import Settings
 
-from .keyholders import asking, make_key, sent
+from .keyholders import asking, guarded, make_key, sent
 from .test_gateway import Running
 
 pytestmark = pytest.mark.anyio
@@ -197,6 +197,18 @@ def test_every_route_is_in_the_matrix(settings: Settings) -> None:
     listed = {line.request for line in NEEDS}
     assert len(listed) == len(NEEDS)
     assert there == listed - NOT_IN_THE_DOCUMENT
+
+
+def test_the_document_tells_which_key_each_path_needs(settings: Settings) -> None:
+    document = create_app(guarded(settings, http_api_key_header="X-Our-Key")).openapi()
+    [(name, scheme)] = document["components"]["securitySchemes"].items()
+    assert (scheme["type"], scheme["in"], scheme["name"]) == ("apiKey", "header", "X-Our-Key")
+    roles = {line.request: line.role for line in NEEDS}
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            role = roles[f"{method.upper()} {path}"]
+            assert operation.get("security") == (None if role is PUBLIC else [{name: [role.value]}]), (method, path)
+    assert "ApiKey" not in str(create_app(settings).openapi())  # where there are no keys nobody needs one
 
 
 def test_every_route_says_what_it_needs(settings: Settings) -> None:

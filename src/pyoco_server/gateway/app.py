@@ -8,6 +8,7 @@ from fastapi import FastAPI
 from pyoco_server import __version__
 from pyoco_server.gateway import problems
 from pyoco_server.gateway.auditing import Auditing
+from pyoco_server.gateway.description import DescribedApp
 from pyoco_server.gateway.guard import Guard
 from pyoco_server.gateway.http_metrics import HttpMetrics
 from pyoco_server.gateway.limits import BodyLimit
@@ -50,8 +51,14 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     """
     settings = settings or Settings.from_env()
     # No /docs: that page runs scripts of another site beside the key that our own page may hold.
-    app = FastAPI(
-        title="pyoco-server", version=__version__, lifespan=_lifespan, openapi_url=None, docs_url=None, redoc_url=None
+    app = DescribedApp(
+        settings,
+        title="pyoco-server",
+        version=__version__,
+        lifespan=_lifespan,
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
     )
     app.state.settings = settings
     app.state.metrics = Metrics()
