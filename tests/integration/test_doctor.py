@@ -13,7 +13,7 @@ from nats.js import api
 from pyoco_server import __version__
 from pyoco_server.embedded.nats_server import NatsServer
 from pyoco_server.gateway import doctor
-from pyoco_server.model.worker import WorkerRecord
+from pyoco_server.model.worker import WorkerRecord, WorkerState
 from pyoco_server.settings import Settings
 from pyoco_server.store import topology
 
@@ -74,6 +74,8 @@ async def test_runs_without_workers(here: Running) -> None:
     for tag, since in (("cpu", 5), ("gpu", 5), ("tpu", 90), ("slow", 700), ("cpu", 3)):
         await waiting(here, tag, since)
     await worker(here, "w2", tags=["slow"])
+    await worker(here, "leaving", tags=["tpu"], draining=True)  # these take no more
+    await worker(here, "left", tags=["tpu", "gpu"], state=WorkerState.STOPPED_GRACEFUL)
     told = await ask(here)
     found = told["found"]
     assert [(one["details"]["tag"], one["severity"]) for one in found["tag_without_worker"]] == [
