@@ -89,7 +89,7 @@ class BucketFeed:
                 await first_event(_RETRY, self._stop)
 
     def stop(self) -> None:
-        """End ``run`` soon."""
+        """End ``run`` soon, or before it begins; a feed that was stopped is not followed again."""
         self._stop.set()
         self._wake.set()
 
