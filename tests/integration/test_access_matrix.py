@@ -48,6 +48,7 @@ NEEDS = [
     Line("GET /whoami", Role.VIEWER),
     Line("GET /audit", Role.ADMIN),
     Line("GET /doctor", Role.VIEWER),
+    Line("GET /overview", Role.VIEWER),
     Line("GET /events", Role.VIEWER),
     Line("GET /runs", Role.VIEWER),
     Line("GET /runs/counts", Role.VIEWER),

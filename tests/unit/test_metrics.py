@@ -5,7 +5,7 @@ from typing import Any
 from prometheus_client.parser import text_string_to_metric_families
 
 from pyoco_server.gateway.cardinality import Bounded
-from pyoco_server.gateway.figures import MOST_WORKERS, Figures, NatsFigures, TagFigures, _live, _tags
+from pyoco_server.gateway.figures import MOST_WORKERS, Figures, NatsFigures, TagFigures, _live, tag_figures
 from pyoco_server.gateway.metrics import Metrics
 from pyoco_server.gateway.totals import WaitingTag
 from pyoco_server.model.run import EndReason, RunStatus
@@ -181,11 +181,11 @@ def test_which_tags_are_shown() -> None:
     draining = WorkerRecord(worker_id="w3", tags=["cpu"], draining=True)
     workers = [(here, WorkerState.IDLE), (gone, WorkerState.DISCONNECTED), (draining, WorkerState.RUNNING)]
     waiting = [WaitingTag("many", 9, 2.0), WaitingTag("gpu", 1, None), WaitingTag("with space", 5, 1.0)]
-    assert _tags(workers, waiting) == {
+    assert tag_figures(workers, waiting) == {
         "cpu": TagFigures(0, None, 1),
         "many": TagFigures(9, 2.0, 0),
         "gpu": TagFigures(1, None, 0),
     }
     crowd = [WaitingTag(f"t{number}", 1, 1.0) for number in range(300)]
-    shown = _tags(workers, crowd)
+    shown = tag_figures(workers, crowd)
     assert len(shown) == 100 and "cpu" in shown and "gpu" not in shown

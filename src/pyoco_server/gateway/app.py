@@ -22,6 +22,7 @@ from pyoco_server.gateway.routes import (
     flows,
     logs,
     metrics,
+    overview,
     runs,
     submissions,
     system,
@@ -35,8 +36,8 @@ from pyoco_server.gateway.state import Gateway
 from pyoco_server.settings import Settings
 
 _ROUTES = (
-    system, doctor, metrics, submissions, watch, why, logs, events, flows, runs, deadletters, workers, wheels, whoami,
-    audit, dashboard,
+    system, overview, doctor, metrics, submissions, watch, why, logs, events, flows, runs, deadletters, workers, wheels,
+    whoami, audit, dashboard,
 )  # fmt: skip
 
 

@@ -8,11 +8,11 @@ from typing import IO
 
 import structlog
 
-from pyoco_server.gateway import totals
+from pyoco_server.gateway import pace, totals
 
 log = structlog.get_logger(__name__)
 
-_SCHEMA_VERSION = 7
+_SCHEMA_VERSION = 8
 # With rows in the order of their making, each index holds a number instead of the run's id: half the size, and half
 # the time for a hundred thousand runs.
 _SCHEMA = """
@@ -20,7 +20,8 @@ CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT) WITHOUT ROWI
 CREATE TABLE IF NOT EXISTS runs (
   run_id TEXT NOT NULL, revision INTEGER NOT NULL, updated_at REAL NOT NULL, status TEXT, flow_name TEXT,
   tag TEXT, tenant_id TEXT, sha256 TEXT, summary TEXT NOT NULL, submitted_at REAL NOT NULL, seen_at REAL NOT NULL,
-  worker_id TEXT, rerun_of TEXT, stored_at REAL NOT NULL, job_seq INTEGER
+  worker_id TEXT, rerun_of TEXT, stored_at REAL NOT NULL, minute INTEGER, wait_class INTEGER, run_class INTEGER,
+  job_seq INTEGER
 );
 CREATE UNIQUE INDEX IF NOT EXISTS runs_id ON runs (run_id);
 CREATE INDEX IF NOT EXISTS runs_waiting ON runs (tag, submitted_at, status) WHERE status='PENDING';
@@ -55,6 +56,8 @@ def _list_indexes(*, by_tenant: bool) -> str:
                 words.append(f"CREATE INDEX IF NOT EXISTS {whose}_{name} ON runs ({first}{columns};")
             else:
                 words.append(f"DROP INDEX IF EXISTS {whose}_{name};")
+    waiting = "tenants_waiting ON runs (tenant_id, tag, submitted_at, status) WHERE status='PENDING';"
+    words.append(f"CREATE INDEX IF NOT EXISTS {waiting}" if by_tenant else "DROP INDEX IF EXISTS tenants_waiting;")
     return "".join(words)
 
 
@@ -68,7 +71,7 @@ class IndexFile:
     """
 
     def __init__(self, directory: Path, name: str, *, by_tenant: bool) -> None:
-        self._schema = _SCHEMA + _list_indexes(by_tenant=by_tenant) + totals.SCHEMA
+        self._schema = _SCHEMA + _list_indexes(by_tenant=by_tenant) + totals.SCHEMA + pace.SCHEMA
         self._lock: IO[str] | None = None
         path = directory / "index" / f"{name}.sqlite3"
         try:
@@ -118,7 +121,7 @@ def _open(path: str, schema: str) -> sqlite3.Connection:
         if connection.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
             raise sqlite3.DatabaseError("quick_check failed")
         if connection.execute("PRAGMA user_version").fetchone()[0] != _SCHEMA_VERSION:
-            drops = [f"DROP TABLE IF EXISTS {table};" for table in ("meta", "runs", *totals.TABLES)]
+            drops = [f"DROP TABLE IF EXISTS {table};" for table in ("meta", "runs", *totals.TABLES, *pace.TABLES)]
             connection.executescript("".join(drops))
         connection.executescript(schema)
         connection.execute(f"PRAGMA user_version={_SCHEMA_VERSION}")

@@ -39,6 +39,7 @@ class TagFigures:
     """When the oldest waiting run was submitted, in unix seconds."""
     workers: int
     """Live workers that take its runs."""
+    oldest_run_id: str | None = None
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ class FiguresReader:
         here = self._here
         workers = here.worker_index.states()
         totals = here.index.totals
-        tags = _tags(workers, totals.waiting(MOST_TAGS))
+        tags = tag_figures(workers, totals.waiting(MOST_TAGS))
         nats = await self._ask_nats(list(tags))
         states = [state for _, state in workers]
         live, left_out = _live(workers)
@@ -153,7 +154,13 @@ def _live(workers: list[tuple[WorkerRecord, WorkerState]]) -> tuple[dict[str, Wo
     return {name: live[name] for name in sorted(live)[:MOST_WORKERS]}, max(0, len(live) - MOST_WORKERS)
 
 
-def _tags(workers: list[tuple[WorkerRecord, WorkerState]], waiting: list[WaitingTag]) -> dict[str, TagFigures]:
+def tag_figures(workers: list[tuple[WorkerRecord, WorkerState]], waiting: list[WaitingTag]) -> dict[str, TagFigures]:
+    """Tell how tags stand: those with live workers first, then those that most runs wait for, then those once served.
+
+    Args:
+        workers: All that are known, and their states.
+        waiting: The tags that runs wait for.
+    """
     serving: dict[str, int] = {}
     known: set[str] = set()
     for record, state in workers:
@@ -168,6 +175,7 @@ def _tags(workers: list[tuple[WorkerRecord, WorkerState]], waiting: list[Waiting
             waiting=waits[tag].runs if tag in waits else 0,
             oldest=waits[tag].oldest if tag in waits else None,
             workers=serving.get(tag, 0),
+            oldest_run_id=waits[tag].oldest_run_id if tag in waits else None,
         )
         for tag in shown
     }

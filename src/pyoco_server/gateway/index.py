@@ -17,6 +17,7 @@ from pyoco_server.gateway.database import IndexFile
 from pyoco_server.gateway.job_ledger import JobLedger
 from pyoco_server.gateway.listing import RunListing
 from pyoco_server.gateway.news import RunChange, RunNews
+from pyoco_server.gateway.pace import RunPace, classes
 from pyoco_server.gateway.records import number, parse
 from pyoco_server.gateway.roll import Roll
 from pyoco_server.gateway.totals import RunTotals
@@ -28,12 +29,12 @@ from pyoco_server.store.feed import Change
 log = structlog.get_logger(__name__)
 
 _UPSERT = """
-INSERT INTO runs VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,NULL)
+INSERT INTO runs VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,NULL)
 ON CONFLICT (run_id) DO UPDATE SET revision=excluded.revision, updated_at=excluded.updated_at,
   status=excluded.status, flow_name=excluded.flow_name, tag=excluded.tag, tenant_id=excluded.tenant_id,
   sha256=excluded.sha256, summary=excluded.summary, submitted_at=excluded.submitted_at, seen_at=excluded.seen_at,
   worker_id=excluded.worker_id, rerun_of=excluded.rerun_of, stored_at=excluded.stored_at,
-  job_seq=NULL
+  minute=excluded.minute, wait_class=excluded.wait_class, run_class=excluded.run_class, job_seq=NULL
 WHERE excluded.revision > runs.revision
 """
 _COUNT_WAITING = "SELECT count(*) FROM runs INDEXED BY runs_waiting WHERE status='PENDING'"
@@ -77,6 +78,7 @@ class RunIndex:
         self._db = self._file.connection
         self.jobs = JobLedger(self._db)
         self.totals = RunTotals(self._db)
+        self.pace = RunPace(self._db)
         self.roll = Roll(self._db)
         self.listing = RunListing(self._db, self.totals, by_tenant=by_tenant)
         self.news = RunNews()
@@ -94,6 +96,7 @@ class RunIndex:
         with self._transaction():
             self._db.execute("DELETE FROM runs")
             self._db.execute("DELETE FROM meta")
+            self.pace.clear()
         self.revision, self.identity = 0, None
         for mailboxes in self._mailboxes.values():
             for mailbox in mailboxes:
@@ -127,6 +130,7 @@ class RunIndex:
             if row is not None:
                 rows.append(row)
         with self._transaction():
+            self.pace.forget_old(time.time())
             ended = self._newly_ended(rows) if tell_ends else []
             self._db.executemany(_UPSERT, rows)
             tenants = self.tenants_of(run_id for run_id, _ in removed) if self.news.heard else {}
@@ -225,7 +229,7 @@ def _row(change: Change) -> tuple[Any, ...] | None:
     texts = (status, flow_name, tag, tenant_of(shown["tenant_id"]), sha256)
     now = time.time()
     links = (_text(shown["worker_id"]), _text(shown["rerun_of"]))
-    others = (number(snapshot.get("submitted_at")), now, *links, change.stored_at or now)
+    others = (number(snapshot.get("submitted_at")), now, *links, change.stored_at or now, *classes(snapshot, now))
     return (change.key, change.revision, updated_at, *texts, pydantic_core.to_json(shown).decode(), *others)
 
 

@@ -1,17 +1,21 @@
 """Dead letters as a caller may see them."""
 
+from typing import TYPE_CHECKING
+
 from pyoco_server.errors import DeadLetterNotFound
 from pyoco_server.gateway.records import parse
-from pyoco_server.gateway.state import Gateway
 from pyoco_server.model.access import Caller, tenant_of
 from pyoco_server.store.deadletters import StoredLetter
+
+if TYPE_CHECKING:
+    from pyoco_server.gateway.state import Gateway
 
 _LOOKED_AT = 1000
 """Letters that one request looks at, where most of them are of other tenants."""
 _AT_ONCE = 100
 
 
-async def seen(here: Gateway, who: Caller, letters: list[StoredLetter]) -> list[StoredLetter]:
+async def seen(here: "Gateway", who: Caller, letters: list[StoredLetter]) -> list[StoredLetter]:
     """Give those letters that a caller may see.
 
     One that names no tenant belongs to the tenant of its run, if there is one.
@@ -25,7 +29,7 @@ async def seen(here: Gateway, who: Caller, letters: list[StoredLetter]) -> list[
     return [letter for letter, owner in zip(letters, owners, strict=True) if who.sees(owner)]
 
 
-async def owner(here: Gateway, letter: StoredLetter) -> str | None:
+async def owner(here: "Gateway", letter: StoredLetter) -> str | None:
     """Tell the tenant of a letter; ``None`` if it belongs to none.
 
     Raises:
@@ -34,7 +38,7 @@ async def owner(here: Gateway, letter: StoredLetter) -> str | None:
     return (await _owners(here, [letter]))[0]
 
 
-async def _owners(here: Gateway, letters: list[StoredLetter]) -> list[str | None]:
+async def _owners(here: "Gateway", letters: list[StoredLetter]) -> list[str | None]:
     bodies = [parse(letter.raw) or {} for letter in letters]
     runs = [body.get("run_id") for body in bodies]
     known = (await here.fresh_index()).tenants_of(run_id for run_id in runs if isinstance(run_id, str))
@@ -42,7 +46,7 @@ async def _owners(here: Gateway, letters: list[StoredLetter]) -> list[str | None
 
 
 async def page(
-    here: Gateway, who: Caller, *, tag: str | None, before: int | None, limit: int
+    here: "Gateway", who: Caller, *, tag: str | None, before: int | None, limit: int
 ) -> tuple[list[StoredLetter], int | None]:
     """Give letters, the newest first, and the id before which to go on; ``None`` at the end.
 
@@ -74,7 +78,7 @@ async def page(
             return found, before
 
 
-async def read(here: Gateway, who: Caller, letter_id: int) -> StoredLetter:
+async def read(here: "Gateway", who: Caller, letter_id: int) -> StoredLetter:
     """Read a letter.
 
     Raises:

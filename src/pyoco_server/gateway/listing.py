@@ -155,6 +155,26 @@ class RunListing:
             complete = complete and sum(seen for _, _, seen in rows) < COUNTED
         return RunCounts(self._totals.named(found), complete)
 
+    def changed_since(self, status: str, since: float, tenants: tuple[str | None, ...] | None) -> tuple[int, bool]:
+        """Count the runs of a status that have changed since a moment, ``COUNTED`` of them at most.
+
+        Args:
+            status: Which one; runs of one that is final have ended then.
+            since: Unix seconds.
+            tenants: Whose runs, as in a filter.
+
+        Returns:
+            How many, and whether that is all of them.
+        """
+        found = 0
+        terms = [_Term("status", "status=?", (status,)), _Term("", "updated_at>?", (since,))]
+        for owner in _tenants(RunFilter(tenants=tenants)):
+            whose = self._whose(owner)
+            index = f"INDEXED BY {whose}_status" if whose else ""
+            query = f"SELECT count(*) FROM (SELECT 1 FROM runs {index} {_where([*owner, *terms])} LIMIT ?)"  # noqa: S608
+            found += self._db.execute(query, [*_values([*owner, *terms]), COUNTED + 1]).fetchone()[0]
+        return min(found, COUNTED), found <= COUNTED
+
     def _along(self, owner: list[_Term], first: _Term, others: list[_Term]) -> str:
         """Choose the index along which a count goes."""
         whose = self._whose(owner)

@@ -12,11 +12,13 @@ from pyoco_server.errors import StoreUnavailable
 from pyoco_server.gateway.advisories import Backstop
 from pyoco_server.gateway.audit_log import AuditLog
 from pyoco_server.gateway.census import Census
+from pyoco_server.gateway.depths import Depths
 from pyoco_server.gateway.durability import DurabilityReader
 from pyoco_server.gateway.figures import FiguresReader
 from pyoco_server.gateway.gone_workers import GoneWorkers
 from pyoco_server.gateway.index import RunIndex
 from pyoco_server.gateway.keykeeper import KeyKeeper
+from pyoco_server.gateway.letter_counts import LetterCounts
 from pyoco_server.gateway.letter_flows import LetterFlows
 from pyoco_server.gateway.letter_reasons import LetterReasons
 from pyoco_server.gateway.loose_flows import LooseFlows
@@ -108,6 +110,7 @@ class Gateway:
         )
         self.letter_reasons = LetterReasons(self.letters, lambda reason: self.metrics.letter_received[reason]())
         self.figures = FiguresReader(self)
+        self.letter_counts = LetterCounts(self)
         self.durability = DurabilityReader(settings, self.connection)
         self.keys = KeyKeeper(settings, self.connection)
         self.auth = self.keys.auth
@@ -124,6 +127,7 @@ class Gateway:
             start_after=self.index.revision,
             identity=self.index.identity,
         )
+        self.depths = Depths(self.index.totals, self.run_feed.caught_up)
         self.worker_feed = BucketFeed(
             self.connection,
             settings.workers_kv_bucket,
@@ -168,6 +172,7 @@ class Gateway:
             asyncio.create_task(self.retention.run(self.stopping), name="retention"),
             asyncio.create_task(self.room.run(self.stopping), name="room"),
             asyncio.create_task(self.letter_reasons.run(self.stopping), name="letter-reasons"),
+            asyncio.create_task(self.depths.run(self.stopping), name="depths"),
         ]
 
     async def stop(self) -> None:

@@ -17,20 +17,23 @@ _NEW_WAITS, _OLD_WAITED = (f"{row}.status='PENDING' AND {row}.tag IS NOT NULL" f
 _ENTER = f"""
   INSERT INTO totals VALUES ({_TENANT.format(row="NEW")}, {_COUNTED_AS.format(row="NEW")}, 1)
     ON CONFLICT (tenant, status) DO UPDATE SET runs=runs+1;
-  INSERT INTO waiting SELECT NEW.tag, 1 WHERE {_NEW_WAITS} ON CONFLICT (tag) DO UPDATE SET runs=runs+1;
+  INSERT INTO waiting SELECT {_TENANT.format(row="NEW")}, NEW.tag, 1 WHERE {_NEW_WAITS}
+    ON CONFLICT (tenant, tag) DO UPDATE SET runs=runs+1;
 """  # noqa: S608 - our own words
 _LEAVE = f"""
   UPDATE totals SET runs=runs-1
     WHERE tenant={_TENANT.format(row="OLD")} AND status={_COUNTED_AS.format(row="OLD")};
-  UPDATE waiting SET runs=runs-1 WHERE tag=OLD.tag AND {_OLD_WAITED};
-  DELETE FROM waiting WHERE tag=OLD.tag AND runs<=0;
+  UPDATE waiting SET runs=runs-1 WHERE tenant={_TENANT.format(row="OLD")} AND tag=OLD.tag AND {_OLD_WAITED};
+  DELETE FROM waiting WHERE tenant={_TENANT.format(row="OLD")} AND tag=OLD.tag AND runs<=0;
 """  # noqa: S608 - our own words
 
 SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS totals (
   tenant TEXT NOT NULL, status TEXT NOT NULL, runs INTEGER NOT NULL, PRIMARY KEY (tenant, status)
 ) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS waiting (tag TEXT PRIMARY KEY, runs INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS waiting (
+  tenant TEXT NOT NULL, tag TEXT NOT NULL, runs INTEGER NOT NULL, PRIMARY KEY (tenant, tag)
+) WITHOUT ROWID;
 CREATE TRIGGER IF NOT EXISTS runs_enter AFTER INSERT ON runs BEGIN {_ENTER} END;
 CREATE TRIGGER IF NOT EXISTS runs_leave AFTER DELETE ON runs BEGIN {_LEAVE} END;
 CREATE TRIGGER IF NOT EXISTS runs_move AFTER UPDATE OF status, tag, tenant_id ON runs
@@ -49,6 +52,7 @@ class WaitingTag:
     runs: int
     oldest: float | None
     """When the oldest of them was submitted, in unix seconds; ``None`` if none says."""
+    oldest_run_id: str | None = None
 
 
 class RunTotals:
@@ -67,8 +71,7 @@ class RunTotals:
         Args:
             tenants: Whose, ``None`` among them for those of no tenant; not given: everybody's.
         """
-        names = [tenant or "" for tenant in tenants or ()]
-        among = "" if tenants is None else f"WHERE tenant IN ({','.join('?' * len(names))})"
+        among, names = _among(tenants)
         query = f"SELECT status, sum(runs) FROM totals {among} GROUP BY status"  # noqa: S608 - our own words
         return self.named(dict(self._db.execute(query, names).fetchall()))
 
@@ -80,19 +83,51 @@ class RunTotals:
             found[status if status in found else OTHER_STATUS] += runs
         return found
 
-    def tags_waiting(self) -> int:
+    def tags_waiting(self, tenants: tuple[str | None, ...] | None = None) -> int:
         """Tell for how many tags runs wait."""
-        return int(self._db.execute("SELECT count(*) FROM waiting").fetchone()[0])
+        among, names = _among(tenants)
+        query = f"SELECT count(DISTINCT tag) FROM waiting {among}"  # noqa: S608 - our own words
+        return int(self._db.execute(query, names).fetchone()[0])
 
-    def waiting(self, limit: int) -> list[WaitingTag]:
+    def waiting(self, limit: int, tenants: tuple[str | None, ...] | None = None) -> list[WaitingTag]:
         """Give the tags that runs wait for, those with most of them first.
 
         Args:
             limit: How many tags at most.
+            tenants: Whose runs; not given: everybody's.
         """
+        among, names = _among(tenants)
         query = (
-            "SELECT tag, runs, (SELECT min(submitted_at) FROM runs INDEXED BY runs_waiting "
-            "WHERE status='PENDING' AND runs.tag=waiting.tag AND submitted_at>0) "
-            "FROM waiting ORDER BY runs DESC, tag LIMIT ?"
+            f"SELECT tag, sum(runs) FROM waiting {among} GROUP BY tag "  # noqa: S608 - our own words
+            "ORDER BY sum(runs) DESC, tag LIMIT ?"
         )
-        return [WaitingTag(*row) for row in self._db.execute(query, (limit,))]
+        return [
+            WaitingTag(tag, runs, *self._oldest(tag, tenants))
+            for tag, runs in self._db.execute(query, [*names, limit]).fetchall()
+        ]
+
+    def _oldest(self, tag: str, tenants: tuple[str | None, ...] | None) -> tuple[float | None, str | None]:
+        query = (
+            "SELECT submitted_at, run_id FROM runs INDEXED BY {index} WHERE {owner} status='PENDING' AND tag=? "
+            "AND submitted_at>0 ORDER BY submitted_at LIMIT 1"
+        )
+        if tenants is None:
+            found = self._db.execute(query.format(index="runs_waiting", owner=""), (tag,)).fetchall()
+        else:
+            own = query.format(index="tenants_waiting", owner="tenant_id IS ? AND")
+            found = [row for tenant in tenants for row in self._db.execute(own, (tenant, tag))]
+        return min(found, default=(None, None))
+
+    def depths(self, limit: int) -> dict[tuple[str, str], int]:
+        """Tell how many runs wait, by tenant (``""``: none) and tag, of those for which most wait.
+
+        Args:
+            limit: How many pairs at most.
+        """
+        rows = self._db.execute("SELECT tenant, tag, runs FROM waiting ORDER BY runs DESC LIMIT ?", (limit,))
+        return {(tenant, tag): runs for tenant, tag, runs in rows}
+
+
+def _among(tenants: tuple[str | None, ...] | None) -> tuple[str, list[str]]:
+    names = [tenant or "" for tenant in tenants or ()]
+    return ("" if tenants is None else f"WHERE tenant IN ({','.join('?' * len(names))})"), names
