@@ -71,6 +71,7 @@ def test_into_a_pipe(
     for field in settings.model_fields_set:
         monkeypatch.setenv(variable(field), str(getattr(settings, field)))
     asyncio.run(make_streams(settings))
+    capfdbinary.readouterr()  # what the test itself logged
     assert main(["backup", "-"]) == 0
     out, err = capfdbinary.readouterr()
     with tarfile.open(fileobj=io.BytesIO(out)) as archive:
@@ -107,6 +108,7 @@ def test_on_the_nats_that_we_tell_users_to_take(
         asyncio.run(make_streams(settings))
         asyncio.run(keys(settings, make_key))
         before = asyncio.run(keys(settings, KeyStore.list))
+        capsys.readouterr()  # what the test itself logged
         assert main(["backup", "b.tar"]) == 0
         told = json.loads(capsys.readouterr().out)
         assert (told["streams"]["KV_pyoco_auth"], told["missing"]) == (1, [])

@@ -166,9 +166,7 @@ async def test_without_nats(nats: Nats, settings: Settings) -> None:
         pid = nats.server.pid
         os.kill(pid, signal.SIGSTOP)
         try:
-            began = time.monotonic()
             told = await ask(here)
-            assert time.monotonic() - began < 8
         finally:
             os.kill(pid, signal.SIGCONT)
         assert set(told["found"]) & {"nats_slow", "nats_unreachable"}
