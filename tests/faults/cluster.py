@@ -145,7 +145,7 @@ class Cluster:
         self.urls: list[str] = []
         self.partitioned = False
         self.handed_back: dict[str, int] = {}
-        self.nats = self.member("nats", self._begin_nats, self._nats_answers).ready()
+        self._start_nats()
         self.witness = self._closing.enter_context(Witness(Settings(_env_file=None, nats_url=self.nats_url)).watching())
 
     @property
@@ -298,7 +298,7 @@ class Cluster:
         Raises:
             AssertionError: a process of some run is still there.
         """
-        for name in sorted(self.members, key=lambda name: (name == "nats", "gateway" in name)):
+        for name in sorted(self.members, key=lambda name: (name.startswith("nats"), "gateway" in name)):
             process = self.members[name].process.popen
             if process.poll() is None:
                 with contextlib.suppress(ProcessLookupError):
@@ -307,6 +307,9 @@ class Cluster:
                 process.wait(DEADLINE)
         self._closing.close()
         until(lambda: not running_below(self.folder), "no process is left behind", 10)
+
+    def _start_nats(self) -> None:
+        self.nats = self.member("nats", self._begin_nats, self._nats_answers).ready()
 
     def _begin_nats(self) -> Process:
         store = str(self.store)

@@ -49,7 +49,8 @@ def begin():
     """Note the start, and any earlier execution of this run that still lives."""
     me = note("start", born=started(os.getpid()), worker=worker())
     going = {}
-    for text in JOURNAL.read_text().splitlines():
+    whole, _, _ = JOURNAL.read_text().rpartition("\n")  # another's line may be on its way
+    for text in whole.splitlines():
         event = json.loads(text)
         if event["run_id"] == me["run_id"]:
             if event["what"] == "start" and (event["pid"], event["at"]) != (me["pid"], me["at"]):
@@ -72,6 +73,26 @@ def work(seconds):
     """Take some time."""
     begin()
     time.sleep(seconds)
+    return end()
+
+
+def say(seconds):
+    """Take some time, and print whose it was."""
+    begin()
+    print(Path.cwd().name, flush=True)
+    time.sleep(seconds)
+    return end()
+
+
+def talk(gate):
+    """Print numbers until somebody makes the file."""
+    begin()
+    number = 0
+    while not (HERE / gate).exists():
+        print(number, flush=True)
+        number += 1
+        time.sleep(0.1)
+    note("said", lines=number)
     return end()
 
 

@@ -94,6 +94,7 @@ class FaultyConnection(Connection):
         super().__init__(settings, name)
         self._faulty_client = _Client(self)
         self._faulty_js = _JetStream(self)
+        self._faulty_js_of_short_tries = _JetStream(self)
 
     @classmethod
     def with_fault(cls, fault: Fault) -> type["FaultyConnection"]:
@@ -112,6 +113,12 @@ class FaultyConnection(Connection):
         """JetStream, faulty."""
         self._faulty_js.real = super().js
         return self._faulty_js
+
+    @property
+    def js_of_short_tries(self) -> Any:
+        """The same with short tries, faulty."""
+        self._faulty_js_of_short_tries.real = super().js_of_short_tries
+        return self._faulty_js_of_short_tries
 
 
 class _Client:

@@ -40,7 +40,8 @@ class Journal:
         """Give all lines, in the order in which they were written."""
         if not self.path.exists():
             return []
-        return [json.loads(line) for line in self.path.read_text().splitlines()]
+        whole, _, _ = self.path.read_text().rpartition("\n")  # a line may be on its way
+        return [json.loads(line) for line in whole.splitlines()]
 
 
 @dataclass

@@ -10,8 +10,10 @@ from typing import Any
 from anyio.from_thread import start_blocking_portal
 from nats.js.errors import NotFoundError
 
+from pyoco_server.errors import StoreUnavailable
 from pyoco_server.model.run import RunRecord, RunStatus, new_run_id
 from pyoco_server.settings import Settings
+from pyoco_server.store import topology
 from pyoco_server.store.connection import Connection
 from pyoco_server.store.direct import DirectReader
 from pyoco_server.store.feed import BucketFeed, Change
@@ -65,6 +67,14 @@ class Witness:
         name = f"{self._settings.consumer_prefix}_{tag}"
         self._portal.call(self._connection.js.delete_consumer, self._settings.work_stream, name)
 
+    def leader(self, stream: str) -> str | None:
+        """Tell which server leads a stream; ``None`` while none does."""
+        return self._portal.call(self._leader, stream)
+
+    def in_sync(self, replicas: int) -> bool:
+        """Tell whether every stream has so many replicas, all of them there and up to date."""
+        return self._portal.call(self._in_sync, replicas)
+
     @contextlib.asynccontextmanager
     async def _follow(self) -> AsyncIterator[None]:
         await self._connection.start()
@@ -77,9 +87,29 @@ class Witness:
             await following
             await self._connection.close()
 
+    async def _leader(self, stream: str) -> str | None:
+        try:
+            with self._connection.errors("looking for a leader"):
+                cluster = (await self._connection.js.stream_info(stream)).cluster
+        except StoreUnavailable:
+            return None
+        return cluster.leader if cluster else None
+
+    async def _in_sync(self, replicas: int) -> bool:
+        try:
+            for wanted in topology.definitions(self._settings):
+                with self._connection.errors("looking at a stream"):
+                    info = await self._connection.js.stream_info(str(wanted.name))
+                peers = (info.cluster.replicas or []) if info.cluster else []
+                if len(peers) != replicas - 1 or not all(peer.current and not peer.offline for peer in peers):
+                    return False
+        except StoreUnavailable:
+            return False
+        return True
+
     async def _read(self) -> dict[str, dict[str, Any]]:
         runs = RunStore(self._connection)
-        found = {run_id: await runs.get_raw(run_id) for run_id in self.newest}
+        found = {run_id: await runs.get_raw(run_id) for run_id in list(self.newest)}
         return {run_id: json.loads(raw[0]) for run_id, raw in found.items() if raw is not None}
 
     async def _read_all(self) -> dict[str, bytes]:

@@ -7,7 +7,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from pyoco_server.errors import StoreUnavailable
+from pyoco_server.errors import RevisionConflict, StoreUnavailable
 from pyoco_server.model.run import RunRecord, claim, request_cancel
 from pyoco_server.settings import Settings
 from pyoco_server.store.submissions import Submissions
@@ -204,6 +204,23 @@ async def test_what_cannot_be_taken_back_is_in_doubt(here: Running, monkeypatch:
         await submissions.submit(RunRecord(run_id="r", flow_name="f"))
     assert doubts == [("r", None if step == "create" else 1)]
     assert await records(here) == 1
+
+
+async def test_a_run_that_one_leader_refused_and_another_stored_is_in_doubt(
+    here: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    doubts: list[str] = []
+    gateway, create = here.gateway, here.gateway.runs.create
+
+    async def contradict(record: RunRecord) -> int:
+        await create(record)
+        raise RevisionConflict("a leader of the past")
+
+    monkeypatch.setattr(gateway.runs, "create", contradict)
+    submissions = Submissions(gateway.runs, gateway.queue, in_doubt=lambda run_id, _: doubts.append(run_id))
+    with pytest.raises(StoreUnavailable):
+        await submissions.submit(RunRecord(run_id="r", flow_name="f"))
+    assert doubts == ["r"]
 
 
 async def test_a_key_lives_again_when_its_run_was_removed(here: Running) -> None:

@@ -3,52 +3,28 @@
 import asyncio
 import contextlib
 import io
-import subprocess
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from pyoco_server.embedded.nats_server import _find_binary
 from pyoco_server.errors import StoreUnavailable, WheelVersionConflict
 from pyoco_server.settings import Settings
 from pyoco_server.store import topology
 from pyoco_server.store.connection import Connection
 from pyoco_server.store.wheels import WheelStore
-from tests.faults.cluster import free_port
+from tests.nats_cluster import NatsCluster
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 DEADLINE = 60.0
 
 
-@contextlib.asynccontextmanager
-async def cluster(folder: Path) -> AsyncIterator[list[str]]:
-    """Start three servers that know each other; give their addresses."""
-    ports, routes = [free_port() for _ in range(3)], [free_port() for _ in range(3)]
-    peers = ",".join(f"nats-route://127.0.0.1:{port}" for port in routes)
-    servers = [
-        subprocess.Popen(
-            [_find_binary(), "-a", "127.0.0.1", "-p", str(ports[n]), "-js", "-sd", str(folder / f"{n}"),
-             "-n", f"n{n}", "--cluster_name", "c", "--cluster", f"nats://127.0.0.1:{routes[n]}", "--routes", peers],
-            stderr=subprocess.DEVNULL,
-        )
-        for n in range(3)
-    ]  # fmt: skip
-    try:
-        yield [f"nats://127.0.0.1:{port}" for port in ports]
-    finally:
-        for server in servers:
-            server.terminate()
-        for server in servers:
-            server.wait(10)
-
-
 async def test_racing_uploads_on_three_servers(settings: Settings, tmp_path: Path) -> None:
-    async with cluster(tmp_path / "nats") as urls, contextlib.AsyncExitStack() as stack:
+    async with contextlib.AsyncExitStack() as stack:
+        servers = stack.enter_context(NatsCluster(tmp_path / "nats").running())
         connections = []
-        for url in urls:
+        for url in servers.urls:
             mine = settings.model_copy(update={"nats_url": url, "nats_replicas": 3})
             connection = await Connection(mine, "test").start()
             stack.push_async_callback(connection.close)

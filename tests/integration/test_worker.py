@@ -60,10 +60,15 @@ async def test_a_record_is_cut_to_what_nats_takes(settings: Settings, small_nats
         await client.close()
 
 
+def _listen_closely(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("_SUSPICIOUS_SEC", "_SURE_SEC"):
+        monkeypatch.setattr(f"pyoco_server.worker.watchdog.{name}", 0.5)
+
+
 async def test_a_program_may_pause_between_two_runs(
     settings: Settings, resolver: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pyoco_server.worker.worker._DEAF_SEC", 0.5)
+    _listen_closely(monkeypatch)
     client = await PyocoNatsClient.connect(settings)
     worker = await PyocoNatsWorker.connect(config=settings, flow_resolver=resolver, tags=["default"])
     try:
@@ -80,7 +85,7 @@ async def test_a_program_may_pause_between_two_runs(
 async def test_a_worker_whose_pulls_are_not_answered_stops_and_says_so(
     settings: Settings, resolver: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pyoco_server.worker.worker._DEAF_SEC", 0.5)
+    _listen_closely(monkeypatch)
     worker = await PyocoNatsWorker.connect(config=settings, flow_resolver=resolver, tags=["default"])
 
     async def deaf(*_: object, **__: object) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from pyoco_server.errors import RevisionConflict
+from pyoco_server.errors import RevisionConflict, StoreUnavailable
 from pyoco_server.model.run import EndReason, RunRecord, RunStatus, TaskStatus, claim, request_cancel, settle
 from pyoco_server.store.runs import StoredRun
 from pyoco_server.worker.recorder import Recorder
@@ -20,6 +20,8 @@ OURS = claim(
 
 class Store:
     """One record under compare-and-set."""
+
+    may_be_late = False
 
     def __init__(self, record: RunRecord) -> None:
         self.stored = StoredRun(record, 1)
@@ -53,6 +55,25 @@ async def test_a_cancel_that_was_recorded_first_stands() -> None:
     assert ended.cancel_requested_at
     assert store.stored.record == ended
     assert [line["event"] for line in lines] == ["a cancel came before the end of the run was written"]
+
+
+async def test_a_record_older_than_our_own_write_is_not_believed(monkeypatch: pytest.MonkeyPatch) -> None:
+    store, heard = Store(OURS), []
+    store.may_be_late = True
+    newest = StoredRun(OURS, 5)
+    store.stored = newest
+    ours = recorder(store, heard)
+    for old in (None, StoredRun(RunRecord(run_id="r", flow_name="main"), 4)):
+        store.stored = old  # type: ignore[assignment]
+        with pytest.raises(StoreUnavailable):
+            await ours.refresh()
+    assert heard == []
+    store.stored = newest
+    await ours.refresh()
+    monkeypatch.setattr("pyoco_server.worker.recorder._DOUBT_SEC", 0.0)  # so it stays: it is gone indeed
+    store.stored = None  # type: ignore[assignment]
+    await ours.refresh()
+    assert heard == ["lost"]
 
 
 async def test_an_end_that_was_recorded_first_stands() -> None:

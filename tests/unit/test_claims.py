@@ -19,13 +19,28 @@ from pyoco_server.worker.slot import Slot
 pytestmark = pytest.mark.anyio
 
 SETTINGS = Settings(_env_file=None)
+GIVEN_BACK: list[float] = []
+
+
+async def give_back(delay: float = 0.0) -> None:
+    GIVEN_BACK.append(delay)
+
+
 DELIVERY = cast(
-    Any, SimpleNamespace(data=Job(run_id="r", flow_name="f").to_json(), seq=1, num_delivered=1, tag="t", subject="s.t")
-)
+    Any,
+    SimpleNamespace(
+        data=Job(run_id="r", flow_name="f").to_json(), seq=1, num_delivered=1, tag="t", subject="s.t",
+        give_back=give_back,
+    ),
+)  # fmt: skip
 
 
 class Runs:
     """A store of one run, whose answers to the first ``lost`` writes are lost; ``written`` tells which arrived."""
+
+    may_be_late = False
+    contradicts = False
+    """Whether writes are refused although they are stored."""
 
     def __init__(self, *lost: bool) -> None:
         self.stored = StoredRun(RunRecord(run_id="r", flow_name="f"), 1)
@@ -46,12 +61,15 @@ class Runs:
             raise RevisionConflict("somebody else wrote first")
         # What is read later went through JSON.
         self.stored = StoredRun(RunRecord.from_json(record.to_json()), revision + 1)
+        if self.contradicts:
+            raise RevisionConflict("a leader of the past knows nothing of it")
         return self.stored
 
 
 @pytest.fixture(autouse=True)
 def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(claims_module, "_CONFIRM_PAUSES", (0.0, 0.0))
+    GIVEN_BACK.clear()
 
 
 def claims(runs: Runs) -> Claims:
@@ -73,7 +91,35 @@ async def test_a_claim_that_is_never_answered_is_given_up() -> None:
         await claims(Runs(False, False, False, False)).take(DELIVERY)
 
 
-async def test_a_job_that_could_not_be_claimed_is_not_kept_alive(tmp_path: Path) -> None:
+async def test_a_claim_that_one_leader_refused_and_another_stored_costs_one_attempt() -> None:
+    runs = Runs()
+    runs.contradicts = True
+    claimed = await claims(runs).take(DELIVERY)
+    assert claimed is not None and claimed.stored == runs.stored
+    assert runs.stored.record.attempt == 1
+
+
+async def test_a_record_that_is_missing_among_replicas_is_looked_for_again() -> None:
+    class Nothing(Runs):
+        may_be_late = True
+
+        async def get(self, run_id: str) -> Any:
+            return None
+
+    refused: list[str] = []
+    here = claims(Nothing())
+
+    async def refuse(_: Any, error: str, __: Any) -> None:
+        refused.append(error)
+
+    here._refuse = refuse  # type: ignore[method-assign]
+    for number in range(1, 4):
+        delivery = SimpleNamespace(**{**vars(DELIVERY), "num_delivered": number})
+        assert await here.take(cast(Any, delivery)) is None
+    assert GIVEN_BACK == [2.0, 2.0] and refused == ["there is no record of run r"]
+
+
+async def test_a_job_that_could_not_be_claimed_is_given_back_and_not_kept_alive(tmp_path: Path) -> None:
     async def next_job(wait: float, stop: asyncio.Event) -> Any:
         return DELIVERY
 
@@ -96,6 +142,7 @@ async def test_a_job_that_could_not_be_claimed_is_not_kept_alive(tmp_path: Path)
     stop = asyncio.Event()
     assert await slot.run_one(0.1, stop) is None
     assert slot.delivery is None
+    assert GIVEN_BACK == [2.0]  # later each time
 
 
 async def test_one_last_attempt_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ from pyoco_server.model.text import clean_value
 log = structlog.get_logger(__name__)
 
 _SERVER_FAULT = 500
+_UNAVAILABLE = 503
 _UNREADABLE = 400
 _NOT_FOUND = 404
 _NOT_ALLOWED = 405
@@ -50,7 +51,9 @@ def problem(
         body["trace_id"] = uuid.uuid4().hex
         tell = log.warning if cause is None else log.error
         tell("request failed", status=status, code=code, reason=detail, err_id=body["trace_id"], exc_info=cause)
-    return JSONResponse(body, status, headers=headers)
+    # A client that repeats it had better do so on a new connection: a balancer may know a gateway that is better off.
+    away = {"Connection": "close"} if status == _UNAVAILABLE else {}
+    return JSONResponse(body, status, headers={**(headers or {}), **away})
 
 
 async def _known(_: Request, error: Exception) -> JSONResponse:

@@ -254,7 +254,7 @@ class Gateway:
                     await self.queue.make_consumers_for_others()
             except StoreUnavailable as error:
                 # While NATS is away its connection says so; a NATS that is there and refuses is told of once.
-                if self.connection.is_up and error.message != told:
+                if self.connection.up_since is not None and error.message != told:
                     told = error.message
                     log.warning("a stream cannot be made; nothing works without it", reason=told, hint=error.hint)
                 await first_event(_RETRY_SEC if self.connection.is_up else 0.05, self.stopping)

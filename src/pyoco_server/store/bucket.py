@@ -7,11 +7,12 @@ from datetime import datetime
 
 import structlog
 from nats.js.api import RawStreamMsg
-from nats.js.errors import APIError, NotFoundError
+from nats.js.errors import APIError
 
-from pyoco_server.errors import RevisionConflict
+from pyoco_server.errors import RevisionConflict, StoreUnavailable
 from pyoco_server.store.connection import Connection
 from pyoco_server.store.direct import purge_subject
+from pyoco_server.store.messages import publish, read
 
 log = structlog.get_logger(__name__)
 
@@ -39,23 +40,33 @@ class Entry:
 
 
 class Bucket:
-    """One bucket. Keys must have been validated before they come here: they become subjects."""
+    """One bucket. Keys must have been validated before they come here: they become subjects.
 
-    def __init__(self, connection: Connection, name: str) -> None:
+    Args:
+        connection: The connection.
+        name: The bucket's name.
+        patient: Whether to wait for a leader that is being chosen.
+    """
+
+    def __init__(self, connection: Connection, name: str, *, patient: bool = False) -> None:
         self._connection = connection
         self.name = name
         self.stream = f"KV_{name}"
-        # With replicas any of them answers a direct get, perhaps with yesterday's value: ask the leader then.
-        self._direct = connection.settings.nats_replicas == 1
+        self._patient = patient
         self._no_expiry_until = 0.0
 
     def subject(self, key: str) -> str:
         """Give the subject under which a key lives."""
         return f"$KV.{self.name}.{key}"
 
-    async def get(self, key: str) -> Entry | None:
-        """Read the last value of a key; ``None`` if there is none."""
-        message = await self._last(key)
+    async def get(self, key: str, *, perhaps_late: bool = False) -> Entry | None:
+        """Read the last value of a key; ``None`` if there is none.
+
+        Args:
+            key: The key.
+            perhaps_late: Ask any replica: it answers also while there is no leader, and may be a little behind.
+        """
+        message = await self._last(key, perhaps_late=perhaps_late)
         if message is None or is_removal(message.headers) or not message.data or not message.seq:
             return None
         return Entry(key, message.data, message.seq, message.time)
@@ -119,26 +130,23 @@ class Bucket:
         """
         return await purge_subject(self._connection, self.stream, self.subject(key), through=revision) > 0
 
-    async def _last(self, key: str) -> RawStreamMsg | None:
-        js = self._connection.js
-        try:
-            with self._connection.errors(f"reading {key} from {self.name}", missing=True):
-                return await js.get_msg(self.stream, subject=self.subject(key), direct=self._direct)
-        except NotFoundError:
-            return None
+    async def _last(self, key: str, *, perhaps_late: bool = False) -> RawStreamMsg | None:
+        what, subject = f"reading {key} from {self.name}", self.subject(key)
+        return await read(
+            self._connection, self.stream, what=what, subject=subject, late=perhaps_late, patient=self._patient
+        )
 
     async def _publish(self, key: str, value: bytes, headers: dict[str, str], expires: int | None = None) -> int:
-        js = self._connection.js
-        with self._connection.errors(f"writing {key} to {self.name}"):
-            if expires is not None and time.monotonic() >= self._no_expiry_until:
-                try:
-                    expiring = {**headers, _EXPIRES: str(expires)}
-                    return int((await js.publish(self.subject(key), value, headers=expiring)).seq)
-                except APIError as error:
-                    if error.err_code != _NO_EXPIRY:
-                        raise
-                    self._note_no_expiry()
-            return int((await js.publish(self.subject(key), value, headers=headers or None)).seq)
+        subject, what = self.subject(key), f"writing {key} to {self.name}"
+        if expires is not None and time.monotonic() >= self._no_expiry_until:
+            try:
+                expiring = {**headers, _EXPIRES: str(expires)}
+                return await publish(self._connection, subject, value, expiring, what=what, patient=self._patient)
+            except StoreUnavailable as error:
+                if not isinstance(error.__cause__, APIError) or error.__cause__.err_code != _NO_EXPIRY:
+                    raise
+                self._note_no_expiry()
+        return await publish(self._connection, subject, value, headers or None, what=what, patient=self._patient)
 
     def _note_no_expiry(self) -> None:
         """Write without expiry for a while: whoever made the bucket did not allow it."""

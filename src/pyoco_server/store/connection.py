@@ -16,7 +16,9 @@ from typing_extensions import Self
 from pyoco_server.errors import RevisionConflict, RightMissing, StoreFull, StoreRefused, StoreUnavailable
 from pyoco_server.nats_settings import NatsTarget
 from pyoco_server.settings import Settings
+from pyoco_server.store.cluster import Cluster
 from pyoco_server.store.patient_client import PatientClient
+from pyoco_server.store.pulse import Pulse
 from pyoco_server.store.refusals import denied_right, refusal
 
 log = structlog.get_logger(__name__)
@@ -28,6 +30,10 @@ WRONG_LAST_SEQUENCE = frozenset({10071, 10164})
 _FULL = frozenset({10002, 10023, 10047, 10077})
 """What NATS answers when an account, the server, its disk, or a stream has no room left."""
 _RECONNECT_WAIT = 0.25
+_PULSE_TIMEOUT = 2.0
+_PONG_TIMEOUT = 1
+_SHORT_TRY = 1.0
+_LOOK_AGAIN = 0.02
 _LOG_EVERY = 10.0
 _TOLD = 100
 
@@ -76,9 +82,9 @@ class Connection:
         """Called after each return of NATS."""
         self.down_since: float | None = time.time()
         self.up_since: float | None = None
-        """Monotonic time since when requests can be sent; ``None`` while NATS is away."""
+        """Monotonic time since when requests are answered; ``None`` while NATS is away, or its JetStream is silent."""
         self.returned_at: float | None = None
-        """Monotonic time of NATS's last return; ``None`` if it was never away."""
+        """Monotonic time of NATS's last return, or that of its JetStream; ``None`` if it was never away."""
         self.refused: StoreRefused | None = None
         """Why NATS, which is there, does not let us in; ``None`` when it does, or is away."""
         self._refusals = 0
@@ -86,9 +92,19 @@ class Connection:
         self._doubtful: set[tuple[str, asyncio.Future[str]]] = set()
         self._client = PatientClient(self._target)
         self._js = JetStreamContext(self._client, timeout=REQUEST_TIMEOUT)
+        self._js_of_short_tries = JetStreamContext(self._client, timeout=_SHORT_TRY)
         self._connecting: asyncio.Task[None] | None = None
         self._told: dict[str, float] = {}
         self._closing = False
+        self._over = asyncio.Event()
+        self.cluster = Cluster(self._client, lambda: self.down_since)
+        """What is known of the servers behind it, and of their replicas."""
+        self._pulse = Pulse(
+            self._client, self.cluster, self._ask_pulse, self._ping,
+            settings.work_stream if target is None else f"KV_{settings.auth_kv_bucket}",
+            on_silence=self._on_silence, on_return=self._on_answers,
+        )  # fmt: skip
+        self._pulsing: asyncio.Task[None] | None = None
 
     @property
     def is_up(self) -> bool:
@@ -146,6 +162,12 @@ class Connection:
         return self._js
 
     @property
+    def js_of_short_tries(self) -> JetStreamContext:
+        """As ``js``, for what is tried again: without a leader nobody answers, and nobody answers later either."""
+        _ = self.client
+        return self._js_of_short_tries
+
+    @property
     def shown_url(self) -> str:
         """Where NATS is, without passwords."""
         return self._target.shown_url
@@ -158,6 +180,7 @@ class Connection:
         """
         self._target.check_files()
         self._connecting = asyncio.create_task(self._connect(), name="nats-connect")
+        self._pulsing = asyncio.create_task(self._pulse.beat(self._over), name="nats-pulse")
         return self
 
     async def wait_up(self, timeout: float) -> bool:
@@ -172,12 +195,15 @@ class Connection:
                 _ = self.client
             if self._connecting and self._connecting.done():
                 self._connecting.result()
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(_LOOK_AGAIN)
         return self.is_up
 
     async def close(self) -> None:
         """Close the connection; what was published before has been sent."""
         self._closing = True
+        self._over.set()
+        if self._pulsing is not None:
+            await asyncio.wait({self._pulsing}, timeout=_PULSE_TIMEOUT + 1)
         if self._connecting and not self._connecting.done():
             self._connecting.cancel()
             await asyncio.wait({self._connecting}, timeout=2)
@@ -218,10 +244,26 @@ class Connection:
             # The socket is closed, and the client has not noticed yet; only uvloop makes an error of it.
             raise StoreUnavailable(f"{what}: NATS did not answer (the connection is closed)") from error
 
-    async def request(self, subject: str, payload: bytes = b"", *, what: str, **options: Any) -> Any:
+    async def request(
+        self, subject: str, payload: bytes = b"", *, what: str, timeout: float = REQUEST_TIMEOUT, **options: Any
+    ) -> Any:
         """Send a request and give the answering message."""
         with self.errors(what):
-            return await self.client.request(subject, payload, timeout=REQUEST_TIMEOUT, **options)
+            return await self.client.request(subject, payload, timeout=timeout, **options)
+
+    async def _ask_pulse(self, subject: str) -> bytes:
+        asking = self.request(subject, what="asking whether JetStream answers", timeout=_PULSE_TIMEOUT)
+        return bytes((await self.if_allowed(subject, asking)).data)
+
+    async def _ping(self) -> None:
+        with self.errors("waiting for a sign of life"):
+            await self.client.flush(_PONG_TIMEOUT)
+
+    def _on_silence(self) -> None:
+        self.up_since = None
+
+    def _on_answers(self) -> None:
+        self.up_since = self.returned_at = time.monotonic()
 
     async def if_allowed(self, subject: str, asking: Coroutine[Any, Any, _Answer]) -> _Answer:
         """Send a request that we may have no right to. NATS tells so apart from it, and never answers it.

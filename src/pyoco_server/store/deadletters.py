@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nats.js import api
-from nats.js.errors import NotFoundError
 
 from pyoco_server.errors import StoreUnavailable
 from pyoco_server.model.deadletter import DeadLetter
 from pyoco_server.store.connection import Connection
 from pyoco_server.store.direct import DirectReader, StreamMessage, remove_message
+from pyoco_server.store.messages import publish, read
 from pyoco_server.store.stream_state import STREAM_NOT_FOUND, read_stream
 from pyoco_server.store.topology import identity
 
@@ -52,8 +52,6 @@ class DeadLetterStore:
         self._stream = connection.settings.dlq_stream
         self._prefix = connection.settings.dlq_subject_prefix
         self._reader = DirectReader(connection, self._stream)
-        # With replicas any of them answers a direct get, perhaps from before the letter was taken out.
-        self._direct = connection.settings.nats_replicas == 1
 
     async def publish(self, letter: DeadLetter, key: str) -> int:
         """Store a dead letter, cut to what NATS takes.
@@ -70,9 +68,10 @@ class DeadLetterStore:
         """
         limit = min(self._connection.max_payload - _ENVELOPE, self._connection.settings.max_run_snapshot_bytes)
         body = letter.fit(limit).to_json()
-        with self._connection.errors("publishing a dead letter"):
-            ack = await self._connection.js.publish(f"{self._prefix}.{letter.tag}", body, headers={_MSG_ID: key})
-        return int(ack.seq)
+        subject = f"{self._prefix}.{letter.tag}"
+        return await publish(
+            self._connection, subject, body, {_MSG_ID: key}, what="publishing a dead letter", patient=True
+        )
 
     async def list(self, *, tag: str | None, before: int | None, limit: int) -> list[StoredLetter]:
         """Give letters, the newest first.
@@ -134,11 +133,8 @@ class DeadLetterStore:
 
     async def get(self, letter_id: int) -> StoredLetter | None:
         """Read a letter; ``None`` if there is none with this id (any more)."""
-        js = self._connection.js
-        try:
-            with self._connection.errors(f"reading dead letter {letter_id}", missing=True):
-                found = await js.get_msg(self._stream, seq=letter_id, direct=self._direct)
-        except NotFoundError:
+        found = await read(self._connection, self._stream, seq=letter_id, what=f"reading dead letter {letter_id}")
+        if found is None:
             return None
         key = (found.headers or {}).get(_MSG_ID)
         return StoredLetter(letter_id, self._tag(found.subject or ""), found.data or b"", key)

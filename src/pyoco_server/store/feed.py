@@ -20,8 +20,12 @@ log = structlog.get_logger(__name__)
 
 _BATCH = 1000
 _EXPIRES = 5.0
-_GRACE = 2.0
+_BEAT = 1.0
+_SILENCE = 3.0
+"""Seconds without a change or a sign of life after which the consumer is lost, perhaps with its server."""
 _RETRY = 0.5
+_LOOKS = 3
+"""How often a bucket may seem to be behind what was seen, as a replica may be that has just become the leader."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,8 @@ class BucketFeed:
         self._wake = asyncio.Event()
         self._ended = False
         self._broken = ""
+        self._heard = 0.0
+        self._behind = 0
         self._stop = asyncio.Event()
         connection.reconnected.append(self._interrupt)
 
@@ -102,36 +108,36 @@ class BucketFeed:
         """Follow with one consumer until it fails."""
         await self._check_identity()
         consumer = await self._make_consumer()
-        line = PullLine(self._connection, self._stream, consumer, self._on_message, self._on_end)
+        line = PullLine(self._connection, self._stream, consumer, self._on_message, self._on_end, self._on_beat)
         self._buffer.clear()
         self._broken = ""
         expected = 1
         try:
             while not self._stop.is_set():
                 self._ended = False
-                await line.request(batch=_BATCH, expires=_EXPIRES)
+                await line.request(batch=_BATCH, expires=_EXPIRES, beat=_BEAT)
                 left = _BATCH
-                deadline = time.monotonic() + _EXPIRES + _GRACE
+                self._heard = time.monotonic()
                 while left and not (self._ended and not self._buffer) and not self._stop.is_set():
-                    if not self._buffer and not await self._wait(deadline):
+                    if not self._buffer and not await self._wait():
                         raise StoreUnavailable("the feed's consumer is silent")
                     if self._broken and not self._buffer:
                         raise StoreUnavailable(f"the feed's consumer is lost: {self._broken}")
                     batch, self._buffer = self._buffer, []
                     if batch:
-                        deadline = time.monotonic() + _EXPIRES + _GRACE
                         expected = self._apply(batch, expected)
                         left -= len(batch)
                         await asyncio.sleep(0)  # let others run during a long replay
         finally:
             await line.withdraw()
 
-    async def _wait(self, deadline: float) -> bool:
-        self._wake.clear()
-        if self._buffer or self._ended or self._broken or self._stop.is_set():
-            return True
-        await first_event(max(0.0, deadline - time.monotonic()), self._wake)
-        return self._wake.is_set()
+    async def _wait(self) -> bool:
+        while (left := self._heard + _SILENCE - time.monotonic()) > 0:
+            self._wake.clear()
+            if self._buffer or self._ended or self._broken or self._stop.is_set():
+                return True
+            await first_event(left, self._wake)
+        return False
 
     def _apply(self, batch: list[Msg], expected: int) -> int:
         changes = []
@@ -156,9 +162,14 @@ class BucketFeed:
     async def _check_identity(self) -> None:
         """Start from scratch when the bucket is not the one that we have followed so far."""
         with self._connection.errors("following a bucket"):
-            info = await self._connection.js.stream_info(self._stream)
+            info = await self._connection.js_of_short_tries.stream_info(self._stream)
         found = identity(info)
-        if (self.identity is not None and found != self.identity) or self.revision > info.state.last_seq:
+        another = self.identity is not None and found != self.identity
+        self._behind = self._behind + 1 if self.revision > info.state.last_seq and not another else 0
+        if 0 < self._behind < _LOOKS:
+            raise StoreUnavailable("the bucket is behind what was seen of it")
+        if another or self._behind:
+            self._behind = 0
             log.warning("the bucket was made anew; reading it from the start", stream=self._stream)
             self.revision, self.reached, self.replaying = 0, 0, True
             self._on_reset()
@@ -183,7 +194,12 @@ class BucketFeed:
         return str(info.name)
 
     def _on_message(self, message: Msg) -> None:
+        self._heard = time.monotonic()
         self._buffer.append(message)
+        self._wake.set()
+
+    def _on_beat(self) -> None:
+        self._heard = time.monotonic()
         self._wake.set()
 
     def _on_end(self, status: int, text: str) -> None:

@@ -8,7 +8,8 @@ import hashlib
 import time
 from collections import OrderedDict
 
-from pyoco_server.store.bucket import Bucket
+from pyoco_server.errors import StoreUnavailable
+from pyoco_server.store.bucket import Bucket, Entry
 from pyoco_server.store.connection import Connection
 
 _REMEMBERED = 1024
@@ -20,14 +21,16 @@ class FlowStore:
     """The bucket of flow texts. What is in it never changes."""
 
     def __init__(self, connection: Connection) -> None:
-        self._bucket = Bucket(connection, connection.settings.flows_kv_bucket)
+        self._connection = connection
+        self._bucket = Bucket(connection, connection.settings.flows_kv_bucket, patient=True)
         self._young_sec = _YOUNG_SHARE * connection.settings.flow_retention_sec
         self._put_at: OrderedDict[str, float] = OrderedDict()
-        connection.reconnected.append(self._forget)
+        self._doubtful: set[str] = set()
+        connection.reconnected.append(self._doubt)
 
     async def put(self, body: bytes, sha256: str) -> None:
         """Store a flow's text, or make it young."""
-        if self._is_young(sha256):
+        if await self._is_young(sha256):
             return
         began = time.monotonic()
         await self._bucket.put(sha256, body)
@@ -35,14 +38,15 @@ class FlowStore:
 
     async def get(self, sha256: str) -> bytes | None:
         """Read a flow's text; ``None`` if it is not there or is not what its name says."""
-        entry = await self._bucket.get(sha256)
-        if entry is None or hashlib.sha256(entry.value).hexdigest() != sha256:
-            return None
-        return entry.value
+        # What is there cannot be outdated, so any replica will do; only one that has nothing may be late.
+        text = _checked(await self._bucket.get(sha256, perhaps_late=True), sha256)
+        if text is None and not self._connection.cluster.has_one_copy(self._bucket.stream):
+            text = _checked(await self._bucket.get(sha256), sha256)
+        return text
 
     async def keep(self, sha256: str) -> bool:
         """Make a flow's text young if it is there, and tell whether it is."""
-        if self._is_young(sha256):
+        if await self._is_young(sha256):
             return True
         body = await self.get(sha256)
         if body is not None:
@@ -60,11 +64,22 @@ class FlowStore:
             self._put_at.pop(sha256, None)
         return removed
 
-    def _is_young(self, sha256: str) -> bool:
+    async def _is_young(self, sha256: str) -> bool:
         put_at = self._put_at.get(sha256)
-        return put_at is not None and time.monotonic() - put_at < self._young_sec
+        if put_at is None or time.monotonic() - put_at >= self._young_sec:
+            return False
+        if sha256 in self._doubtful:
+            # Any replica may tell: while a leader is being chosen, nothing can be written.
+            try:
+                if _checked(await self._bucket.get(sha256, perhaps_late=True), sha256) is None:
+                    return False
+            except StoreUnavailable:
+                return False
+            self._doubtful.discard(sha256)
+        return True
 
     def _remember(self, sha256: str, put_at: float) -> None:
+        self._doubtful.discard(sha256)
         self._put_at[sha256] = put_at
         self._put_at.move_to_end(sha256)
         if len(self._put_at) > _REMEMBERED:
@@ -74,6 +89,11 @@ class FlowStore:
         """Forget which texts are there: the store may be another one."""
         self._put_at.clear()
 
-    async def _forget(self) -> None:
+    async def _doubt(self) -> None:
         # NATS may have come back with another store.
-        self.forget()
+        self._doubtful = set(self._put_at)
+
+
+def _checked(entry: Entry | None, sha256: str) -> bytes | None:
+    """Give an entry's text if it is what its name says."""
+    return entry.value if entry is not None and hashlib.sha256(entry.value).hexdigest() == sha256 else None

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import pydantic_core
-from nats.js.errors import NotFoundError
 
 from pyoco_server.store.connection import Connection
 from pyoco_server.store.direct import DirectReader, remove_message
+from pyoco_server.store.messages import read
 from pyoco_server.store.topology import identity
 
 JOB_FOLLOWS = timedelta(seconds=30)
@@ -40,8 +40,6 @@ class QueuedJobs:
         self._stream = settings.work_stream
         self._prefix = settings.work_subject_prefix
         self._reader = DirectReader(connection, settings.work_stream)
-        # With replicas any of them answers a direct get, perhaps with yesterday's stream: ask the leader then.
-        self._direct = settings.nats_replicas == 1
 
     async def identity(self) -> str:
         """Tell the stream from one made anew.
@@ -58,13 +56,8 @@ class QueuedJobs:
         Raises:
             StoreUnavailable: NATS is away.
         """
-        js = self._connection.js
-        try:
-            with self._connection.errors("looking for a job", missing=True):
-                message = await js.get_msg(self._stream, seq=seq, direct=self._direct)
-        except NotFoundError:
-            return None
-        if message.time is None:
+        message = await read(self._connection, self._stream, seq=seq, what="looking for a job")
+        if message is None or message.time is None:
             return None
         return QueuedJob(seq, _run_id(message.data or b""), message.time)
 

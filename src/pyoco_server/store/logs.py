@@ -12,6 +12,7 @@ from nats.js.errors import NotFoundError
 from pyoco_server.model.runlog import LogChunk
 from pyoco_server.store.connection import Connection
 from pyoco_server.store.direct import DirectReader, purge_subject
+from pyoco_server.store.messages import publish
 from pyoco_server.store.stream_state import read_stream
 
 log = structlog.get_logger(__name__)
@@ -31,7 +32,6 @@ class LogStore:
         self._stream = connection.settings.logs_stream
         self._prefix = connection.settings.logs_subject_prefix
         self._reader = DirectReader(connection, self._stream)
-        self._replicated = connection.settings.nats_replicas > 1
 
     async def publish(self, run_id: str, chunk: LogChunk, message_id: str) -> None:
         """Store a chunk.
@@ -44,10 +44,9 @@ class LogStore:
         Raises:
             StoreUnavailable: no acknowledgement; it may be stored all the same.
         """
-        js = self._connection.js
-        with self._connection.errors(f"storing the log of run {run_id}"):
-            headers = {api.Header.MSG_ID.value: f"{run_id}.{message_id}"}
-            await js.publish(self._subject(run_id), chunk.to_json(), headers=headers)
+        headers = {api.Header.MSG_ID.value: f"{run_id}.{message_id}"}
+        what = f"storing the log of run {run_id}"
+        await publish(self._connection, self._subject(run_id), chunk.to_json(), headers, what=what)
 
     async def read(self, run_id: str, *, after: int) -> list[StoredChunk]:
         """Give the next few chunks of a run; none when there are none yet.
@@ -68,7 +67,7 @@ class LogStore:
         Raises:
             StoreUnavailable: NATS is away.
         """
-        if not self._replicated:
+        if self._connection.cluster.has_one_copy(self._stream):
             return []
         js = self._connection.js
         try:

@@ -19,6 +19,7 @@ from nats.js.errors import NotFoundError
 from pyoco_server.errors import StoreUnavailable
 from pyoco_server.store.connection import REQUEST_TIMEOUT, Connection
 from pyoco_server.store.direct import DirectReader, StreamMessage, remove_message
+from pyoco_server.store.messages import publish, read
 from pyoco_server.store.topology import object_chunks, object_metas, object_stream
 
 log = structlog.get_logger(__name__)
@@ -96,8 +97,6 @@ class ObjectStore:
         self.stream = object_stream(bucket)
         self.metas_subject = f"{object_metas(bucket)}.>"
         self._reader = DirectReader(connection, self.stream)
-        # With replicas any of them answers a direct get, perhaps with yesterday's value: ask the leader then.
-        self._direct = connection.settings.nats_replicas == 1
 
     async def metas(self) -> Metas:
         """Read what is known of every object; nothing where there is none, not even the store.
@@ -119,15 +118,14 @@ class ObjectStore:
         """Read what is known of one object; ``None`` if there is none."""
         if not 0 < len(name.encode("utf-8", "replace")) <= _LONGEST_NAME:
             return None
-        js = self._connection.js
+        what = f"reading {name} from {self.bucket}"
         try:
-            with self._connection.errors(f"reading {name} from {self.bucket}", missing=True):
-                found = await js.get_msg(self.stream, subject=self._meta_subject(name), direct=self._direct)
-        except NotFoundError:
-            return None
+            found = await read(self._connection, self.stream, subject=self._meta_subject(name), what=what)
         except StoreUnavailable:
             if await self._is_made():
                 raise
+            return None
+        if found is None:
             return None
         body = _object(found.data or b"")
         if body is None or found.seq is None or found.time is None:
@@ -154,9 +152,9 @@ class ObjectStore:
         headers = {**_ROLLUP, _EXPECTED: str(seq)}
         if last is not None:
             headers.update({_EXPECTED: str(last), _EXPECTED_OF: self.metas_subject})
-        js = self._connection.js
-        with self._connection.errors(f"writing {name} to {self.bucket}"):
-            return int((await js.publish(self._meta_subject(name), json.dumps(body).encode(), headers=headers)).seq)
+        what = f"writing {name} to {self.bucket}"
+        payload = json.dumps(body).encode()
+        return await publish(self._connection, self._meta_subject(name), payload, headers, what=what, patient=True)
 
     async def write(self, file: BinaryIO) -> Chunks:
         """Store the rest of a file, a piece at a time; when that fails, nothing of it stays.
@@ -242,13 +240,12 @@ class ObjectStore:
         owned = {meta.nuid for meta in (await self.metas()).items if meta.is_there}
         swept = 0
         for nuid in stored - owned:
-            js = self._connection.js
-            try:
-                with self._connection.errors(f"looking at {self.bucket}", missing=True):
-                    last = await js.get_msg(self.stream, subject=prefix + nuid, direct=self._direct)
-            except NotFoundError:
-                continue
-            if last.time is not None and (datetime.now(last.time.tzinfo) - last.time).total_seconds() > older_than:
+            last = await read(self._connection, self.stream, subject=prefix + nuid, what=f"looking at {self.bucket}")
+            if (
+                last is not None
+                and last.time is not None
+                and (datetime.now(last.time.tzinfo) - last.time).total_seconds() > older_than
+            ):
                 await self.drop(nuid)
                 swept += 1
         return swept

@@ -14,6 +14,7 @@ from pyoco_server.model.job import Job
 from pyoco_server.model.tags import check_tag
 from pyoco_server.store.connection import REQUEST_TIMEOUT, Connection
 from pyoco_server.store.direct import remove_message
+from pyoco_server.store.messages import publish, read
 
 log = structlog.get_logger(__name__)
 
@@ -99,21 +100,13 @@ class JobQueue:
         Raises:
             StoreUnavailable: no acknowledgement; publishing again is safe.
         """
-        js = self.connection.js
-        subject = f"{self._settings.work_subject_prefix}.{tag}"
         name = job.run_id if requeued is None else f"{job.run_id}:{requeued}"
-        with self.connection.errors(f"queueing run {job.run_id}"):
-            ack = await js.publish(subject, job.to_json(), headers={"Nats-Msg-Id": name})
-        return int(ack.seq)
+        return await self._publish(tag, job.to_json(), name, f"queueing run {job.run_id}")
 
     async def look(self, seq: int) -> tuple[str, bytes] | None:
         """Read a job where it lies: its tag and the message; ``None`` if it is not on the queue (any more)."""
-        js = self.connection.js
-        try:
-            with self.connection.errors(f"reading job {seq}", missing=True):
-                # From the leader: a replica may still have what was taken off.
-                found = await js.get_msg(self._settings.work_stream, seq=seq)
-        except NotFoundError:
+        found = await read(self.connection, self._settings.work_stream, seq=seq, what=f"reading job {seq}")
+        if found is None:
             return None
         return (found.subject or "").removeprefix(f"{self._settings.work_subject_prefix}."), found.data or b""
 
@@ -128,10 +121,12 @@ class JobQueue:
         Raises:
             StoreUnavailable: no acknowledgement; publishing again is safe.
         """
-        js = self.connection.js
+        return await self._publish(tag, raw, message_id, "queueing a job again")
+
+    async def _publish(self, tag: str, payload: bytes, message_id: str, what: str) -> int:
         subject = f"{self._settings.work_subject_prefix}.{tag}"
-        with self.connection.errors("queueing a job again"):
-            return int((await js.publish(subject, raw, headers={"Nats-Msg-Id": message_id})).seq)
+        headers = {"Nats-Msg-Id": message_id}
+        return await publish(self.connection, subject, payload, headers, what=what, patient=True)
 
     async def remove(self, seq: int) -> bool:
         """Take a job off the queue without its consumer; ``False`` if it was not there."""

@@ -35,13 +35,22 @@ class RunStore:
     """The bucket of run records."""
 
     def __init__(self, connection: Connection) -> None:
-        self._bucket = Bucket(connection, connection.settings.runs_kv_bucket)
+        self._bucket = Bucket(connection, connection.settings.runs_kv_bucket, patient=True)
         self._connection = connection
 
     @property
     def max_bytes(self) -> int:
         """Largest record that is stored; a larger one is cut."""
         return min(self._connection.settings.max_run_snapshot_bytes, self._connection.max_payload - _ENVELOPE)
+
+    @property
+    def may_be_late(self) -> bool:
+        """Whether what is read may be a little old, or missing although it was stored.
+
+        Of several NATS servers one that was cut off for a moment answers as the leader that it no longer is, until it
+        hears of the new one: a second or two.
+        """
+        return not self._connection.cluster.has_one_copy(self._bucket.stream)
 
     async def get(self, run_id: str) -> StoredRun | None:
         """Read a run; ``None`` if there is none (or what is stored is no run)."""

@@ -17,6 +17,8 @@ from pyoco_server.store.runs import RunStore, StoredRun
 from pyoco_server.store.topology import DUPLICATE_WINDOW
 
 _PUBLISH_TRIES = 3
+_PUBLISH_SEC = 4.0
+"""Seconds after which a job's publishing is not tried again."""
 _LOOK_TRIES = 5
 _CLOCKS_APART = 60.0
 """Seconds by which the clocks of two gateways may differ."""
@@ -118,6 +120,10 @@ class Submissions:
         except StoreUnavailable:
             self._in_doubt(record.run_id, None)  # it may have been written all the same
             raise
+        except RevisionConflict:
+            # Nobody else knows the id. Of two servers that took themselves for the leader, one has it and one refused.
+            self._in_doubt(record.run_id, None)
+            raise StoreUnavailable(f"run {record.run_id}: NATS contradicts itself") from None
         stored = StoredRun(record, revision)
         try:
             return Submission(stored, await self._publish(stored), created=True)
@@ -125,11 +131,19 @@ class Submissions:
             try:
                 await self._runs.remove(record.run_id, revision)
             except RevisionConflict:
-                # The job had been queued and a worker has begun: the run exists.
-                return Submission(stored, None, created=True)
+                if await self._has_begun(record.run_id):  # the job had been queued after all
+                    return Submission(stored, None, created=True)
+                self._in_doubt(record.run_id, None)
             except StoreUnavailable:
                 self._in_doubt(record.run_id, revision)
             raise
+
+    async def _has_begun(self, run_id: str) -> bool:
+        try:
+            found = await self._runs.get(run_id)
+        except StoreUnavailable:
+            return False
+        return found is not None and (found.record.attempt > 0 or found.record.status is not RunStatus.PENDING)
 
     async def _repeat(self, record: RunRecord, found: StoredRun) -> Submission:
         if found.record.tenant_id != record.tenant_id:  # by no way of ours; whose it is stays untold
@@ -144,9 +158,11 @@ class Submissions:
         return Submission(found, None, created=False)
 
     async def _publish(self, stored: StoredRun) -> int:
+        began = time.monotonic()
         for _ in range(_PUBLISH_TRIES - 1):
             try:
                 return await self.put_job(stored)
             except StoreUnavailable:
-                continue
+                if time.monotonic() - began > _PUBLISH_SEC:
+                    raise
         return await self.put_job(stored)

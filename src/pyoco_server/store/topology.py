@@ -204,7 +204,7 @@ async def ensure_one(connection: Connection, wanted: api.StreamConfig) -> None:
     """
     with connection.errors(f"creating the stream {wanted.name}"):
         try:
-            await _ensure_stream(connection.js, wanted, connection)
+            connection.cluster.copies[str(wanted.name)] = await _ensure_stream(connection.js, wanted, connection)
         except APIError as error:
             if error.err_code != _NO_ROOM:
                 raise
@@ -220,22 +220,24 @@ async def ensure_resources(js: JetStreamContext, config: Settings) -> None:
         await _ensure_stream(js, wanted)
 
 
-async def _ensure_stream(js: JetStreamContext, wanted: api.StreamConfig, connection: Connection | None = None) -> None:
+async def _ensure_stream(js: JetStreamContext, wanted: api.StreamConfig, connection: Connection | None = None) -> int:
+    """Make a stream if it is missing; how many replicas it has is the answer."""
     try:
         found = (await js.stream_info(str(wanted.name))).config
     except NotFoundError:
         try:
-            await _add_stream(js, wanted, connection)
+            found = (await _add_stream(js, wanted, connection)).config
         except APIError as error:
             # Another process that starts at the same moment was first, perhaps with other limits.
             if error.err_code != _STREAM_NAME_IN_USE:
                 raise
-        return
+            found = (await js.stream_info(str(wanted.name))).config
     if different := differences(found, wanted):
         shown = {field: f"is {have}, expected {want}" for field, (have, want) in different.items()}
         log.warning(
             "an existing stream differs from what is expected; it is left as it is", stream=wanted.name, **shown
         )
+    return found.num_replicas or 1
 
 
 def differences(found: api.StreamConfig, wanted: api.StreamConfig) -> dict[str, tuple[Any, Any]]:
@@ -247,12 +249,11 @@ def differences(found: api.StreamConfig, wanted: api.StreamConfig) -> dict[str, 
     }
 
 
-async def _add_stream(js: JetStreamContext, wanted: api.StreamConfig, connection: Connection | None) -> None:
+async def _add_stream(js: JetStreamContext, wanted: api.StreamConfig, connection: Connection | None) -> api.StreamInfo:
     if connection is None:
-        await js.add_stream(wanted)
-        return
+        return await js.add_stream(wanted)
     try:
-        await connection.if_allowed(f"$JS.API.STREAM.CREATE.{wanted.name}", js.add_stream(wanted))
+        return await connection.if_allowed(f"$JS.API.STREAM.CREATE.{wanted.name}", js.add_stream(wanted))
     except RightMissing as error:
         raise RightMissing(
             f"the stream {wanted.name} is missing, and our user may not make it ({error.message})",

@@ -209,7 +209,7 @@ class WheelStore:
         return await self._objects.sweep(_ABANDONED_SEC)
 
     def _damaged(self, entry: WheelEntry, size: int, sha256_hex: str) -> PyocoError:
-        if size < entry.size_bytes and self._connection.settings.nats_replicas > 1:
+        if size < entry.size_bytes and not self._connection.cluster.has_one_copy(self._objects.stream):
             # A replica that is behind, or a wheel that has just been deleted.
             return StoreUnavailable(f"only {size} of the {entry.size_bytes} bytes of {entry.name} are there")
         found = f"sha256 {sha256_hex}, not {entry.sha256_hex}"

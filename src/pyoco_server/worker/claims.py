@@ -28,6 +28,8 @@ log = structlog.get_logger(__name__)
 _CLAIM_TRIES = 10
 _CONFIRM_PAUSES = (0.1, 0.3, 1.0)
 """Seconds between the tries of a claim that was not answered."""
+_MISSES = 3
+_MISS_PAUSE = 2.0
 _PROBATION = 5.0
 """Seconds after which a last attempt that runs has not killed its worker, and the next one may start beside it."""
 
@@ -72,13 +74,18 @@ class Claims:
         except InvalidInput as error:
             await self._refuse(delivery, error.message, None)
             return None
+        tried: list[RunRecord] = []
         for _ in range(_CLAIM_TRIES):
             stored = await self._runs.get(job.run_id)
             if stored is None:
-                await self._refuse(delivery, f"there is no record of run {job.run_id}", job)
+                await self._miss(delivery, job)
                 return None
+            if (
+                stored.record in tried
+            ):  # two servers took themselves for the leader: one refused it, the other stored it
+                return Claimed(job, stored)
             try:
-                return await self._decide(delivery, job, stored)
+                return await self._decide(delivery, job, stored, tried)
             except RevisionConflict:
                 continue  # a cancel, most likely: look again
         log.warning("a run changes too fast to be claimed", run_id=job.run_id)
@@ -100,7 +107,7 @@ class Claims:
             )
             await self._letters.publish(letter, key_of_run(record, reason))
 
-    async def _decide(self, delivery: Delivery, job: Job, stored: StoredRun) -> Claimed | None:
+    async def _decide(self, delivery: Delivery, job: Job, stored: StoredRun, tried: list[RunRecord]) -> Claimed | None:
         record = stored.record
         if record.status.is_terminal:
             # Redelivered after its end: nothing to run, but its worker may have died before it published the letter.
@@ -123,10 +130,10 @@ class Claims:
             await self._runs.update(cancelled(record), stored.revision)
             await delivery.ack()
             return None
-        return await self._start(delivery, job, stored)
+        return await self._start(delivery, job, stored, tried)
 
-    async def _start(self, delivery: Delivery, job: Job, stored: StoredRun) -> Claimed | None:
-        """Claim the next attempt, if there is one."""
+    async def _start(self, delivery: Delivery, job: Job, stored: StoredRun, tried: list[RunRecord]) -> Claimed | None:
+        """Claim the next attempt, if there is one; what was tried is noted."""
         record = stored.record
         allowed = record.max_attempts or self._settings.run_max_attempts
         if record.attempt >= allowed:
@@ -137,6 +144,7 @@ class Claims:
             await delivery.give_back(wait)
             return None
         ours = claim(record, worker_id=self._worker_id, instance_id=self._instance_id, job_seq=delivery.seq)
+        tried.append(ours)
         return Claimed(job, await self._write(ours, stored.revision))
 
     def ended(self, run_id: str) -> None:
@@ -186,6 +194,14 @@ class Claims:
         await self.bury(ended, delivery)
         await delivery.ack()
         log.error("a run has no attempts left", run_id=record.run_id, attempt=record.attempt)
+
+    async def _miss(self, delivery: Delivery, job: Job) -> None:
+        """Deal with a job whose record is not found; where that may be a mistake, only when it happens again."""
+        if self._runs.may_be_late and delivery.num_delivered < _MISSES:
+            log.info("a run is not found; looking again soon", run_id=job.run_id)
+            await delivery.give_back(_MISS_PAUSE)
+        else:
+            await self._refuse(delivery, f"there is no record of run {job.run_id}", job)
 
     async def _refuse(self, delivery: Delivery, error: str, job: Job | None) -> None:
         letter = letter_of_job(

@@ -16,6 +16,8 @@ log = structlog.get_logger(__name__)
 
 _FIRST_WRITE = 0.05
 _RETRY = (0.1, 2.0)
+_DOUBT_SEC = 5.0
+"""For so long a record that is older than what we wrote is not believed: longer than a leader of the past answers."""
 
 
 class Recorder:
@@ -52,6 +54,7 @@ class Recorder:
         self._flush_task: asyncio.Task[None] | None = None
         self._last_write = 0.0
         self._closed = False
+        self._doubtful_since: float | None = None
 
     def plan(self, tasks: list[str]) -> None:
         """Note the tasks that the flow has."""
@@ -99,9 +102,10 @@ class Recorder:
             while not self._lost:
                 last = change(self.record)
                 try:
-                    return (await self._runs.update(last, self._revision)).record
-                except RevisionConflict:
-                    ended = await self._adopt_when_there()
+                    try:
+                        return (await self._runs.update(last, self._revision)).record
+                    except RevisionConflict:
+                        ended = await self._adopt()
                     if ended is not None:
                         return ended
                 except StoreUnavailable as error:
@@ -111,13 +115,10 @@ class Recorder:
                     pause = min(pause * 2, longest)
         return None
 
-    async def _adopt_when_there(self) -> RunRecord | None:
+    async def _adopt(self) -> RunRecord | None:
         """After a refused last write: the record if it is our own end already, else adopt it for the next try."""
-        with contextlib.suppress(StoreUnavailable):
-            stored = await self._reload()
-            if stored is not None and self._is_ours(stored) and stored.status.is_terminal:
-                return stored
-        return None
+        stored = await self._reload()
+        return stored if stored is not None and self._is_ours(stored) and stored.status.is_terminal else None
 
     def _schedule(self) -> None:
         if self._closed or self._timer or (self._flush_task and not self._flush_task.done()):
@@ -151,6 +152,8 @@ class Recorder:
     async def _reload(self) -> RunRecord | None:
         """Read the stored record and merge what others may have written into ours."""
         stored = await self._runs.get(self.record.run_id)
+        if self._is_doubtful(stored):
+            raise StoreUnavailable("what was read of the run is older than what was written")
         if stored is None or not self._is_ours(stored.record):
             self._lose()
             return None
@@ -171,6 +174,15 @@ class Recorder:
             )
             self._on_cancel()
         return theirs
+
+    def _is_doubtful(self, stored: StoredRun | None) -> bool:
+        """Tell whether it is too early to believe that the record is gone, or older than our own last write."""
+        if not self._runs.may_be_late or (stored is not None and stored.revision >= self._revision):
+            self._doubtful_since = None
+            return False
+        now = time.monotonic()
+        self._doubtful_since = self._doubtful_since or now
+        return now - self._doubtful_since < _DOUBT_SEC
 
     def _is_ours(self, stored: RunRecord) -> bool:
         return stored.attempt == self.record.attempt and stored.instance_id == self.record.instance_id

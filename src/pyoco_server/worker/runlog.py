@@ -98,7 +98,7 @@ class RunLog:
         if self._publishing is None:
             return True
         done, _ = await asyncio.wait({self._publishing}, timeout=timeout)
-        if done and (error := self._publishing.exception()) is not None:
+        if done and not self._publishing.cancelled() and (error := self._publishing.exception()) is not None:
             # Of a log that cannot be stored the run's own end must not suffer.
             log.error("a run's log could not be stored", run_id=self._run_id, reason=repr(error))
         return bool(done)

@@ -1,6 +1,7 @@
 """A slot: one run at a time, on a child of its own."""
 
 import asyncio
+import contextlib
 import time
 from collections import OrderedDict
 from pathlib import Path
@@ -33,6 +34,10 @@ _SPARE_SEC = 5.0
 """How long a worker that stops waits for a child that is being launched."""
 _LOG_SEC = 2.0
 """How long the end of a run waits for its log to be stored."""
+_LINGER_SEC = 30.0
+"""How long what NATS has not taken by then waits beside the next runs: longer than it takes to choose a leader."""
+_LINGERING = 8
+"""How many logs do so, of 4 MiB each at most."""
 
 
 class FlowTexts:
@@ -98,6 +103,7 @@ class Slot:
         """Seconds of this process's silence after which a run of it is killed."""
         self._confirmed_at = 0.0
         self._handing_back = False
+        self._lingering: dict[asyncio.Task[None], RunLog] = {}
 
     async def prepare(self) -> ChildProcess:
         """Give a child that can take a job, started anew where needed.
@@ -196,9 +202,8 @@ class Slot:
                 return None
             claimed = await self._claims.take(delivery)
         except StoreUnavailable as error:
-            # Not ours to keep alive: the queue must be free to deliver it again.
-            self.delivery = None
             log.debug("no jobs without NATS", reason=error.message)
+            await self._let_go()
             await first_event(_NATS_PAUSE, stop)
             return None
         finally:
@@ -208,6 +213,13 @@ class Slot:
             return await self._execute(delivery, claimed) if claimed else None
         finally:
             self.delivery = None
+
+    async def _let_go(self) -> None:
+        """Give a job back whose run could not be claimed. Where NATS cannot be told, it comes again after AckWait."""
+        delivery, self.delivery = self.delivery, None
+        if delivery is not None:
+            with contextlib.suppress(StoreUnavailable):
+                await delivery.give_back(min(2.0**delivery.num_delivered, self.lease))
 
     async def keep_alive(self, timeout: float, ack_wait: float) -> None:
         """Tell the queue that the run is alive; when that did not work for ``ack_wait`` seconds, look whose it is.
@@ -249,6 +261,15 @@ class Slot:
         for child in (self._child, self._spare):
             if child is not None:
                 await child.end()
+        await asyncio.gather(*(run_log.close(_LOG_SEC) for run_log in self._lingering.values()))
+
+    async def _end_log(self, run_log: RunLog) -> None:
+        """Let go of the log of a run that has ended; NATS may take the last of it a little later."""
+        if not await run_log.finish(_LOG_SEC):
+            patience = _LINGER_SEC if len(self._lingering) < _LINGERING else 0.0
+            lingering = asyncio.create_task(run_log.close(patience), name="lingering-log")
+            self._lingering[lingering] = run_log
+            lingering.add_done_callback(self._lingering.pop)
 
     async def _execute(self, delivery: Delivery, claimed: Claimed) -> RunRecord | None:
         child = await self.prepare()
@@ -286,7 +307,7 @@ class Slot:
             self._registration.ended(record.run_id, last)
             self._claims.ended(record.run_id)
             output.attach(NoRunLog())
-            await run_log.close(_LOG_SEC)
+            await self._end_log(run_log)
             if not reusable:
                 self._child = None
                 await child.end()

@@ -10,7 +10,7 @@ from typing import Any
 
 import structlog
 
-from pyoco_server.errors import CommandFailed, PyocoError, RightMissing, StoreUnavailable
+from pyoco_server.errors import PyocoError, RightMissing, StoreUnavailable
 from pyoco_server.model.run import RunRecord
 from pyoco_server.model.tags import check_tag, check_worker_id
 from pyoco_server.settings import Settings
@@ -31,6 +31,7 @@ from pyoco_server.worker.owners import Owners
 from pyoco_server.worker.registration import Registration
 from pyoco_server.worker.resources import ResourceWatch
 from pyoco_server.worker.slot import FlowTexts, Slot
+from pyoco_server.worker.watchdog import Watchdog
 from pyoco_server.worker.wheel_sync import WheelSync
 
 log = structlog.get_logger(__name__)
@@ -41,8 +42,6 @@ DEFAULT_RUNS_PER_CHILD = 500
 _KEPT_DIRECTORIES_SEC = 7 * 24 * 3600.0
 _CONNECT_NOTE = 5.0
 _NO_RIGHT_PAUSE = 0.5
-_DEAF_SEC = 10.0
-"""Seconds without any answer to a pull, with NATS there, after which this process is of no use."""
 
 
 class Worker:
@@ -124,6 +123,9 @@ class Worker:
             )
             for _ in range(slots)
         ]
+        self._watchdog = Watchdog(
+            self._connection, self._queue, self.tags, lambda: [slot.puller for slot in self.slots]
+        )
 
     @property
     def stopping(self) -> asyncio.Event:
@@ -149,7 +151,7 @@ class Worker:
             ("resources", self._resources.run(lambda: self._registration.record.heartbeat_interval_sec, self._over)),
             ("acks", self._keep_acks()),
             ("leases", self._renew_leases()),
-            ("watchdog", self._watch_pulls()),
+            ("watchdog", self._watchdog.watch(self._stop)),
         ):
             self._side_tasks.append(asyncio.create_task(self._guard(name, work), name=name))
         if self._wheels is not None:
@@ -325,26 +327,6 @@ class Worker:
                 if slot.execution is not None:
                     slot.execution.renew()
             await first_event(min(1.0, self._owners.ack_wait / 12), self._over)
-
-    async def _watch_pulls(self) -> None:
-        """End a worker that is alive but deaf: NATS is there, and pulls are not answered.
-
-        Raises:
-            CommandFailed: that is so.
-        """
-        while not self._stop.is_set():
-            await first_event(1.0, self._stop)
-            up_since = self._connection.up_since
-            for slot in self.slots:
-                unanswered_since = slot.puller.unanswered_since
-                if up_since is None or unanswered_since is None:
-                    continue
-                silent = time.monotonic() - max(up_since, unanswered_since)
-                if silent > _DEAF_SEC:
-                    raise CommandFailed(
-                        f"NATS is reachable, but no request for a job was answered for {silent:.0f} s",
-                        hint="Look at GET /ready and at NATS's own log; start the worker again.",
-                    )
 
     async def _guard(self, name: str, work: Coroutine[Any, Any, None]) -> None:
         """Stop the worker when one of its parts fails: half a worker is worse than none."""

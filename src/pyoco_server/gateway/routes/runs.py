@@ -8,7 +8,7 @@ import structlog
 from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel, Field
 
-from pyoco_server.errors import InvalidInput, RunNotFound, StoreUnavailable
+from pyoco_server.errors import InvalidInput, PyocoError, RunNotFound, StoreUnavailable
 from pyoco_server.gateway.auditing import Noted, changes
 from pyoco_server.gateway.auth import Who, needs
 from pyoco_server.gateway.listing import RunFilter
@@ -144,7 +144,7 @@ async def cancel(
 
     stored = await here.runs.change(run_id, ask)
     if stored is None:
-        raise RunNotFound
+        raise missing(here, who, run_id)
     change.tenant_id, change.happened = stored.record.tenant_id, stored.record is not asked
     if stored.record.status in (RunStatus.COMPLETED, RunStatus.FAILED):
         log.info("a cancel came after the end of the run", run_id=run_id, status=stored.record.status.value)
@@ -181,13 +181,26 @@ async def read_record(here: Gateway, run_id: str) -> tuple[bytes, int]:
     return found
 
 
+def missing(here: Gateway, who: Caller, run_id: str) -> PyocoError:
+    """Give what to say of a run that NATS does not find: of several servers one may not have heard of it yet."""
+    if here.runs.may_be_late:
+        known = here.index.tenants_of([run_id])
+        if run_id in known and who.sees(known[run_id]):
+            return StoreUnavailable(f"run {run_id} is known, and NATS does not find it at the moment")
+    return RunNotFound()
+
+
 async def read_snapshot(here: Gateway, who: Caller, run_id: str, *, records: bool) -> dict[str, Any]:
     """Read a run as its readers get it.
 
     Raises:
         RunNotFound: there is no such run (for this caller), or what is stored is no record.
+        StoreUnavailable: NATS is away, or contradicts what is known.
     """
-    raw, _ = await read_record(here, run_id)
+    try:
+        raw, _ = await read_record(here, run_id)
+    except RunNotFound:
+        raise missing(here, who, run_id) from None
     snapshot = readable(run_id, raw, who=who, records=records)
     if snapshot is None:
         raise RunNotFound
