@@ -221,8 +221,7 @@ async def test_a_worker_and_a_program_end_at_once(settings: Settings, tmp_path: 
                 await asyncio.wait_for(start, DEADLINE)
 
 
-async def test_a_missing_right_is_named(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pyoco_server.store.connection.REQUEST_TIMEOUT", 0.5)
+async def test_a_missing_right_is_named(settings: Settings, tmp_path: Path) -> None:
     bound = {"user": "bound", "password": "x", "permissions": {"publish": "$JS.API.STREAM.INFO.>", "subscribe": "_I.>"}}
     async with NatsWith(tmp_path / "nats", **users(bound)) as nats:
         given = {"nats_url": nats.url, "nats_user": "bound", "nats_password": "x", "nats_inbox_prefix": "_I"}
@@ -234,5 +233,5 @@ async def test_a_missing_right_is_named(settings: Settings, tmp_path: Path, monk
             with pytest.raises(
                 StoreUnavailable, match=r"asking: NATS did not answer \(permissions violation for publish to"
             ):
-                await connection.request("$JS.API.INFO", what="asking")
+                await connection.request("$JS.API.INFO", what="asking", timeout=0.5)
             assert connection.is_up
