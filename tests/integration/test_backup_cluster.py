@@ -15,17 +15,18 @@ from pyoco_server.store.queue import JobQueue
 from pyoco_server.store.runs import RunStore
 from pyoco_server.store.submissions import Submissions
 from pyoco_server.store.wheels import WheelStore
+from tests.nats_cluster import NatsCluster
 
 from .backups import WHEEL, everything, put_back, record, taken
-from .test_wheels_cluster import DEADLINE, _made, cluster
+from .test_wheels_cluster import DEADLINE, _made
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 
 async def test_three_servers_and_one(settings: Settings, tmp_path: Path) -> None:
     stream = f"KV_{settings.runs_kv_bucket}"
-    async with cluster(tmp_path / "nats") as urls:
-        mine = settings.model_copy(update={"nats_url": ",".join(urls), "nats_replicas": 3})
+    with NatsCluster(tmp_path / "nats").running() as servers:
+        mine = settings.model_copy(update={"nats_url": ",".join(servers.urls), "nats_replicas": 3})
         async with connected(mine, "test", DEADLINE) as there, connected(settings, "test", DEADLINE) as alone:
             await _made(there)
             queue = JobQueue(there)
