@@ -90,7 +90,7 @@ def test_the_example_of_settings_can_be_used() -> None:
     ours = {name: value for name, value in given.items() if name.startswith("PYOCO_") and value}
     assert set(ours) <= KNOWN
     settings = Settings(_env_file=None, **{name.removeprefix("PYOCO_").lower(): value for name, value in ours.items()})
-    assert (len(settings.nats_target.servers), settings.nats_replicas) == (3, 3)
+    assert (len(settings.nats_target().servers), settings.nats_replicas) == (3, 3)
     assert settings.http_auth_mode == "api_key"  # or a gateway would not listen to other machines
     assert {"GATEWAY_HOST", "GATEWAY_PORT", "PYOCO_AUTH_PEPPER"} == set(given) - set(ours)
 
