@@ -19,6 +19,8 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
 
 SUBMISSIONS = int(os.environ.get("FAULTS_SUBMISSIONS") or 10_000)
 CLIENTS = 32
+PATIENCE_SEC = 150
+"""On a busy machine a gateway may be killed several times before it answers."""
 REPEATED = 20
 """One in so many submissions is made a second time after its answer, and at once through both gateways."""
 FLOW = """\
@@ -55,8 +57,8 @@ class Clients:
     async def _client(self, number: int) -> None:
         urls = self._cluster.urls
         async with (
-            AsyncPyocoHttpClient(urls[number % 2], retry_sec=60, timeout=15, on_retry=self._note) as mine,
-            AsyncPyocoHttpClient(urls[1 - number % 2], retry_sec=60, timeout=15, on_retry=self._note) as other,
+            AsyncPyocoHttpClient(urls[number % 2], retry_sec=PATIENCE_SEC, timeout=15, on_retry=self._note) as mine,
+            AsyncPyocoHttpClient(urls[1 - number % 2], retry_sec=PATIENCE_SEC, timeout=15, on_retry=self._note) as other,
         ):
             for item in self._numbers:
                 key = f"submission-{item}"
