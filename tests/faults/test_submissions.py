@@ -58,7 +58,9 @@ class Clients:
         urls = self._cluster.urls
         async with (
             AsyncPyocoHttpClient(urls[number % 2], retry_sec=PATIENCE_SEC, timeout=15, on_retry=self._note) as mine,
-            AsyncPyocoHttpClient(urls[1 - number % 2], retry_sec=PATIENCE_SEC, timeout=15, on_retry=self._note) as other,
+            AsyncPyocoHttpClient(
+                urls[1 - number % 2], retry_sec=PATIENCE_SEC, timeout=15, on_retry=self._note
+            ) as other,
         ):
             for item in self._numbers:
                 key = f"submission-{item}"
