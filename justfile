@@ -56,3 +56,11 @@ demo *arguments:
 # Measure what benchmarks/README.md publishes
 bench *arguments:
     {{ uv }} run python benchmarks/end_to_end.py {{ arguments }}
+
+# Measure lists, metrics and starts beside 100,000 finished runs
+bench-history *arguments:
+    {{ uv }} run python -m benchmarks.history {{ arguments }}
+
+# Measure whether store and memory level while many more runs go by than are kept
+bench-soak *arguments:
+    {{ uv }} run python -m benchmarks.soak {{ arguments }}
