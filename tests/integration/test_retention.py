@@ -359,6 +359,21 @@ async def test_the_log_of_a_new_run_with_the_same_id_stays(
             return found
 
         monkeypatch.setattr(runs, "get_raw", get_raw)
-        await spent.round()
+        await spent.bite()
         left = [chunk.attempt for _, chunk in await logs.read("r", after=0)]
         assert left == ([1, 2] if made_before_it_is_looked_for else [2])
+
+
+async def test_logs_go_as_fast_as_runs_do(quick: Settings) -> None:
+    async with running(quick.model_copy(update={"retention_interval_sec": 1000.0})) as here:
+        logs, runs = here.gateway.logs, [f"r{number:03}" for number in range(600)]
+        for start in range(0, 600, 50):
+            some = runs[start : start + 50]
+            await asyncio.gather(*(logs.publish(run_id, LogChunk(1, 0, []), "1") for run_id in some))
+        here.gateway.spent_logs.add(runs)  # without waiting for a round of anything
+
+        async def removed() -> bool:
+            state = await here.gateway.connection.js.stream_info(quick.logs_stream)
+            return state.state.messages == 0
+
+        await eventually(removed)

@@ -103,7 +103,6 @@ class Retention:
         removed += await self._keep_number(bucket.now - _YOUNG_SEC, deadline)
         if removed:
             log.info("removed runs that need not be kept", runs=removed)
-        await self._spent_logs.round()
         if flows := await self._loose_flows.round(bucket.now):
             log.info("removed flows that nothing needs", flows=flows)
 

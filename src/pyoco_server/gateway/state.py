@@ -170,6 +170,7 @@ class Gateway:
             asyncio.create_task(self._sweep_wheels(), name="wheel-sweep"),
             asyncio.create_task(self.keys.run(self.stopping), name="keys"),
             asyncio.create_task(self.retention.run(self.stopping), name="retention"),
+            asyncio.create_task(self.spent_logs.run(self.stopping), name="spent-logs"),
             asyncio.create_task(self.room.run(self.stopping), name="room"),
             asyncio.create_task(self.letter_reasons.run(self.stopping), name="letter-reasons"),
             asyncio.create_task(self.depths.run(self.stopping), name="depths"),
