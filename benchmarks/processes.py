@@ -80,6 +80,36 @@ class Server:
         self.stop()
 
 
+class Worker:
+    """A ``pyoco-worker`` with one slot as a process; left with ``stop``.
+
+    Args:
+        folder: Its working directory.
+        nats_url: Where NATS is.
+        name: The worker's id.
+    """
+
+    def __init__(self, folder: Path, nats_url: str, name: str) -> None:
+        command = [BIN / "pyoco-worker", "--nats-url", nats_url, "--worker-id", name]
+        with (folder / f"{name}.log").open("wb") as log:
+            self.process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log)
+
+    def memory(self) -> float:
+        """Tell the resident memory of the worker and its children, in MiB."""
+        root, total = psutil.Process(self.process.pid), 0.0
+        for process in [root, *root.children(recursive=True)]:
+            try:
+                total += process.memory_info().rss / 2**20
+            except psutil.NoSuchProcess:
+                continue
+        return total
+
+    def stop(self) -> None:
+        """Stop it in order."""
+        self.process.terminate()
+        self.process.wait(60)
+
+
 def size_mib(place: Path, pattern: str = "**/*") -> float:
     """Tell what files take on the disk, in MiB."""
     total = 0
