@@ -92,9 +92,8 @@ async def submit(http: httpx2.AsyncClient, pace: Pace) -> None:
             await asyncio.sleep(0.5)
 
 
-async def end_runs(nats_url: str, pace: Pace) -> None:
+async def end_runs(settings: Settings, pace: Pace) -> None:
     """End runs as a worker does, by the same writes and in the same order."""
-    settings = Settings(_env_file=None, nats_url=nats_url)
     connection = await Connection(settings, "soak").start()
     await connection.wait_up(10)
     runs, logs, queue = RunStore(connection), LogStore(connection), JobQueue(connection)
@@ -193,7 +192,7 @@ async def soak(wanted: argparse.Namespace, folder: Path) -> dict[str, Any]:
                 workers = [Worker(folder, server.nats_url, name) for name in names]
                 ender = asyncio.create_task(count_ends(http, pace))
             else:
-                ender = asyncio.create_task(end_runs(server.nats_url, pace))
+                ender = asyncio.create_task(end_runs(Settings(_env_file=None, nats_url=server.nats_url), pace))
             tasks = [ender, *(asyncio.create_task(submit(http, pace)) for _ in range(_CLIENTS))]
             try:
                 while not pace.is_over:
