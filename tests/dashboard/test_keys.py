@@ -97,9 +97,23 @@ def test_only_what_a_key_allows_is_offered(dashboards: Callable[..., Dashboard],
     page.get_by_role("link", name="Runs").first.click()
     expect(page.locator("tr[data-run]")).to_have_count(1)
     expect(page.locator("tr[data-run] input")).to_have_count(0)
+    expect(page.get_by_role("link", name="Audit")).to_be_hidden()
+    page.goto(f"{system.url}/#/audit")
+    expect(page.get_by_text("an admin's does")).to_be_visible()
+    page.goto(f"{system.url}/#/wheels")
+    expect(page.get_by_text("No wheels yet")).to_be_visible()
+    expect(page.get_by_role("button", name="Upload a wheel")).to_be_hidden()
     page.get_by_role("button", name="viewer").click()
     give(page, member["api_key"])
+    expect(page.get_by_role("button", name="Upload a wheel")).to_be_visible()
+    expect(page.get_by_role("link", name="Audit")).to_be_hidden()
+    page.get_by_role("link", name="Runs").first.click()
     expect(page.locator("tr[data-run] input")).to_have_count(1)
+    head = admin(system, "create", "--tenant", "seen", "--role", "admin")
+    page.get_by_role("button", name="member").click()
+    give(page, head["api_key"])
+    page.get_by_role("link", name="Audit").click()
+    expect(page.locator("tr[data-entry]").filter(has_text="Key made").first).to_contain_text("Done")
 
 
 def test_a_key_that_is_revoked_under_the_page(dashboards: Callable[..., Dashboard], system: System) -> None:

@@ -9,7 +9,7 @@ from nats.js.errors import APIError
 from pyoco_server.model.audit import AuditAction, AuditEntry, AuditOutcome, AuditTarget
 from pyoco_server.model.provenance import Actor
 from pyoco_server.settings import Settings
-from pyoco_server.store import topology
+from pyoco_server.store import audit, topology
 from pyoco_server.store.audit import AuditTrail
 from pyoco_server.store.connection import Connection
 
@@ -72,10 +72,27 @@ async def test_pages_hold_what_is_asked_for_and_nothing_else(connection: Connect
         ("actor", "k1"): range(1, 16, 2),
         ("actor", "*"): [],
         ("outcome", AuditOutcome.REFUSED): [0, 5, 10, 15],
+        ("target", "1"): [1, 10, 11, 12, 13, 14, 15],
+        ("target", "x"): [],
     }
     for query, numbers in wanted.items():
         found = await ids(trail, limit, **dict([query] if query else []))
         assert found == [str(n) for n in reversed(numbers)], query
+
+
+async def test_one_page_looks_at_a_bounded_number_for_a_target(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit, "_LOOKED_AT", 5)
+    trail = AuditTrail(connection)
+    await trail.store_all([entry(n, "a", key=f"k{n}") for n in range(12)])
+    pages, before = [], None
+    while True:
+        page, before = await trail.list(limit=3, before=before, target="1")
+        pages.append([one.target.id for one in page])
+        if before is None:
+            break
+    assert pages == [["11", "10"], [], ["1"]]
 
 
 async def test_one_key_doing_one_thing_pushes_out_nothing_else(connection: Connection) -> None:

@@ -139,6 +139,26 @@ async def test_a_letter_is_shown_replayed_and_gone(here: Running) -> None:
     assert streams[here.gateway.settings.work_stream]["messages"] == 2
 
 
+async def test_letters_of_a_reason_and_of_a_run(here: Running) -> None:
+    foreign = DeadLetter(reason=DeadLetterReason.INVALID_JOB, tag="cpu", run_id="r")
+    ids = []
+    for n in range(4):
+        ids.append((await bury(here, tag="cpu"))[1])
+        await here.gateway.letters.publish(foreign, f"foreign:{n}")
+    runs = {item["id"]: item["run_id"] for item in (await here.http.get("/dlq", params={"tag": "cpu"})).json()}
+    asked = {"tag": "cpu", "reason": "execution_error", "limit": 3, "cursor": ""}
+    first = (await here.http.get("/dlq", params=asked)).json()
+    rest = (await here.http.get("/dlq", params={**asked, "cursor": first["next_cursor"]})).json()
+    assert [item["id"] for item in first["items"] + rest["items"]] == ids[::-1] and rest["next_cursor"] is None
+    for letter_id in ids:
+        [found] = (await here.http.get("/dlq", params={"run_id": runs[letter_id]})).json()
+        assert found["id"] == letter_id and "params" not in found
+    await here.http.delete(f"/dlq/{ids[0]}")
+    for run_id in (runs[ids[0]], "r", "no id: *", await here.submit()):
+        assert (await here.http.get("/dlq", params={"run_id": run_id, "cursor": ""})).json()["items"] == []
+    assert (await here.http.get("/dlq", params={"reason": "bad luck"})).status_code == 422
+
+
 async def test_replays_at_once_and_of_a_second_letter_make_one_run(here: Running) -> None:
     old, letter_id = await bury(here)
     answers = await asyncio.gather(*(here.http.post(f"/dlq/{letter_id}/replay") for _ in range(10)))

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,9 +12,11 @@ import pytest
 from pyoco_server.gateway.eventstream import EventFilter, EventStream
 from pyoco_server.gateway.routes import events as route
 from pyoco_server.model.access import Caller, Role
+from pyoco_server.model.deadletter import DeadLetter, DeadLetterReason
 from pyoco_server.model.run import EndReason as End
 from pyoco_server.model.run import RunRecord, RunStatus, claim, settle
 from pyoco_server.model.worker import WorkerRecord
+from tests.wheels import make_wheel
 
 from .test_gateway import DEADLINE, FLOW, Running, events, until
 from .test_gateway import here as here  # noqa: PLC0414 - a fixture
@@ -85,6 +88,23 @@ async def test_a_worker_that_falls_silent_is_told(here: Running) -> None:
         await here.gateway.workers.put(WorkerRecord(worker_id="w").seen([], None))
         assert (await listener.next("workers"))["items"][0]["state"] == "IDLE"
         assert (await listener.next("workers"))["items"][0]["state"] == "DISCONNECTED"
+
+
+async def test_letters_and_wheels_are_told_whoever_changes_them(here: Running, tmp_path: Path) -> None:
+    letters, wheels = here.gateway.letters, here.gateway.wheels
+    async with page(here) as listener:
+        await listener.next("letters")  # what came before is for the page to read
+        await listener.next("wheels")
+        await listener.next("heartbeat")  # and nothing more comes of it
+        body = DeadLetter(reason=DeadLetterReason.INVALID_JOB, tag="cpu")
+        letter_id = await letters.publish(body, "cause")
+        await listener.next("letters")
+        await letters.remove(letter_id)
+        await listener.next("letters")
+        with make_wheel(tmp_path, "p", "1").open("rb") as file:
+            await wheels.put("p-1-py3-none-any.whl", file, [], requires_python=None)
+        await listener.next("wheels")
+    await until(lambda: not here.gateway.stream_watch._boxes)
 
 
 async def test_coming_back(here: Running) -> None:

@@ -94,15 +94,17 @@ async def test_anothers_run_answers_as_one_that_is_missing(site: Tenants) -> Non
 
 async def test_anothers_letter_answers_as_one_that_is_missing(site: Tenants) -> None:
     owner = await site.client("a")
-    letter_id = await bury(site, await submit(owner))
+    run_id = await submit(owner)
+    letter_id = await bury(site, run_id)
     for role in Role:
         mine = await site.client("b", role)
         for method, path in LETTER_PATHS:
             found, missing = [anonymous(await mine.request(method, path.format(one)), one) for one in (letter_id, 9)]
             assert found == missing
             assert (found[0], json.loads(found[1])["code"]) == expected(role, method, "dead_letter_not_found")
-        assert (await mine.get("/dlq")).json() == []
+        assert (await mine.get("/dlq")).json() == (await mine.get("/dlq", params={"run_id": run_id})).json() == []
     [shown] = (await owner.get("/dlq")).json()
+    assert (await owner.get("/dlq", params={"run_id": run_id})).json() == [shown]
     assert (shown["id"], shown["tenant_id"]) == (letter_id, "a")
     assert (await owner.post(f"/dlq/{letter_id}/replay")).status_code == 200
 

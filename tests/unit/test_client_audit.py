@@ -23,11 +23,10 @@ def test_a_table_and_where_it_goes_on(monkeypatch: pytest.MonkeyPatch, capsys: p
     server = fake_server(monkeypatch)
     page = {"items": [ENTRY, OF_THE_COMMAND], "next_cursor": "17"}
     server.answer = lambda _: httpx2.Response(200, json=page)
-    assert (
-        main("audit --limit 2 --cursor 19 --actor k --action run.cancel --outcome refused --output table".split()) == 0
-    )
+    options = "--limit 2 --cursor 19 --actor k --action run.cancel --outcome refused --target r --output table"
+    assert main(["audit", *options.split()]) == 0
     assert dict(server.seen[0].url.params) == {
-        "limit": "2", "cursor": "19", "actor": "k", "action": "run.cancel", "outcome": "refused",
+        "limit": "2", "cursor": "19", "actor": "k", "action": "run.cancel", "outcome": "refused", "target": "r",
     }  # fmt: skip
     printed = capsys.readouterr()
     head, first, second = (line.split() for line in printed.out.splitlines())

@@ -46,11 +46,12 @@ def test_a_table_shows_the_errors_first_line(server: Server, capsys: pytest.Capt
     letter = {"id": 3, "reason": "execution_error", "tag": "cpu", "run_id": "r", "flow_name": "f"}
     items = [{**letter, "error": "boom\nmore"}, {**letter, "id": 2, "error": "x" * 200}, {"id": 1}]
     server.answer = lambda _: httpx2.Response(200, json=items)
-    assert main("dlq list --tag cpu --limit 3 --before 9 --output table".split()) == 0
+    assert main("dlq list --tag cpu --limit 3 --before 9 --reason invalid_job --run-id r --output table".split()) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["id", "reason", "tag", "run_id", "flow_name", "error"]
     assert lines[1].endswith("boom") and lines[2].endswith("x…") and len(lines[2]) < 140
-    assert dict(server.seen[0].url.params) == {"tag": "cpu", "limit": "3", "before": "9", "cursor": ""}
+    asked = {"tag": "cpu", "limit": "3", "before": "9", "reason": "invalid_job", "run_id": "r", "cursor": ""}
+    assert dict(server.seen[0].url.params) == asked
 
 
 def test_short_pages_are_filled_up(server: Server, capsys: pytest.CaptureFixture[str]) -> None:

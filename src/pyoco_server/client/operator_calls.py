@@ -13,7 +13,13 @@ class OperatorCalls:
         raise NotImplementedError
 
     def list_dead_letters(
-        self, *, tag: str | None = None, limit: int | None = None, before: int | None = None
+        self,
+        *,
+        tag: str | None = None,
+        limit: int | None = None,
+        before: int | None = None,
+        reason: str | None = None,
+        run_id: str | None = None,
     ) -> list[dict[str, Any]]:
         """List dead letters, the newest first.
 
@@ -21,12 +27,17 @@ class OperatorCalls:
             tag: Only this tag.
             limit: How many at most.
             before: ``id`` of the last letter of the page before.
+            reason: Only those, such as ``execution_error``.
+            run_id: The one that this run has left; nothing else counts then.
         """
         wanted = requests.DEFAULT_LETTERS if limit is None else limit
         items: list[dict[str, Any]] = []
         cursor: str | None = ""
         while cursor is not None and len(items) < wanted:  # a page may be short, and not the last one
-            call = requests.dead_letters(tag=tag, limit=wanted - len(items), before=before, cursor=cursor)
+            left = wanted - len(items)
+            call = requests.dead_letters(
+                tag=tag, limit=left, before=before, cursor=cursor, reason=reason, run_id=run_id
+            )
             page = requests.as_page(self._json(call))
             items, cursor = items + page["items"], page["next_cursor"]
         return items
@@ -51,6 +62,7 @@ class OperatorCalls:
         action: str | None = None,
         actor: str | None = None,
         outcome: str | None = None,
+        target: str | None = None,
     ) -> dict[str, Any]:
         """Give a page of the audit trail, the newest first: ``items`` and ``next_cursor``.
 
@@ -60,11 +72,12 @@ class OperatorCalls:
             action: Only of this kind, such as ``run.cancel``.
             actor: Only of the key with this id.
             outcome: ``done``, ``refused`` or ``unknown``.
+            target: Only of things whose id begins so; a page may be short then, and not the last one.
 
         Raises:
             ApiError: the key is not an admin's.
         """
-        call = requests.audit(limit=limit, cursor=cursor, action=action, actor=actor, outcome=outcome)
+        call = requests.audit(limit=limit, cursor=cursor, action=action, actor=actor, outcome=outcome, target=target)
         return cast(dict[str, Any], self._json(call))
 
 
@@ -75,7 +88,13 @@ class AsyncOperatorCalls:
         raise NotImplementedError
 
     async def list_dead_letters(
-        self, *, tag: str | None = None, limit: int | None = None, before: int | None = None
+        self,
+        *,
+        tag: str | None = None,
+        limit: int | None = None,
+        before: int | None = None,
+        reason: str | None = None,
+        run_id: str | None = None,
     ) -> list[dict[str, Any]]:
         """List dead letters, the newest first.
 
@@ -83,12 +102,17 @@ class AsyncOperatorCalls:
             tag: Only this tag.
             limit: How many at most.
             before: ``id`` of the last letter of the page before.
+            reason: Only those, such as ``execution_error``.
+            run_id: The one that this run has left; nothing else counts then.
         """
         wanted = requests.DEFAULT_LETTERS if limit is None else limit
         items: list[dict[str, Any]] = []
         cursor: str | None = ""
         while cursor is not None and len(items) < wanted:  # a page may be short, and not the last one
-            call = requests.dead_letters(tag=tag, limit=wanted - len(items), before=before, cursor=cursor)
+            left = wanted - len(items)
+            call = requests.dead_letters(
+                tag=tag, limit=left, before=before, cursor=cursor, reason=reason, run_id=run_id
+            )
             page = requests.as_page(await self._json(call))
             items, cursor = items + page["items"], page["next_cursor"]
         return items
@@ -113,7 +137,8 @@ class AsyncOperatorCalls:
         action: str | None = None,
         actor: str | None = None,
         outcome: str | None = None,
+        target: str | None = None,
     ) -> dict[str, Any]:
         """Give a page of the audit trail, the newest first: ``items`` and ``next_cursor``."""
-        call = requests.audit(limit=limit, cursor=cursor, action=action, actor=actor, outcome=outcome)
+        call = requests.audit(limit=limit, cursor=cursor, action=action, actor=actor, outcome=outcome, target=target)
         return cast(dict[str, Any], await self._json(call))

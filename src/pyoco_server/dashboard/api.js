@@ -36,9 +36,10 @@ export function address(path, query = {}) {
 }
 
 /** Send a request, and give the answer itself; an error's answer is thrown as ApiError. */
-export async function send(method, path, { query, body, signal, deadlineMs = DEADLINE_MS } = {}) {
+export async function send(method, path, { query, body, form, signal, deadlineMs = DEADLINE_MS } = {}) {
   const options = { method, headers: headers(body === undefined ? {} : { "Content-Type": "application/json" }) };
   if (body !== undefined) options.body = JSON.stringify(body);
+  else if (form) options.body = form; // the browser writes its type, with the boundary
   const limits = [AbortSignal.timeout(deadlineMs), ...(signal ? [signal] : [])];
   let answer;
   try {

@@ -12,6 +12,7 @@ from pyoco_server.gateway import worker_view
 from pyoco_server.gateway.listing import RunFilter
 from pyoco_server.gateway.news import NewsBox, RunChange
 from pyoco_server.gateway.state import Gateway
+from pyoco_server.gateway.stream_watch import ChangeBox
 from pyoco_server.gateway.worker_index import WorkerBox
 from pyoco_server.model.access import Caller
 from pyoco_server.model.worker import WorkerState
@@ -69,24 +70,28 @@ class EventStream:
     async def events(self) -> AsyncGenerator[ServerSentEvent, None]:
         """Give the events, the first ones at once."""
         here, ends_at = self._here, time.monotonic() + _LONGEST_SEC
-        with here.index.news.listen(self._wants) as runs, here.worker_index.listen() as workers:
+        with (
+            here.index.news.listen(self._wants) as runs,
+            here.worker_index.listen() as workers,
+            here.stream_watch.listen() as stored,
+        ):
             self._states = {record.worker_id: state for record, state in here.worker_index.states()}
             yield self._event("hello", {"page": self._page}, self._place())
             if self._seen is not None:
                 yield self._missed(self._seen)
             while not here.stopping.is_set() and time.monotonic() < ends_at:
-                for event in self._next(runs, workers):
+                for event in [*self._next(runs, workers), *(self._event(kind, {}) for kind in stored.take())]:
                     yield event
-                await self._wait(runs, workers)
+                await self._wait(runs, workers, stored)
 
-    async def _wait(self, runs: NewsBox, workers: WorkerBox) -> None:
+    async def _wait(self, runs: NewsBox, workers: WorkerBox, stored: ChangeBox) -> None:
         """Wait until something comes, or until what has come is due."""
         now = time.monotonic()
         quiet = self._last + _HEARTBEAT_SEC - now
         has = {"runs": bool(runs.changes) or runs.spilled, "counts": runs.counts_changed, "workers": workers.changed}
         due = [self._due[kind] - now for kind, there in has.items() if there]
         arrivals = [] if due else [runs.arrived, workers.arrived]
-        await first_event(max(0.0, min([quiet, *due])), *arrivals, self._here.stopping)
+        await first_event(max(0.0, min([quiet, *due])), *arrivals, stored.arrived, self._here.stopping)
 
     def _next(self, runs: NewsBox, workers: WorkerBox) -> list[ServerSentEvent]:
         now = time.monotonic()

@@ -5,14 +5,18 @@ from typing import TYPE_CHECKING
 from pyoco_server.errors import DeadLetterNotFound
 from pyoco_server.gateway.records import parse
 from pyoco_server.model.access import Caller, tenant_of
+from pyoco_server.model.deadletter import DeadLetterReason
+from pyoco_server.model.run import is_run_id
 from pyoco_server.store.deadletters import StoredLetter
 
 if TYPE_CHECKING:
     from pyoco_server.gateway.state import Gateway
 
 _LOOKED_AT = 1000
-"""Letters that one request looks at, where most of them are of other tenants."""
+"""Letters that one request looks at, where most of them are of other tenants or reasons."""
 _AT_ONCE = 100
+_PAGES_AFTER_END = 8
+"""So many pages of letters after a run's end are looked at for its own."""
 
 
 async def seen(here: "Gateway", who: Caller, letters: list[StoredLetter]) -> list[StoredLetter]:
@@ -46,7 +50,13 @@ async def _owners(here: "Gateway", letters: list[StoredLetter]) -> list[str | No
 
 
 async def page(
-    here: "Gateway", who: Caller, *, tag: str | None, before: int | None, limit: int
+    here: "Gateway",
+    who: Caller,
+    *,
+    tag: str | None,
+    before: int | None,
+    limit: int,
+    reason: DeadLetterReason | None = None,
 ) -> tuple[list[StoredLetter], int | None]:
     """Give letters, the newest first, and the id before which to go on; ``None`` at the end.
 
@@ -58,6 +68,7 @@ async def page(
         tag: Only of this tag.
         before: Only letters with a lower id.
         limit: How many at most.
+        reason: Only those.
 
     Raises:
         StoreUnavailable: NATS is away, or the index is still being built.
@@ -66,9 +77,9 @@ async def page(
     looked_at = 0
     while True:
         wanted = limit + 1 - len(found)
-        size = wanted if who.tenants is None else max(wanted, _AT_ONCE)
+        size = wanted if who.tenants is None and reason is None else max(wanted, _AT_ONCE)
         some = await here.letters.list(tag=tag, before=before, limit=size)
-        found += await seen(here, who, some)
+        found += await seen(here, who, [letter for letter in some if _has(letter, reason)])
         if len(found) > limit:
             return found[:limit], found[limit - 1].id
         if len(some) < size:
@@ -76,6 +87,27 @@ async def page(
         before, looked_at = some[-1].id, looked_at + size
         if looked_at >= _LOOKED_AT:
             return found, before
+
+
+async def of_run(here: "Gateway", who: Caller, run_id: str) -> list[StoredLetter]:
+    """Give the letter that a run has left, if it is still there.
+
+    One that came long after the run's end, for want of a worker, is not found behind hundreds of others of its tag.
+
+    Raises:
+        StoreUnavailable: NATS is away, or the index is still being built.
+    """
+    stored = await here.runs.get(run_id) if is_run_id(run_id) else None
+    if stored is None or stored.stored_at is None or not who.sees(stored.record.tenant_id):
+        return []
+    async for letter in here.letters.after_end(stored.stored_at, stored.record.tag, _PAGES_AFTER_END):
+        if (parse(letter.raw) or {}).get("run_id") == run_id:
+            return await seen(here, who, [letter])
+    return []
+
+
+def _has(letter: StoredLetter, reason: DeadLetterReason | None) -> bool:
+    return reason is None or (parse(letter.raw) or {}).get("reason") == reason.value
 
 
 async def read(here: "Gateway", who: Caller, letter_id: int) -> StoredLetter:

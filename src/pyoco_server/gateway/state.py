@@ -30,6 +30,7 @@ from pyoco_server.gateway.retention import Retention
 from pyoco_server.gateway.room import StoreRoom
 from pyoco_server.gateway.slots import Slots
 from pyoco_server.gateway.spent_logs import SpentLogs
+from pyoco_server.gateway.stream_watch import StreamWatch
 from pyoco_server.gateway.validation import FlowChecker
 from pyoco_server.gateway.worker_index import WorkerIndex
 from pyoco_server.settings import Settings
@@ -111,6 +112,10 @@ class Gateway:
         self.letter_reasons = LetterReasons(self.letters, lambda reason: self.metrics.letter_received[reason]())
         self.figures = FiguresReader(self)
         self.letter_counts = LetterCounts(self)
+        self.stream_watch = StreamWatch(
+            self.connection,
+            {"letters": settings.dlq_stream, "wheels": topology.object_stream(settings.wheel_object_store_bucket)},
+        )
         self.durability = DurabilityReader(settings, self.connection)
         self.keys = KeyKeeper(settings, self.connection)
         self.auth = self.keys.auth
@@ -174,6 +179,7 @@ class Gateway:
             asyncio.create_task(self.room.run(self.stopping), name="room"),
             asyncio.create_task(self.letter_reasons.run(self.stopping), name="letter-reasons"),
             asyncio.create_task(self.depths.run(self.stopping), name="depths"),
+            asyncio.create_task(self.stream_watch.run(self.stopping), name="stream-watch"),
         ]
 
     async def stop(self) -> None:

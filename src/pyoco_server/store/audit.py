@@ -12,11 +12,13 @@ from pydantic import ValidationError
 
 from pyoco_server.model.audit import AuditAction, AuditEntry, AuditOutcome
 from pyoco_server.store.connection import REQUEST_TIMEOUT, Connection
-from pyoco_server.store.direct import DirectReader
+from pyoco_server.store.direct import DirectReader, StreamMessage
 
 log = structlog.get_logger(__name__)
 
 _NOBODY = "~"
+_LOOKED_AT = 1000
+"""Entries that one request looks at for those of one target."""
 _PLAIN = re.compile(r"[A-Za-z0-9_-]+")
 
 
@@ -74,6 +76,7 @@ class AuditTrail:
         action: AuditAction | None = None,
         actor: str | None = None,
         outcome: AuditOutcome | None = None,
+        target: str | None = None,
     ) -> tuple[list[AuditEntry], int | None]:
         """Give a page of entries, the newest first, and the place before which the next page begins if there is one.
 
@@ -84,28 +87,43 @@ class AuditTrail:
             action: Only of this kind.
             actor: Only of this key's id.
             outcome: Only with this outcome.
+            target: Only of things whose id begins so. It is no part of the subject: one request looks at a bounded
+                number, so there may be fewer entries than ``limit``, or none, and still more to come.
 
         Raises:
             StoreUnavailable: NATS is away.
         """
+        size = limit if target is None else _LOOKED_AT
         owners = ["*"] if tenants is None else [_token(tenant) for tenant in tenants]
         found = []
         for owner in owners:
             parts = [outcome.value if outcome else "*", owner, action.value if action else "*.*", _filter(actor)]
             subject = ".".join([self._prefix, *parts])
-            found += await self._reader.newest(before=before, subject=subject, limit=limit + 1)
+            found += await self._reader.newest(before=before, subject=subject, limit=size + 1)
         found.sort(key=lambda message: message.seq, reverse=True)
-        entries = []
-        for message in found[:limit]:
-            try:
-                entries.append(AuditEntry.from_json(message.data))
-            except ValidationError:  # of a newer version, or of another program
-                log.warning("an entry of the audit trail cannot be read", seq=message.seq)
-        return entries, found[limit - 1].seq if len(found) > limit else None
+        entries: list[AuditEntry] = []
+        last = None
+        for message in found[:size]:
+            entry = _read(message)
+            if entry is None or (target is not None and not (entry.target.id or "").startswith(target)):
+                continue
+            if len(entries) == limit:
+                return entries, last
+            entries.append(entry)
+            last = message.seq
+        return entries, found[size - 1].seq if len(found) > size else None
 
     def _subject(self, entry: AuditEntry) -> str:
         owner, key = _token(entry.target.tenant_id), _token(entry.actor.api_key_id)
         return ".".join([self._prefix, entry.outcome.value, owner, entry.action.value, key])
+
+
+def _read(message: StreamMessage) -> AuditEntry | None:
+    try:
+        return AuditEntry.from_json(message.data)
+    except ValidationError:  # of a newer version, or of another program
+        log.warning("an entry of the audit trail cannot be read", seq=message.seq)
+        return None
 
 
 def _filter(key_id: str | None) -> str:

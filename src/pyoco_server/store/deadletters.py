@@ -1,8 +1,9 @@
 """The stream of dead letters."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 
 from nats.js import api
 
@@ -17,6 +18,9 @@ from pyoco_server.store.topology import identity
 _ENVELOPE = 4096
 """What subject and headers take of NATS's payload limit."""
 _MSG_ID = "Nats-Msg-Id"
+_PAGE = 64
+_CLOCKS_APART = timedelta(seconds=1)
+"""Record and letter may be stamped by two servers of a cluster."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +102,28 @@ class DeadLetterStore:
             StoreUnavailable: NATS is away.
         """
         return self._letters(await self._reader.read(start=after + 1, subject=f"{self._prefix}.>", limit=limit))
+
+    async def after_end(self, stored_at: datetime, tag: str, pages: int) -> AsyncIterator[StoredLetter]:
+        """Give the letters of a tag from a record's time on, the oldest first: that of its run is soon among them.
+
+        Letters cannot be looked up by their run. But they are ordered by time, and a run's comes right after its end.
+
+        Args:
+            stored_at: When the record was stored, by NATS's clock.
+            tag: The tag of its queue.
+            pages: How many pages to read at most.
+
+        Raises:
+            StoreUnavailable: NATS is away.
+        """
+        start: int | datetime = stored_at - _CLOCKS_APART
+        for _ in range(pages):
+            messages = await self._reader.read(start=start, subject=f"{self._prefix}.{tag}", limit=_PAGE)
+            for letter in self._letters(messages):
+                yield letter
+            if len(messages) < _PAGE:
+                return
+            start = messages[-1].seq + 1
 
     async def ends(self) -> tuple[int, int]:
         """Give the lowest and the highest id that a letter can have now.

@@ -18,6 +18,7 @@ _COLUMNS = ["at", "action", "outcome", "target", "tenant_id", "api_key_id", "rem
 @click.option("--cursor", help="next_cursor of the page before.")
 @click.option("--action", type=click.Choice([action.value for action in AuditAction]), help="Only of this kind.")
 @click.option("--actor", metavar="KEY_ID", help="Only what was done with this key.")
+@click.option("--target", metavar="ID", help="Only of things whose id begins so: a run, a letter, a wheel, …")
 @click.option("--outcome", type=click.Choice([outcome.value for outcome in AuditOutcome]), help="Only with this one.")
 @click.option("--output", type=click.Choice(["json", "table"]), default="json", show_default=True, help="How to print.")
 @pass_client

@@ -10,6 +10,7 @@ from pyoco_server.cli.client.root import pass_client
 from pyoco_server.cli.output import print_error, print_json, print_table
 from pyoco_server.client.errors import ApiError
 from pyoco_server.client.http import PyocoHttpClient
+from pyoco_server.model.deadletter import DeadLetterReason
 
 _COLUMNS = ["id", "reason", "tag", "run_id", "flow_name", "error"]
 _SHOWN_ERROR = 80
@@ -39,6 +40,8 @@ def _selection(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @dlq.command(name="list", epilog="Example: pyoco-client dlq list --tag cpu --output table")
 @click.option("--tag", help="Only this tag.")
+@click.option("--reason", type=click.Choice([reason.value for reason in DeadLetterReason]), help="Only of this kind.")
+@click.option("--run-id", help="The one that this run has left.")
 @click.option("--limit", type=click.IntRange(1, 500), help="How many at most.")
 @click.option("--before", type=click.IntRange(1), help="The last id of the page before.")
 @click.option("--output", type=click.Choice(["json", "table"]), default="json", show_default=True, help="How to print.")

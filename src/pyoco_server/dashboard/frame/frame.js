@@ -5,6 +5,7 @@ import { useKeys } from "../keyboard.js";
 import { Announcements } from "../parts/announce.js";
 import { HOME, ROUTES } from "../routes.js";
 import { go, link, matched, place } from "../router.js";
+import { allows, who } from "../session.js";
 import { Banners } from "./banners.js";
 import { Help } from "./help.js";
 import { KeyButton } from "./key.js";
@@ -20,10 +21,15 @@ function current(path) {
   return null;
 }
 
+/** The routes that the reader's role may see in the navigation. */
+function shown() {
+  return ROUTES.filter((route) => route.nav && (!route.role || allows(route.role)));
+}
+
 function Navigation({ path }) {
   const inside = (pattern) => (pattern === "/" ? path === "/" : path === pattern || path.startsWith(`${pattern}/`));
   return html`<nav aria-label=${t("nav.label")}>
-    ${ROUTES.filter((route) => route.nav).map(
+    ${shown().map(
       (route) => html`<a key=${route.pattern} href=${link(route.pattern)} aria-current=${inside(route.pattern) ? "page" : null}>${t(route.nav)}</a>`,
     )}
   </nav>`;
@@ -39,8 +45,8 @@ export function Frame() {
   useKeys(
     useMemo(() => [
       ["?", "keys.help", () => setHelping(true)],
-      ...ROUTES.filter((route) => route.keys).map((route) => [route.keys, route.nav, () => go(route.pattern)]),
-    ], []),
+      ...shown().filter((route) => route.keys).map((route) => [route.keys, route.nav, () => go(route.pattern)]),
+    ], [who.value?.role]),
   );
   return html`
     <a class="skip" href="#main" onClick=${toMain}>${t("nav.skip")}</a>

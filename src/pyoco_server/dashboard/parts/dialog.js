@@ -7,7 +7,9 @@ export function Dialog({ title, onClose, children }) {
   const dialog = useRef(null);
   const heading = useId();
   useEffect(() => {
-    dialog.current.showModal();
+    const shown = dialog.current;
+    shown.showModal();
+    return () => shown.close(); // the browser gives the focus back where a dialog is closed, not where it is taken away
   }, []);
   const backdrop = (event) => event.target === dialog.current && onClose();
   return html`<dialog ref=${dialog} aria-labelledby=${heading} onClose=${onClose} onMouseDown=${backdrop}>
@@ -21,7 +23,7 @@ export function Dialog({ title, onClose, children }) {
 }
 
 /** Ask before something that cannot be undone. */
-export function Confirm({ title, text, action, onYes, onClose }) {
+export function Confirm({ title, text, action, kind = "danger", onYes, onClose }) {
   const yes = () => {
     onClose();
     onYes();
@@ -29,6 +31,6 @@ export function Confirm({ title, text, action, onYes, onClose }) {
   return html`<${Dialog} title=${title} onClose=${onClose}>
     <p>${text}</p>
     <div class="dialog-foot"><button type="button" onClick=${onClose}>${t("back")}</button>
-      <button type="button" class="danger" onClick=${yes}>${action}</button></div>
+      <button type="button" class=${kind} onClick=${yes}>${action}</button></div>
   </${Dialog}>`;
 }

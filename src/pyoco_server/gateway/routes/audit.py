@@ -11,6 +11,8 @@ from pyoco_server.model.audit import AuditAction, AuditOutcome
 
 router = APIRouter(tags=["system"])
 
+_LONGEST_TARGET = 300
+
 
 @router.get("/audit")
 @needs(Role.ADMIN)
@@ -22,6 +24,7 @@ async def list_audit(
     action: AuditAction | None = None,
     actor: Annotated[str | None, Query(max_length=128)] = None,
     outcome: AuditOutcome | None = None,
+    target: Annotated[str | None, Query(max_length=_LONGEST_TARGET)] = None,
 ) -> dict[str, Any]:
     """List what was changed or refused, the newest first: of one's own tenant, and of what all share."""
     entries, following = await here.trail.list(
@@ -31,5 +34,6 @@ async def list_audit(
         action=action,
         actor=actor or None,
         outcome=outcome,
+        target=target or None,
     )
     return {"items": entries, "next_cursor": None if following is None else str(following)}

@@ -13,6 +13,7 @@ from pyoco_server.gateway.routes.submissions import KeyHeader, read_key
 from pyoco_server.gateway.state import Here
 from pyoco_server.model.access import Role
 from pyoco_server.model.audit import AuditAction
+from pyoco_server.model.deadletter import DeadLetterReason
 from pyoco_server.model.tags import check_tag
 from pyoco_server.store.deadletters import StoredLetter
 from pyoco_server.store.submissions import Submission
@@ -21,6 +22,7 @@ router = APIRouter(tags=["dead letters"])
 
 _LARGE_FIELDS = ("params", "payload", "workflow_yaml")
 _LAST_ID = 2**63 - 1
+_LONGEST_RUN_ID = 128
 
 LetterId = Annotated[int, Path(ge=1, le=_LAST_ID)]
 
@@ -44,10 +46,19 @@ async def list_letters(
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
     before: Annotated[int | None, Query(ge=1, le=_LAST_ID)] = None,
     cursor: Annotated[str | None, Query(pattern=r"^[0-9]{0,18}$")] = None,
+    reason: DeadLetterReason | None = None,
+    run_id: Annotated[str | None, Query(max_length=_LONGEST_RUN_ID)] = None,
 ) -> Any:
-    """List dead letters, the newest first, without what may be large; with a cursor as a page with ``next_cursor``."""
+    """List dead letters, the newest first, without what may be large; with a cursor as a page with ``next_cursor``.
+
+    With ``run_id`` the one that this run has left, and nothing else counts.
+    """
     tag = check_tag(tag) if tag else None
-    found, following = await letters.page(here, who, tag=tag, before=int(cursor) if cursor else before, limit=limit)
+    before = int(cursor) if cursor else before
+    if run_id:
+        found, following = await letters.of_run(here, who, run_id), None
+    else:
+        found, following = await letters.page(here, who, tag=tag, before=before, limit=limit, reason=reason)
     items = [_shown(letter, whole=False) for letter in found]
     if cursor is None:
         return items

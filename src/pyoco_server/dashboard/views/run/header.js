@@ -47,7 +47,7 @@ function Fact({ name, children }) {
   return html`<div><dt>${t(name)}</dt><dd>${children}</dd></div>`;
 }
 
-export function Header({ run, reruns }) {
+export function Header({ run, reruns, letters }) {
   const ended = hasEnded(run.status);
   const firstStart = run.queue_wait_ms !== null && run.queue_wait_ms !== undefined;
   const most = run.max_attempts ? t("run.attemptOf", { n: run.attempt, most: run.max_attempts }) : run.attempt;
@@ -67,6 +67,7 @@ export function Header({ run, reruns }) {
       ${run.start_time && html`<${Fact} name="column.ran"><${Duration} from=${run.start_time} to=${ended ? run.end_time : null} /></${Fact}>`}
       ${run.rerun_of && html`<${Fact} name="run.rerunOf">${runLink(run.rerun_of)}</${Fact}>`}
       ${reruns.length > 0 && html`<${Fact} name="run.reruns">${reruns.map((one) => html`${runLink(one.run_id)} `)}</${Fact}>`}
+      ${letters.length > 0 && html`<${Fact} name="run.letter">${letters.map((id) => html`<a key=${id} href=${link("/deadletters", { letter: id })}>#${String(id)}</a> `)}</${Fact}>`}
       ${run.tenant_id && html`<${Fact} name="run.tenant">${run.tenant_id}</${Fact}>`}
       ${run.environment && html`<${Fact} name="run.environment"><code>${run.environment.slice(0, 12)}</code></${Fact}>`}
     </dl>

@@ -15,6 +15,8 @@ export class LiveRun {
     this.graph = signal(null);
     this.why = signal(null);
     this.reruns = signal([]);
+    /** The id of the dead letter that it left, if that is still there. */
+    this.letters = signal([]);
     this.error = signal(null);
     this.path = `/runs/${encodeURIComponent(runId)}`;
     this.timer = null;
@@ -29,6 +31,7 @@ export class LiveRun {
         if (items.some((item) => item.run_id === this.runId) || removed.includes(this.runId)) this.soon();
         if (items.some((item) => item.rerun_of === this.runId)) this.readReruns();
       }),
+      on("letters", () => this.readLetters()),
       on("workers", ({ items }) => {
         const run = this.run.value;
         const worker = run && !hasEnded(run.status) && items.find((item) => item.worker_id === run.worker_id);
@@ -66,7 +69,7 @@ export class LiveRun {
         this.graph.value = graph;
         this.error.value = null;
       });
-      await Promise.all([this.ask(), this.readReruns()]);
+      await Promise.all([this.ask(), this.readReruns(), this.readLetters()]);
     } catch (error) {
       if (!this.stopped.signal.aborted) this.error.value = error;
     }
@@ -82,6 +85,13 @@ export class LiveRun {
     const of = asked(run);
     const why = await get(`${this.path}/why`, { lang: language.value }, this.stopped.signal).catch(() => null);
     if (why && !this.stopped.signal.aborted) this.why.value = { ...why, of };
+  }
+
+  /** Only a run that failed leaves a dead letter, a moment after its end. */
+  async readLetters() {
+    if (this.run.value?.status !== "FAILED") return;
+    const found = await get("/dlq", { run_id: this.runId }, this.stopped.signal).catch(() => null);
+    if (found) this.letters.value = found.map((letter) => letter.id);
   }
 
   async readReruns() {

@@ -2,7 +2,7 @@
 import { html, useState } from "../../html.js";
 import { getText } from "../../api.js";
 import { t } from "../../i18n.js";
-import { Value } from "./value.js";
+import { Value } from "../../parts/value.js";
 
 function Fold({ title, children, onOpen }) {
   return html`<details class="fold" onToggle=${(event) => event.target.open && onOpen?.()}><summary>${title}</summary>${children}</details>`;

@@ -5,8 +5,8 @@ import { t } from "../../i18n.js";
 import { Status } from "../../parts/status.js";
 import { Time, duration } from "../../parts/time.js";
 import { Icon } from "../../parts/icon.js";
+import { Value } from "../../parts/value.js";
 import { recordOf, taskStatus } from "./tasks.js";
-import { Value } from "./value.js";
 import { Place, Traceback } from "./verdict.js";
 
 function took(record, status) {

@@ -43,7 +43,7 @@ export function View({ id, query }) {
   return html`
     <nav class="crumbs"><a href=${link("/runs")}>${t("nav.runs")}</a> / <span>${id.slice(0, 13)}</span></nav>
     ${live.error.value && html`<${Trouble} error=${live.error.value} onAgain=${() => live.read()} />`}
-    <${Header} run=${run} reruns=${live.reruns.value} />
+    <${Header} run=${run} reruns=${live.reruns.value} letters=${live.letters.value} />
     <${Life} run=${run} />
     <${Verdict} run=${run} graph=${graph} why=${live.why.value} onTask=${(name) => show({ task: name })} />
     ${names.length > 0 && html`<section class="tasks" aria-label=${t("run.tasks")}>

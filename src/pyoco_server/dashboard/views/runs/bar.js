@@ -1,13 +1,14 @@
 // What can be done with the selected runs.
 import { html, useState } from "../../html.js";
 import { t, tn } from "../../i18n.js";
+import { forEach } from "../../parts/bulk.js";
 import { CopyButton, copyText } from "../../parts/copy.js";
 import { clientCommand } from "../../parts/commands.js";
 import { Confirm } from "../../parts/dialog.js";
 import { Icon } from "../../parts/icon.js";
 import { hasEnded } from "../../parts/status.js";
 import { allows } from "../../session.js";
-import { cancelRun, forEach, rerunRun } from "./actions.js";
+import { cancelRun, rerunRun } from "./actions.js";
 
 export function SelectionBar({ ids, feed, onDone }) {
   const [asking, setAsking] = useState(null);

@@ -6,6 +6,7 @@ import { t, tn } from "../../i18n.js";
 import { useKeys } from "../../keyboard.js";
 import { whisper } from "../../parts/announce.js";
 import { Empty, Trouble } from "../../parts/empty.js";
+import { Selection } from "../../parts/selection.js";
 import { go } from "../../router.js";
 import { allows } from "../../session.js";
 import { ListCommand, SelectionBar } from "./bar.js";
@@ -13,7 +14,6 @@ import { RunFeed } from "./feed.js";
 import { Rows } from "./rows.js";
 import { Search } from "./search.js";
 import { remember } from "./suggestions.js";
-import { Selection } from "./selection.js";
 import { Tabs } from "./tabs.js";
 import { askedOf, inOrder, writeSearch } from "./tokens.js";
 

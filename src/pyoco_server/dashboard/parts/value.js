@@ -1,7 +1,7 @@
 // A value that a task took or gave, as readable JSON; a long one begins folded.
-import { html, useState } from "../../html.js";
-import { t } from "../../i18n.js";
-import { CopyButton } from "../../parts/copy.js";
+import { html, useState } from "../html.js";
+import { t } from "../i18n.js";
+import { CopyButton } from "./copy.js";
 
 const SHOWN = 4000;
 

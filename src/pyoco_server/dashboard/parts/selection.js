@@ -1,5 +1,5 @@
 // Which rows are selected; with shift a whole stretch.
-import { signal } from "../../html.js";
+import { signal } from "../html.js";
 
 export class Selection {
   constructor() {

@@ -1,0 +1,18 @@
+// Values that other programs may have written: whatever they are, something that can be shown.
+
+/** Give a value as text; null for none. */
+export function plain(value) {
+  if (value === null || value === undefined || value === "") return null;
+  const text = typeof value === "string" ? value : JSON.stringify(value);
+  return text.toWellFormed ? text.toWellFormed() : text;
+}
+
+/** Give a point in time in unix seconds, or null for what is none. */
+export function moment(value) {
+  return Number.isFinite(value) && value > 0 && value < 8e12 ? value : null;
+}
+
+/** The first line that says something. */
+export function firstLine(text) {
+  return (text ?? "").trim().split("\n", 1)[0];
+}

@@ -1,0 +1,45 @@
+// Uploading a wheel for workers to use.
+import { html, useId, useState } from "../../html.js";
+import { send } from "../../api.js";
+import { t } from "../../i18n.js";
+import { say } from "../../parts/announce.js";
+import { Dialog } from "../../parts/dialog.js";
+
+const DEADLINE_MS = 600000; // wheels may be large, and lines slow
+
+export function UploadDialog({ onDone, onClose }) {
+  const [file, setFile] = useState(null);
+  const [tags, setTags] = useState("");
+  const [busy, setBusy] = useState(false);
+  const [error, setError] = useState(null);
+  const [fileField, tagField, note] = [useId(), useId(), useId()];
+  const upload = async (event) => {
+    event.preventDefault();
+    const form = new FormData();
+    form.append("wheel", file);
+    if (tags.trim()) form.append("tags", tags);
+    setBusy(true);
+    setError(null);
+    try {
+      const entry = await (await send("POST", "/wheels", { form, deadlineMs: DEADLINE_MS })).json();
+      say(t("wheels.uploaded", { name: entry.name }));
+      onClose();
+      onDone();
+    } catch (problem) {
+      setError(problem);
+      setBusy(false);
+    }
+  };
+  return html`<${Dialog} title=${t("wheels.upload")} onClose=${onClose}>
+    <form onSubmit=${upload}>
+      <label for=${fileField}>${t("wheels.file")}</label>
+      <input id=${fileField} type="file" accept=".whl" onChange=${(event) => setFile(event.target.files[0] ?? null)} />
+      <label for=${tagField}>${t("wheels.tags")}</label>
+      <input id=${tagField} type="text" autocomplete="off" spellcheck="false" placeholder="cpu,gpu" aria-describedby=${note} value=${tags} onInput=${(event) => setTags(event.target.value)} />
+      <p id=${note}><small>${t("wheels.upload.note")}</small></p>
+      ${error && html`<div class="wrong" role="alert"><p>${error.status === 0 ? t("error.unreachable") : error.message}</p>${error.hint && html`<p>${error.hint}</p>`}</div>`}
+      <div class="dialog-foot"><button type="button" onClick=${onClose}>${t("back")}</button>
+        <button type="submit" class="main" disabled=${!file || busy}>${t(busy ? "wheels.uploading" : "wheels.upload")}</button></div>
+    </form>
+  </${Dialog}>`;
+}
