@@ -1,5 +1,7 @@
 """The settings that say where NATS is, and as whom we speak to it."""
 
+import base64
+import json
 import re
 import ssl
 from dataclasses import dataclass
@@ -106,6 +108,19 @@ class NatsTarget:
                 f"{self.prefix}CREDS={str(self.creds)!r} is not a creds file: it has no user's JWT and seed"
             )
         return bytearray(jwt[1]), bytearray(seed[1])
+
+    def creds_expire_at(self) -> float | None:
+        """Give the unix time until which the creds file's JWT holds; ``None`` where it tells none.
+
+        Raises:
+            InvalidSetting: the file is missing or holds something else.
+        """
+        claims = self.read_creds()[0].split(b".")[1:2]
+        try:
+            until = json.loads(base64.urlsafe_b64decode(b"".join(claims) + b"==")).get("exp")
+        except (ValueError, AttributeError):
+            return None
+        return float(until) if isinstance(until, (int, float)) else None
 
     def read_seed(self) -> bytearray:
         """Give the user's seed from the seed file.

@@ -1,8 +1,9 @@
 """What it means when NATS is there and does not let us in, and what to do about it."""
 
 import ssl
+import time
 
-from pyoco_server.errors import StoreRefused
+from pyoco_server.errors import InvalidSetting, StoreRefused
 from pyoco_server.nats_settings import NatsTarget
 from pyoco_server.store.patient_client import FileUnusable, NotEncrypted
 
@@ -50,7 +51,9 @@ def _turned_away(text: str, where: str, target: NatsTarget) -> StoreRefused | No
                 f"{where} asks for a credential, and none is given",
                 hint=f"Set {target.prefix}USER and {target.prefix}PASSWORD, or {target.prefix}CREDS.",
             )
-        return StoreRefused(f"{where} refuses {how}", hint="Compare it with the users in NATS's configuration.")
+        if not _has_expired(target):  # NATS says so only to a connection that stands
+            return StoreRefused(f"{where} refuses {how}", hint="Compare it with the users in NATS's configuration.")
+        text = "authentication expired"
     if "authentication expired" in text or "authentication revoked" in text:
         ended = "has expired" if "expired" in text else "was revoked"
         return StoreRefused(
@@ -63,6 +66,14 @@ def _turned_away(text: str, where: str, target: NatsTarget) -> StoreRefused | No
             hint="Raise the limit of connections in NATS's configuration, or of the account.",
         )
     return None
+
+
+def _has_expired(target: NatsTarget) -> bool:
+    try:
+        until = target.creds_expire_at() if target.creds else None
+    except InvalidSetting:  # it is told with the next try, which reads the file again
+        return False
+    return until is not None and until <= time.time()
 
 
 def _untrusted(error: ssl.SSLCertVerificationError, where: str) -> StoreRefused:
