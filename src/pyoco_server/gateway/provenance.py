@@ -28,5 +28,5 @@ def source_of(request: Request) -> Source:
         x_real_ip=short("x-real-ip"),
         user_agent=short("user-agent"),
         host=short("host"),
-        scheme=request.url.scheme,
+        scheme=request.scope.get("scheme"),
     )
