@@ -3,8 +3,7 @@
 import contextlib
 import time
 from collections.abc import AsyncGenerator, Callable
-from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, cast
 
 import anyio
 import httpx2
@@ -17,10 +16,11 @@ from pyoco_server.client.http import EARLY_END_PAUSE
 from pyoco_server.client.operator_calls import AsyncOperatorCalls
 from pyoco_server.client.patience import GIVE_UP_SEC, Patience
 from pyoco_server.client.requests import Call
+from pyoco_server.client.wheel_calls import AsyncWheelCalls
 from pyoco_server.errors import PyocoError
 
 
-class AsyncPyocoHttpClient(AsyncOperatorCalls):
+class AsyncPyocoHttpClient(AsyncWheelCalls, AsyncOperatorCalls):
     """Speaks to a gateway; arguments, answers and errors are those of ``PyocoHttpClient``."""
 
     def __init__(
@@ -252,50 +252,6 @@ class AsyncPyocoHttpClient(AsyncOperatorCalls):
             CannotConnect: the server does not answer.
         """
         return cast(dict[str, Any], await self._json(requests.drain_worker(worker_id, reason)))
-
-    async def list_wheels(self) -> list[dict[str, Any]]:
-        """List uploaded wheels."""
-        return cast(list[dict[str, Any]], await self._json(requests.wheels()))
-
-    async def list_wheel_history(
-        self, *, limit: int | None = None, wheel_name: str | None = None, action: str | None = None
-    ) -> list[dict[str, Any]]:
-        """List uploads and deletions of wheels."""
-        call = requests.wheel_history(limit=limit, wheel_name=wheel_name, action=action)
-        return cast(list[dict[str, Any]], await self._json(call))
-
-    async def upload_wheel(
-        self,
-        *,
-        filename: str | None = None,
-        data: bytes | BinaryIO | None = None,
-        path: str | Path | None = None,
-        replace: bool = True,
-        tags: list[str] | None = None,
-    ) -> dict[str, Any]:
-        """Upload a wheel.
-
-        Args:
-            filename: Its file name; that of ``path`` when not given.
-            data: Its bytes, or a file opened for reading them, which is read a piece at a time.
-            path: Where it is, in place of ``data``.
-            replace: Without effect; a stored version is never replaced.
-            tags: The workers that shall use it; all of them when not given.
-        """
-        with requests.wheel_file(filename, data, path) as (name, content):
-            return cast(dict[str, Any], await self._json(requests.upload_wheel(name, content, replace, tags)))
-
-    async def delete_wheel(self, wheel_name: str) -> dict[str, Any]:
-        """Delete a wheel."""
-        return cast(dict[str, Any], await self._json(requests.delete_wheel(wheel_name)))
-
-    async def pin_wheel(self, wheel: str) -> dict[str, Any]:
-        """Make a stored version, ``NAME==VERSION`` or a file name, the one that the workers of its tags use."""
-        return cast(dict[str, Any], await self._json(requests.pin(wheel, "POST")))
-
-    async def unpin_wheel(self, wheel: str) -> dict[str, Any]:
-        """Take back the pins of a package, a ``NAME==VERSION`` or a file name."""
-        return cast(dict[str, Any], await self._json(requests.pin(wheel, "DELETE")))
 
     async def get_doctor(self, *, lang: str | None = None) -> dict[str, Any]:
         """Tell what the server knows to be wrong: ``findings``, each with ``severity code message hint details``.

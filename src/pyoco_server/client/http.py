@@ -2,8 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, cast
 
 import httpx2
 from typing_extensions import Self
@@ -14,13 +13,14 @@ from pyoco_server.client.errors import ApiError, CannotConnect
 from pyoco_server.client.operator_calls import OperatorCalls
 from pyoco_server.client.patience import GIVE_UP_SEC, Patience
 from pyoco_server.client.requests import Call
+from pyoco_server.client.wheel_calls import WheelCalls
 from pyoco_server.errors import PyocoError
 
 EARLY_END_PAUSE = 0.2
 """Seconds before a stream that the server ended is opened anew."""
 
 
-class PyocoHttpClient(OperatorCalls):
+class PyocoHttpClient(WheelCalls, OperatorCalls):
     """Speaks to a gateway.
 
     Every call may raise ``ApiError`` (the server refused), ``CannotConnect`` (it cannot be reached, or the connection
@@ -289,50 +289,6 @@ class PyocoHttpClient(OperatorCalls):
             CannotConnect: the server does not answer.
         """
         return cast(dict[str, Any], self._json(requests.drain_worker(worker_id, reason)))
-
-    def list_wheels(self) -> list[dict[str, Any]]:
-        """List uploaded wheels."""
-        return cast(list[dict[str, Any]], self._json(requests.wheels()))
-
-    def list_wheel_history(
-        self, *, limit: int | None = None, wheel_name: str | None = None, action: str | None = None
-    ) -> list[dict[str, Any]]:
-        """List uploads and deletions of wheels."""
-        call = requests.wheel_history(limit=limit, wheel_name=wheel_name, action=action)
-        return cast(list[dict[str, Any]], self._json(call))
-
-    def upload_wheel(
-        self,
-        *,
-        filename: str | None = None,
-        data: bytes | BinaryIO | None = None,
-        path: str | Path | None = None,
-        replace: bool = True,
-        tags: list[str] | None = None,
-    ) -> dict[str, Any]:
-        """Upload a wheel.
-
-        Args:
-            filename: Its file name; that of ``path`` when not given.
-            data: Its bytes, or a file opened for reading them, which is read a piece at a time.
-            path: Where it is, in place of ``data``.
-            replace: Without effect; a stored version is never replaced.
-            tags: The workers that shall use it; all of them when not given.
-        """
-        with requests.wheel_file(filename, data, path) as (name, content):
-            return cast(dict[str, Any], self._json(requests.upload_wheel(name, content, replace, tags)))
-
-    def delete_wheel(self, wheel_name: str) -> dict[str, Any]:
-        """Delete a wheel."""
-        return cast(dict[str, Any], self._json(requests.delete_wheel(wheel_name)))
-
-    def pin_wheel(self, wheel: str) -> dict[str, Any]:
-        """Make a stored version, ``NAME==VERSION`` or a file name, the one that the workers of its tags use."""
-        return cast(dict[str, Any], self._json(requests.pin(wheel, "POST")))
-
-    def unpin_wheel(self, wheel: str) -> dict[str, Any]:
-        """Take back the pins of a package, a ``NAME==VERSION`` or a file name."""
-        return cast(dict[str, Any], self._json(requests.pin(wheel, "DELETE")))
 
     def get_doctor(self, *, lang: str | None = None) -> dict[str, Any]:
         """Tell what the server knows to be wrong: ``findings``, each with ``severity code message hint details``.
