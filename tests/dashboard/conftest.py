@@ -81,10 +81,10 @@ class Dashboard:
         ]
         assert problems == [], json.dumps(problems, indent=1, ensure_ascii=False)
 
-    def shoot(self, name: str) -> None:
-        """Keep a picture of what is shown, for whoever looks at a change."""
+    def shoot(self, name: str, *, whole: bool = False) -> None:
+        """Keep a picture of what is shown, or of the whole page, for whoever looks at a change."""
         ARTIFACTS.mkdir(parents=True, exist_ok=True)
-        self.page.screenshot(path=ARTIFACTS / f"{name}.png")
+        self.page.screenshot(path=ARTIFACTS / f"{name}.png", full_page=whole)
 
 
 @pytest.fixture(scope="session")

@@ -44,8 +44,9 @@ def test_language_theme_and_clock_are_chosen_and_kept(dashboards: Callable[..., 
 def test_the_servers_language_is_the_default(dashboards: Callable[..., Dashboard], system: System) -> None:
     page = dashboards(system.url, language="ja-JP").open("/nowhere")
     expect(page.get_by_text("ページが見つかりません")).to_be_visible()
-    page.get_by_role("link", name="実行一覧へ").click()
-    expect(page).to_have_url(re.compile("#/runs$"))
+    page.get_by_role("link", name="概要へ").click()
+    expect(page).to_have_url(re.compile("#/$"))
+    expect(page.get_by_role("heading", name="概要")).to_be_visible()
 
 
 def test_the_page_asks_for_nothing_from_elsewhere(dashboards: Callable[..., Dashboard], system: System) -> None:

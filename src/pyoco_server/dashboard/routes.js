@@ -1,7 +1,9 @@
 // The views, by their place in the address. A view is a module whose `View` gets the path's parts and the query.
 // `nav` is the text under which the view stands in the navigation, for those whose `role` is enough; `keys` go there.
 export const ROUTES = [
+  { pattern: "/", nav: "nav.overview", keys: "g o", load: () => import("./views/overview/view.js") },
   { pattern: "/runs", nav: "nav.runs", keys: "g r", load: () => import("./views/runs/view.js") },
+  { pattern: "/queues", nav: "nav.queues", keys: "g q", load: () => import("./views/queues/view.js") },
   { pattern: "/workers", nav: "nav.workers", keys: "g w", load: () => import("./views/workers/view.js") },
   { pattern: "/deadletters", nav: "nav.deadletters", keys: "g d", load: () => import("./views/deadletters/view.js") },
   { pattern: "/wheels", nav: "nav.wheels", keys: "g l", load: () => import("./views/wheels/view.js") },
@@ -10,4 +12,4 @@ export const ROUTES = [
 ];
 
 /** Where the page begins. */
-export const HOME = "/runs";
+export const HOME = "/";

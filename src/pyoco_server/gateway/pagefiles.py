@@ -10,7 +10,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
 _FOLDER = Path(__file__).resolve().parents[1] / "dashboard"
-_FIRST = ("app.js", "views/runs/view.js")
+_FIRST = ("app.js", "views/overview/view.js", "views/runs/view.js")
 _IMPORT = re.compile(r"\bfrom\s*\"(\.[^\"]+)\"")
 _FOR_EVER = "public, max-age=31536000, immutable"
 _ASK_FIRST = "no-cache"

@@ -1,5 +1,5 @@
 // What stands around every view: where one can go, what is wrong, and how the reader wants it.
-import { html, useEffect, useMemo, useState } from "../html.js";
+import { html, useMemo, useState } from "../html.js";
 import { t } from "../i18n.js";
 import { useKeys } from "../keyboard.js";
 import { Announcements } from "../parts/announce.js";
@@ -39,9 +39,6 @@ export function Frame() {
   const [helping, setHelping] = useState(false);
   const { path, query } = place.value;
   const found = current(path);
-  useEffect(() => {
-    if (path === "/" && !found) go(HOME, {}, { replace: true });
-  }, [path]);
   useKeys(
     useMemo(() => [
       ["?", "keys.help", () => setHelping(true)],
@@ -57,7 +54,7 @@ export function Frame() {
     </header>
     <${Banners} />
     <main id="main" tabindex="-1">
-      <${Page} key=${found?.route.pattern} found=${found} path=${path} query=${query} />
+      <${Page} key=${found?.route.pattern} found=${found} query=${query} />
     </main>
     <${Announcements} />
     ${helping && html`<${Help} onClose=${() => setHelping(false)} />`}`;

@@ -7,7 +7,7 @@ import { HOME } from "../routes.js";
 
 const PAUSES_MS = [300, 1000];
 
-export function Page({ found, path, query }) {
+export function Page({ found, query }) {
   const [View, setView] = useState(null);
   const [missing, setMissing] = useState(false);
   const [broken] = useErrorBoundary((error) => console.error(error));
@@ -22,7 +22,7 @@ export function Page({ found, path, query }) {
       here = false;
     };
   }, [route]);
-  if (!route) return path === "/" ? null : html`<${NotFound} />`;
+  if (!route) return html`<${NotFound} />`;
   if (missing) return html`<${Trouble} error=${{ message: t("error.files") }} onAgain=${() => location.reload()} />`;
   if (broken) return html`<${Trouble} error=${{ message: t("error.page"), hint: String(broken.message) }} onAgain=${() => location.reload()} />`;
   return View && html`<${View} ...${found.parts} query=${query} />`;

@@ -11,3 +11,13 @@ export function clientCommand(words, options = {}) {
   const parts = [...words, ...given.flatMap(([name, value]) => [`--${name}`, quoted(String(value))])];
   return `pyoco-client --server ${quoted(location.origin)} ${parts.join(" ")}`;
 }
+
+const LOCAL_NATS = "nats://127.0.0.1:4222";
+
+/** Write the command that starts a worker for tags, under a name that is not taken. */
+export function workerCommand(natsUrl, tags, taken, name = null) {
+  let number = 1;
+  while (taken.includes(`${tags}-${number}`)) number += 1;
+  const where = natsUrl && natsUrl !== LOCAL_NATS ? ` --nats-url ${quoted(natsUrl)}` : "";
+  return `pyoco-worker${where} --tags ${quoted(tags)} --worker-id ${quoted(name ?? `${tags}-${number}`)}`;
+}

@@ -15,6 +15,7 @@ function format(zone, options) {
 const WHOLE = { year: "numeric", month: "2-digit", day: "2-digit", hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" };
 const FINE = { hour: "2-digit", minute: "2-digit", second: "2-digit", fractionalSecondDigits: 3, hourCycle: "h23" };
 const SHORT = { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" };
+const MINUTE = { hour: "2-digit", minute: "2-digit", hourCycle: "h23" };
 const OTHER_DAY = { month: "2-digit", day: "2-digit", hour: "2-digit", minute: "2-digit", hourCycle: "h23" };
 
 function chosenZone() {
@@ -29,6 +30,11 @@ export function wholeTime(seconds, zone = chosenZone()) {
 function shortTime(seconds) {
   const far = Math.abs(now.peek() - seconds) > 20 * 3600;
   return format(chosenZone(), far ? OTHER_DAY : SHORT).format(seconds * 1000);
+}
+
+/** Tell the time of day to the minute. */
+export function minuteOfDay(seconds) {
+  return format(chosenZone(), MINUTE).format(seconds * 1000);
 }
 
 /** Tell the time of day to the millisecond, for what follows each other closely. */
@@ -77,4 +83,10 @@ export function Duration({ from, to = null, seconds = null }) {
   if (seconds !== null) return html`<span>${duration(seconds)}</span>`;
   if (!from) return html`<span class="none">–</span>`;
   return html`<span>${duration((to ?? Math.floor(now.value)) - from)}</span>`;
+}
+
+/** How long something has gone on by now, in whole seconds. */
+export function Age({ at }) {
+  const seconds = Math.floor(now.value - at);
+  return html`<span>${seconds < 1 ? t("time.s", { n: 0 }) : duration(seconds)}</span>`;
 }
