@@ -16,6 +16,8 @@ log = structlog.get_logger(__name__)
 
 _SERVER_FAULT = 500
 _UNAVAILABLE = 503
+_SOON = "1"
+"""After so many seconds what is unavailable may be tried again."""
 _UNREADABLE = 400
 _NOT_FOUND = 404
 _NOT_ALLOWED = 405
@@ -52,7 +54,7 @@ def problem(
         tell = log.warning if cause is None else log.error
         tell("request failed", status=status, code=code, reason=detail, err_id=body["trace_id"], exc_info=cause)
     # A client that repeats it had better do so on a new connection: a balancer may know a gateway that is better off.
-    away = {"Connection": "close"} if status == _UNAVAILABLE else {}
+    away = {"Connection": "close", "Retry-After": _SOON} if status == _UNAVAILABLE else {}
     return JSONResponse(body, status, headers={**(headers or {}), **away})
 
 

@@ -32,7 +32,7 @@ _FULL = frozenset({10002, 10023, 10047, 10077})
 _RECONNECT_WAIT = 0.25
 _PULSE_TIMEOUT = 2.0
 _PONG_TIMEOUT = 1
-_SHORT_TRY = 1.0
+SHORT_TRY = 1.0
 _LOOK_AGAIN = 0.02
 _LOG_EVERY = 10.0
 _TOLD = 100
@@ -92,7 +92,7 @@ class Connection:
         self._doubtful: set[tuple[str, asyncio.Future[str]]] = set()
         self._client = PatientClient(self._target)
         self._js = JetStreamContext(self._client, timeout=REQUEST_TIMEOUT)
-        self._js_of_short_tries = JetStreamContext(self._client, timeout=_SHORT_TRY)
+        self._js_of_short_tries = JetStreamContext(self._client, timeout=SHORT_TRY)
         self._connecting: asyncio.Task[None] | None = None
         self._told: dict[str, float] = {}
         self._closing = False

@@ -11,10 +11,11 @@ from nats.js import api
 from nats.js.errors import APIError, NoStreamResponseError, NotFoundError
 
 from pyoco_server.errors import StoreRefused, StoreUnavailable
-from pyoco_server.store.connection import Connection
+from pyoco_server.store import deadline
+from pyoco_server.store.connection import REQUEST_TIMEOUT, SHORT_TRY, Connection
 
 _ELECTION_SEC = 8.0
-"""How long one call waits for a leader."""
+"""How long one call waits for a leader; a request that makes several has a deadline for all of them."""
 _ASK_AGAIN = 0.2
 _MSG_ID = api.Header.MSG_ID.value
 _IN_PROCESS = 10158
@@ -52,8 +53,8 @@ async def publish(
             await connection.cluster.wait_for_another()
         try:
             with connection.errors(what):
-                js = connection.js_of_short_tries if repeatable else connection.js
-                ack = await js.publish(subject, payload, headers=headers)
+                longest = deadline.for_try(SHORT_TRY if repeatable else REQUEST_TIMEOUT)
+                ack = await connection.js.publish(subject, payload, longest, headers=headers)
             connection.cluster.stored_at = time.monotonic()
             return int(ack.seq)
         except StoreUnavailable as error:
@@ -115,4 +116,4 @@ def _is_passing(cause: BaseException | None, repeatable: bool) -> bool:
 def _may_wait(connection: Connection, began: float) -> bool:
     """Tell whether there may be a leader soon; where there has been none for long, nobody is kept waiting."""
     waited = max(time.monotonic() - began, connection.cluster.silent_for)
-    return waited < _ELECTION_SEC and connection.is_up
+    return waited < _ELECTION_SEC and connection.is_up and not deadline.is_over()

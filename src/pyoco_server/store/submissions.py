@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pyoco_server.errors import KeyReused, RevisionConflict, StoreFull, StoreUnavailable
 from pyoco_server.model.job import Job
 from pyoco_server.model.run import RunRecord, RunStatus
+from pyoco_server.store import deadline
 from pyoco_server.store.queue import JobQueue
 from pyoco_server.store.runs import RunStore, StoredRun
 from pyoco_server.store.topology import DUPLICATE_WINDOW
@@ -163,6 +164,6 @@ class Submissions:
             try:
                 return await self.put_job(stored)
             except StoreUnavailable:
-                if time.monotonic() - began > _PUBLISH_SEC:
+                if time.monotonic() - began > _PUBLISH_SEC or deadline.is_over():
                     raise
         return await self.put_job(stored)

@@ -15,6 +15,7 @@ from pyoco_server.model.access import Role
 from pyoco_server.model.audit import AuditAction
 from pyoco_server.model.deadletter import DeadLetterReason
 from pyoco_server.model.tags import check_tag
+from pyoco_server.store import deadline
 from pyoco_server.store.deadletters import StoredLetter
 from pyoco_server.store.submissions import Submission
 
@@ -77,7 +78,8 @@ async def get_letter(here: Here, who: Who, letter_id: LetterId) -> dict[str, Any
 @changes(AuditAction.LETTER_REPLAY, "letter_id")
 async def replay(here: Here, who: Who, change: Noted, letter_id: LetterId) -> Again:
     """Start a new run of a dead letter's flow and params, and take the letter out."""
-    return _again(await reruns.replay(here, who, letter_id), change)
+    with deadline.within(deadline.ANSWER_SEC):
+        return _again(await reruns.replay(here, who, letter_id), change)
 
 
 @router.delete("/dlq/{letter_id}")
@@ -97,7 +99,8 @@ async def delete_letter(here: Here, who: Who, change: Noted, letter_id: LetterId
 @changes(AuditAction.RUN_RERUN, "run_id")
 async def rerun(here: Here, who: Who, change: Noted, run_id: str, key_header: KeyHeader = None) -> Again:
     """Start a new run of the same flow and params, whatever became of the old one."""
-    made = await reruns.rerun(here, who, run_id, read_key(None, key_header))
+    with deadline.within(deadline.ANSWER_SEC):
+        made = await reruns.rerun(here, who, run_id, read_key(None, key_header))
     change.happened = made.created
     return _again(made, change)
 

@@ -18,6 +18,7 @@ from pyoco_server.model.access import Caller, Role
 from pyoco_server.model.audit import AuditAction
 from pyoco_server.model.run import RunRecord, RunStatus, is_run_id, request_cancel
 from pyoco_server.model.snapshot import public
+from pyoco_server.store import deadline
 
 log = structlog.get_logger(__name__)
 router = APIRouter(tags=["runs"])
@@ -142,7 +143,8 @@ async def cancel(
         asked = own(who, record)
         return request_cancel(record, by=who.key_id, reason=reason)
 
-    stored = await here.runs.change(run_id, ask)
+    with deadline.within(deadline.ANSWER_SEC):
+        stored = await here.runs.change(run_id, ask)
     if stored is None:
         raise missing(here, who, run_id)
     change.tenant_id, change.happened = stored.record.tenant_id, stored.record is not asked

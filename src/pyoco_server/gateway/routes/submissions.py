@@ -18,6 +18,7 @@ from pyoco_server.model.audit import AuditAction
 from pyoco_server.model.run import RunRecord, TaskStatus, new_run_id
 from pyoco_server.model.tags import check_tag
 from pyoco_server.model.text import clean_value
+from pyoco_server.store import deadline
 
 router = APIRouter(tags=["runs"])
 
@@ -109,22 +110,23 @@ async def submit_yaml(
     given = _read_params(params)
     if key is None:
         here.room.check()  # before its flow takes room; a run that exists is answered all the same
-    await here.flows.put(raw, checked.sha256)
-    return await _submit(
-        here,
-        who,
-        change,
-        flow_name=flow_name.strip(),
-        params={**checked.defaults, **given},
-        tag=tag,
-        tags=[tag],
-        timeout_sec=timeout_sec,
-        max_attempts=max_attempts,
-        key=key,
-        tasks=dict.fromkeys(checked.node_names, TaskStatus.PENDING),
-        workflow_yaml_sha256=checked.sha256,
-        workflow_yaml_bytes=checked.size_bytes,
-    )
+    with deadline.within(deadline.ANSWER_SEC):
+        await here.flows.put(raw, checked.sha256)
+        return await _submit(
+            here,
+            who,
+            change,
+            flow_name=flow_name.strip(),
+            params={**checked.defaults, **given},
+            tag=tag,
+            tags=[tag],
+            timeout_sec=timeout_sec,
+            max_attempts=max_attempts,
+            key=key,
+            tasks=dict.fromkeys(checked.node_names, TaskStatus.PENDING),
+            workflow_yaml_sha256=checked.sha256,
+            workflow_yaml_bytes=checked.size_bytes,
+        )
 
 
 async def _submit(here: Gateway, who: Caller, change: Change, *, key: str | None, **fields: Any) -> Submitted:
@@ -157,7 +159,8 @@ async def _submit(here: Gateway, who: Caller, change: Change, *, key: str | None
         )
     change.target_id, change.tenant_id = record.run_id, record.tenant_id
     change.details = {"flow_name": record.flow_name, "tag": record.tag}
-    made = await here.submissions.submit(record)
+    with deadline.within(deadline.ANSWER_SEC):
+        made = await here.submissions.submit(record)
     change.happened = made.created
     here.show_at_once(made, stored)
     return Submitted(run_id=record.run_id, status=made.stored.record.status.value, created=made.created)
