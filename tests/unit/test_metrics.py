@@ -189,3 +189,6 @@ def test_which_tags_are_shown() -> None:
     crowd = [WaitingTag(f"t{number}", 1, 1.0) for number in range(300)]
     shown = tag_figures(workers, crowd)
     assert len(shown) == 100 and "cpu" in shown and "gpu" not in shown
+    farm = [(WorkerRecord(worker_id=f"w{n}", tags=[f"s{n:03}"]), WorkerState.IDLE) for n in range(150)]
+    shown = tag_figures(farm, [WaitingTag("s149", 7, 1.0), WaitingTag("nobody", 1, 1.0)])
+    assert len(shown) == 100 and shown["nobody"] == TagFigures(1, 1.0, 0) and "s000" in shown and "s149" not in shown

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 MOST_TAGS = 100
-"""So many tags are shown: those with live workers first, then those that most runs wait for."""
+"""So many tags are shown. Half of them may be those that runs wait for and nobody serves: somebody has to know. Then
+come those with live workers, then those that most runs wait for."""
 MOST_WORKERS = 100
 """So many live workers are shown one by one: the first by name, so that they stay the same."""
 _ASK_SEC = 1.0
@@ -169,7 +170,8 @@ def tag_figures(workers: list[tuple[WorkerRecord, WorkerState]], waiting: list[W
             if state.is_active and not record.draining:
                 serving[tag] = serving.get(tag, 0) + 1
     waits = {one.tag: one for one in waiting if is_tag(one.tag)}
-    shown = list(dict.fromkeys([*sorted(serving), *waits, *sorted(known)]))[:MOST_TAGS]
+    unserved = [tag for tag in waits if tag not in serving][: MOST_TAGS // 2]
+    shown = list(dict.fromkeys([*unserved, *sorted(serving), *waits, *sorted(known)]))[:MOST_TAGS]
     return {
         tag: TagFigures(
             waiting=waits[tag].runs if tag in waits else 0,
