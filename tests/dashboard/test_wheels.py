@@ -107,16 +107,26 @@ def test_the_trail_tells_who_did_what(dashboard: Dashboard, system: System) -> N
     expect(page.get_by_role("alert")).to_contain_text("action")
 
 
+@pytest.fixture(scope="module")
+def shown(system: System, tmp_path_factory: pytest.TempPathFactory) -> System:
+    """A package with several versions, one of them pinned."""
+    folder = tmp_path_factory.mktemp("wheels")
+    for version in ("1.2", "1.3.dev4"):
+        system.client.upload_wheel(path=make_wheel(folder, "prices", version), tags=["cpu", "gpu"])
+    system.client.pin_wheel("prices==1.2")
+    return system
+
+
 @pytest.mark.parametrize("size", [WIDE, NARROW], ids=["wide", "narrow"])
 @pytest.mark.parametrize("theme", THEMES)
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_pictures(
-    dashboards: Callable[..., Dashboard], system: System, language: str, theme: str, size: tuple[int, int]
+    dashboards: Callable[..., Dashboard], shown: System, language: str, theme: str, size: tuple[int, int]
 ) -> None:
-    dashboard = dashboards(system.url, language=language, theme=theme, size=size)
-    for view, shown in {"wheels": "tr[data-wheel]", "audit": "tr[data-entry]"}.items():
+    dashboard = dashboards(shown.url, language=language, theme=theme, size=size)
+    for view, row in {"wheels": "tr[data-wheel]", "audit": "tr[data-entry]"}.items():
         page = dashboard.open(f"/{view}")
-        expect(page.locator(shown).first).to_be_visible()
+        expect(page.locator(row).first).to_be_visible()
         dashboard.check_accessibility()
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
         dashboard.shoot(f"{view}-{language}-{theme}-{size[0]}")

@@ -6,6 +6,7 @@ import { language } from "../../preferences.js";
 import { hasEnded } from "../../parts/status.js";
 
 const PACE_MS = 500; // shortest time between two reads
+const LETTERS_MS = 3000; // shortest time between two looks for its dead letter
 const WHY_MS = 10000; // a run that stands still says so without changing
 
 export class LiveRun {
@@ -21,6 +22,7 @@ export class LiveRun {
     this.path = `/runs/${encodeURIComponent(runId)}`;
     this.timer = null;
     this.readAt = -Infinity;
+    this.lettersReadAt = -Infinity;
     this.stopped = new AbortController();
   }
 
@@ -31,7 +33,7 @@ export class LiveRun {
         if (items.some((item) => item.run_id === this.runId) || removed.includes(this.runId)) this.soon();
         if (items.some((item) => item.rerun_of === this.runId)) this.readReruns();
       }),
-      on("letters", () => this.readLetters()),
+      on("letters", () => this.readLettersSoon()),
       on("workers", ({ items }) => {
         const run = this.run.value;
         const worker = run && !hasEnded(run.status) && items.find((item) => item.worker_id === run.worker_id);
@@ -46,6 +48,7 @@ export class LiveRun {
     for (const end of this.ends) end();
     clearInterval(this.asking);
     clearTimeout(this.timer);
+    clearTimeout(this.letterTimer);
     this.stopped.abort();
   }
 
@@ -87,9 +90,18 @@ export class LiveRun {
     if (why && !this.stopped.signal.aborted) this.why.value = { ...why, of };
   }
 
+  /** Letters may change all the time, and those of other runs mostly. */
+  readLettersSoon() {
+    this.letterTimer ??= setTimeout(() => {
+      this.letterTimer = null;
+      this.readLetters();
+    }, Math.max(0, this.lettersReadAt + LETTERS_MS - performance.now()));
+  }
+
   /** Only a run that failed leaves a dead letter, a moment after its end. */
   async readLetters() {
     if (this.run.value?.status !== "FAILED") return;
+    this.lettersReadAt = performance.now();
     const found = await get("/dlq", { run_id: this.runId }, this.stopped.signal).catch(() => null);
     if (found) this.letters.value = found.map((letter) => letter.id);
   }
