@@ -7,9 +7,12 @@ export function Dialog({ title, onClose, children }) {
   const dialog = useRef(null);
   const heading = useId();
   useEffect(() => {
-    const shown = dialog.current;
-    shown.showModal();
-    return () => shown.close(); // the browser gives the focus back where a dialog is closed, not where it is taken away
+    const before = document.activeElement;
+    dialog.current.showModal();
+    return () => {
+      // The browser gives the focus back where a dialog is closed, not where it is taken away.
+      if (document.activeElement === document.body) (before?.isConnected ? before : document.getElementById("main")).focus();
+    };
   }, []);
   const backdrop = (event) => event.target === dialog.current && onClose();
   return html`<dialog ref=${dialog} aria-labelledby=${heading} onClose=${onClose} onMouseDown=${backdrop}>
