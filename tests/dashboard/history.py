@@ -3,6 +3,7 @@
 import asyncio
 import random
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import nats
@@ -33,10 +34,16 @@ def ended(chance: random.Random, end: float) -> RunRecord:
     )  # fmt: skip
 
 
-def write(system: System, *workers: WorkerRecord, runs: int = 0) -> None:
-    """Write runs that ended in the last hour, more of them lately, and workers."""
+def waiting(tag: str, since_sec: float) -> RunRecord:
+    """Give a run that has waited so long."""
+    since = time.time() - since_sec
+    return RunRecord(run_id=new_run_id(), flow_name="main", tag=tag, submitted_at=since, updated_at=since)
+
+
+def write(system: System, *workers: WorkerRecord, runs: int, others: Sequence[RunRecord] = ()) -> None:
+    """Write runs that ended in the last hour, more of them lately; other runs; and workers."""
     chance, now = random.Random(7), time.time()
-    records = [ended(chance, now - 3500 * chance.random() ** 1.4) for _ in range(runs)]
+    records = [ended(chance, now - 3500 * chance.random() ** 1.4) for _ in range(runs)] + list(others)
 
     async def publish() -> None:
         client = await nats.connect(system.nats_url)

@@ -76,6 +76,9 @@ def test_the_page_asks_for_a_key_and_shows_what_it_may_see(
     expect(page.locator(f"tr[data-run='{mine}']")).to_be_visible()  # this tab keeps it
     page.locator(f"tr[data-run='{mine}'] a").first.click()
     expect(page.locator(".facts")).to_contain_text("ours")
+    page.get_by_role("link", name="Overview").click()
+    expect(page.locator("[data-tile=waiting] b")).to_have_text("2")
+    expect(page.locator(".alert")).to_contain_text("2 runs wait for the tag t, and no worker serves it")
     dashboard.expect_console("status of 404")
     page.goto(f"{system.url}/#/runs/{theirs}")
     expect(page.get_by_text("There is no such run")).to_be_visible()

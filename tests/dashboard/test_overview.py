@@ -90,8 +90,21 @@ def busy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
             full.evolve(last_seen_at=now + 3000, last_heartbeat_at=now + 3000),
             WorkerRecord(worker_id="etl-1", tags=["etl"], last_seen_at=now - 200, last_heartbeat_at=now - 200),
             runs=ENDED,
+            others=[history.waiting("io", 900)],
         )
         yield running
+
+
+def test_long_queues_and_no_room(dashboards: Callable[..., Dashboard], busy: System, tmp_path: Path) -> None:
+    page = dashboards(busy.url).open("/")
+    long = page.locator(".alert").filter(has_text="3 runs have waited long for the tag io: all slots are busy (1)")
+    expect(long).to_contain_text("--tags io --worker-id io-2")  # io-1 is there
+    expect(long.get_by_role("link", name="oldest")).to_contain_text("15 min")
+    with running_system(tmp_path, PYOCO_DISK_FREE_MIN_BYTES=str(10**17)) as full:
+        page = dashboards(full.url).open("/")
+        expect(page.locator(".alert")).to_contain_text("There is no room left")
+        expect(page.locator(".alert small")).to_contain_text("PYOCO_DISK_FREE_MIN_BYTES")
+        expect(page.locator(".stand")).to_have_text("1 thing needs you")
 
 
 def test_the_last_hour_is_drawn(dashboards: Callable[..., Dashboard], busy: System) -> None:
@@ -121,7 +134,7 @@ def test_pictures(
     dashboard = dashboards(busy.url, language=language, theme=theme, size=size)
     page = dashboard.open("/")
     expect(page.locator(".chart canvas")).to_have_count(3)
-    expect(page.locator(".alert")).to_have_count(2)
+    expect(page.locator(".alert")).to_have_count(3)
     dashboard.check_accessibility()
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     dashboard.shoot(f"overview-{language}-{theme}-{size[0]}", whole=True)

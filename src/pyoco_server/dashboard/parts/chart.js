@@ -82,8 +82,9 @@ function options(UPlot, box, series, tick, whole, setAt) {
     width: box.clientWidth,
     height: HEIGHT,
     legend: { show: false },
+    padding: [8, 14, 0, 0],
     cursor: { y: false, drag: { x: false, y: false }, points: { show: !bars } },
-    scales: { x: { time: true }, y: { range: (_, low, high) => [0, Math.max(high * 1.08, whole ? 4 : 0.004)] } },
+    scales: { x: { time: true, range: (_, low, high) => [low, high + (bars ? high - low : 0) / series[0].values.length] }, y: { range: (_, low, high) => [0, Math.max(high * 1.08, whole ? 4 : 0.004)] } },
     axes: [
       { ...axis, size: 24, space: 70, values: (_, splits) => splits.map(minuteOfDay), grid: { show: false } },
       { ...axis, size: AXIS, space: 26, values: (_, splits) => splits.map(tick), incrs: whole ? wholeSteps() : undefined },

@@ -31,7 +31,7 @@ export class OverviewFeed {
 
   /** Read it now, or as soon as its pace allows. */
   soon() {
-    if (this.waiting || connection.value === "stopped") return;
+    if (this.waiting || !["live", "back"].includes(connection.value)) return; // back again, the stream tells of the counts
     this.waiting = setTimeout(() => this.load(), Math.max(0, this.readAt + PACE_MS - performance.now()));
   }
 

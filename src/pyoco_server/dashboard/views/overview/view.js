@@ -38,7 +38,7 @@ export function View() {
   const alerts = read ? alertsOf(told, workers, now.value) : [];
   const error = feed.error.value ?? crew.error.value;
   return html`
-    <div class="head"><h1>${t("nav.overview")}</h1>${read && html`<${Verdict} told=${told} alerts=${alerts} />`}</div>
+    <div class="head"><h1>${t("nav.overview")}</h1>${read && html`<${Verdict} told=${told} alerts=${alerts} old=${Boolean(error)} />`}</div>
     ${error && !read && html`<${Trouble} error=${error} onAgain=${() => (feed.load(), crew.load())} />`}
     ${!read && !error && html`<p class="loading">${t("loading")}</p>`}
     ${read && html`
@@ -50,9 +50,9 @@ export function View() {
 }
 
 /** Everything in one line. */
-function Verdict({ told, alerts }) {
+function Verdict({ told, alerts, old }) {
   const failed = told.failed.hour.runs;
-  const [kind, icon, text] = connection.value === "away" || !told.nats_up ? ["bad", "warning", t("verdict.away")]
+  const [kind, icon, text] = old || connection.value === "away" || !told.nats_up ? ["bad", "warning", t("verdict.away")]
     : alerts.length ? [alerts[0].kind, "warning", tn("verdict.wrong", alerts.length)]
     : failed ? ["warn", "failed", tn("verdict.failing", failed)]
     : ["good", "completed", t("verdict.well")];
