@@ -48,7 +48,7 @@ function Row({ queue, told, columns, helping }) {
     ? html`<th key=${name} scope="row" class="tag"><a class="chip" href=${link("/runs", { tag: queue.tag })}>${queue.tag}</a></th>`
     : html`<td key=${name} class=${name} data-label=${t(`queues.column.${name}`)}>${cells[name]}</td>`);
   return html`<tr data-queue=${queue.tag} class=${command ? "helped" : ""}>${columns.map(cell)}</tr>
-    ${command && html`<tr class="help"><td colspan=${columns.length}><div><p>${tn(`alert.${trouble === "unserved" ? queue.why : trouble}`, queue.waiting, { tag: queue.tag, slots: queue.slots })}</p><${Command} text=${command} /></div></td></tr>`}`;
+    ${command && html`<tr class="help"><td colspan=${columns.length}><div><p class=${trouble === "unserved" ? "wrong" : "note"}>${tn(`alert.${trouble === "unserved" ? queue.why : trouble}`, queue.waiting, { tag: queue.tag, slots: queue.slots })}</p><${Command} text=${command} /></div></td></tr>`}`;
 }
 
 function State({ queue }) {
