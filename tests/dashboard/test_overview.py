@@ -77,7 +77,7 @@ def test_what_is_wrong_shows_as_it_happens(dashboards: Callable[..., Dashboard],
 def busy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     """A system with an hour behind it, and in which something of each kind is wrong."""
     with running_system(tmp_path_factory.mktemp("busy"), "--nats-sync", "interval") as running:
-        running.worker("--concurrency", "2", worker_id="cpu-1", tags="cpu,default")
+        running.worker("--concurrency", "2", "--drain-timeout-sec", "1", worker_id="cpu-1", tags="cpu,default")
         running.client.submit_run_yaml(running.flow(SLEEPING), flow_name="main", tag="cpu")
         for tag, runs in (("gpu", 3), ("io", 2)):
             for _ in range(runs):
@@ -121,8 +121,9 @@ def test_the_last_hour_is_drawn(dashboards: Callable[..., Dashboard], busy: Syst
     page.mouse.move(0, 0)
     page.get_by_role("button", name="Theme").click()  # from the system's to light …
     page.get_by_role("button", name="Theme").click()  # … to dark: it is drawn anew
-    expect(canvases).to_have_count(3)
-    assert page.evaluate(drawn) != light
+    page.wait_for_function(
+        f"light => document.querySelectorAll('.chart canvas').length === 3 && {drawn} !== light", arg=light
+    )
 
 
 @pytest.mark.parametrize("size", [WIDE, NARROW], ids=["wide", "narrow"])

@@ -60,7 +60,7 @@ def test_workers_come_work_get_lost_and_are_sent_home(dashboards: Callable[..., 
 def busy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     """A system with a worker that runs something and one that has stopped."""
     with running_system(tmp_path_factory.mktemp("busy")) as running:
-        running.worker("--concurrency", "2", worker_id="cpu-1", tags="cpu,default")
+        running.worker("--concurrency", "2", "--drain-timeout-sec", "1", worker_id="cpu-1", tags="cpu,default")
         running.worker(worker_id="gpu-1", tags="gpu").stop()
         run_id = str(running.client.submit_run_yaml(running.flow(SLEEPING), flow_name="main", tag="cpu")["run_id"])
         running.until(run_id, lambda snapshot: snapshot["status"] == "RUNNING")
