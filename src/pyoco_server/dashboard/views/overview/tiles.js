@@ -27,7 +27,7 @@ export function Tiles({ told, runs, workers }) {
   const { hour, day } = told.failed;
   const letters = told.dead_letters;
   return html`<section class="tiles" aria-label=${t("tile.label")}>
-    <${Tile} name="failed" icon="failed" kind=${hour.runs ? "bad" : "good"} figure=${counted(hour)} to=${link("/runs", { status: "failed", since: "1h" })}>
+    <${Tile} name="failed" icon=${hour.runs ? "failed" : "completed"} kind=${hour.runs ? "bad" : "good"} figure=${counted(hour)} to=${link("/runs", { status: "failed", since: "1h" })}>
       <a href=${link("/runs", { status: "failed", since: "24h" })}>${t("tile.failed.day", { n: counted(day) })}</a></${Tile}>
     <${Tile} name="running" icon="running" kind=${running ? "busy" : ""} figure=${number(running)} to=${link("/runs", { status: "running" })}>
       <a href=${link("/workers")}>${tn("tile.slots", slots)}</a></${Tile}>
@@ -36,6 +36,6 @@ export function Tiles({ told, runs, workers }) {
     <${Tile} name="workers" icon="screen" kind=${lost ? "alarm" : here.length ? "good" : ""} figure=${number(here.length)} to=${link("/workers")}>
       ${lost ? html`<a class="wrong" href=${link("/workers")}><${Icon} name="warning" /> ${tn("tile.lost", lost)}</a>` : html`<span class="none">${t("tile.lost.none")}</span>`}</${Tile}>
     <${Tile} name="letters" icon="stop" kind=${letters?.letters ? "warn" : ""} figure=${letters ? counted(letters) : "–"} to=${link("/deadletters")}>
-      <span class="none">${t(letters?.letters ? "tile.letters.some" : "tile.letters.none")}</span></${Tile}>
+      <span class="none">${t(!letters ? "tile.letters.unknown" : letters.letters ? "tile.letters.some" : "tile.letters.none")}</span></${Tile}>
   </section>`;
 }

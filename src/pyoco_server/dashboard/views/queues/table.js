@@ -68,5 +68,5 @@ function Workers({ queue }) {
   const names = queue.workers.slice(0, MOST_NAMES).join(", ");
   const more = queue.workers.length - MOST_NAMES;
   return html`<a href=${link("/workers")}>${more > 0 ? t("queues.andMore", { names, n: more }) : names}
-    <span class="none">${t("queues.slots", { free: queue.free_slots, n: queue.slots })}</span></a>`;
+    <span class="none">${tn("queues.slots", queue.slots, { free: queue.free_slots })}</span></a>`;
 }
