@@ -129,4 +129,5 @@ def test_pictures(
         expect(page.locator(row).first).to_be_visible()
         dashboard.check_accessibility()
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        expect(page.locator("nav a[aria-current=page]")).to_be_in_viewport(ratio=1)
         dashboard.shoot(f"{view}-{language}-{theme}-{size[0]}")

@@ -1,8 +1,9 @@
 // What stands around every view: where one can go, what is wrong, and how the reader wants it.
-import { html, useMemo, useState } from "../html.js";
+import { html, useEffect, useMemo, useRef, useState } from "../html.js";
 import { t } from "../i18n.js";
 import { useKeys } from "../keyboard.js";
 import { Announcements } from "../parts/announce.js";
+import { language } from "../preferences.js";
 import { HOME, ROUTES } from "../routes.js";
 import { go, link, matched, place } from "../router.js";
 import { allows, who } from "../session.js";
@@ -28,7 +29,13 @@ function shown() {
 
 function Navigation({ path }) {
   const inside = (pattern) => (pattern === "/" ? path === "/" : path === pattern || path.startsWith(`${pattern}/`));
-  return html`<nav aria-label=${t("nav.label")}>
+  const nav = useRef(null);
+  useEffect(() => {
+    // On a narrow screen there are more views than room.
+    const here = nav.current.querySelector("[aria-current]");
+    if (here) nav.current.scrollLeft = here.offsetLeft - nav.current.offsetLeft - (nav.current.clientWidth - here.offsetWidth) / 2;
+  }, [path, who.value?.role, language.value]);
+  return html`<nav ref=${nav} aria-label=${t("nav.label")}>
     ${shown().map(
       (route) => html`<a key=${route.pattern} href=${link(route.pattern)} aria-current=${inside(route.pattern) ? "page" : null}>${t(route.nav)}</a>`,
     )}
