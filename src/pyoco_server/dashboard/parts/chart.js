@@ -5,7 +5,7 @@ import { clock, language, theme } from "../preferences.js";
 import { minuteOfDay } from "./time.js";
 
 const HEIGHT = 150;
-const AXIS = 58;
+const AXIS = 72;
 const dark = matchMedia("(prefers-color-scheme: dark)");
 
 /**

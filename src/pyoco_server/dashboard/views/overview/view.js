@@ -3,7 +3,7 @@ import { html, useEffect, useMemo } from "../../html.js";
 import { now } from "../../clock.js";
 import { connection, counts } from "../../events.js";
 import { t, tn } from "../../i18n.js";
-import { workerCommand } from "../../parts/commands.js";
+import { clientCommand, workerCommand } from "../../parts/commands.js";
 import { Command } from "../../parts/copy.js";
 import { Empty, Trouble } from "../../parts/empty.js";
 import { Icon } from "../../parts/icon.js";
@@ -16,7 +16,7 @@ import { Charts } from "./charts.js";
 import { OverviewFeed } from "./feed.js";
 import { Tiles } from "./tiles.js";
 
-const FIRST_RUN = "pyoco-client submit-yaml --workflow-file flow.yaml --flow-name main --tag cpu";
+const FIRST_RUN = clientCommand(["submit-yaml"], { "workflow-file": "flow.yaml", "flow-name": "main", tag: "cpu" });
 const MOST_QUEUES = 6;
 
 export function View() {

@@ -51,7 +51,8 @@ function TaskNode({ node, run, selected, onTask }) {
     <title>${name}</title>
     <rect width=${node.width} height=${node.height} rx="8" />
     <circle cx="16" cy=${node.height / 2} r="4.5" />
-    <text x="28" y=${node.height / 2} dominant-baseline="central">${shortened(node.name + tried, node.width)}</text>
+    <text x="28" y=${node.height / 2} dominant-baseline="central">${shortened(node.name, node.width)}</text>
+    ${tried && html`<text class="tries" x=${node.width} y="-6" text-anchor="end">${tried.trim()}</text>`}
   </g>`;
 }
 

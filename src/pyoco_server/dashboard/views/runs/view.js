@@ -5,6 +5,7 @@ import { counts } from "../../events.js";
 import { t, tn } from "../../i18n.js";
 import { useKeys } from "../../keyboard.js";
 import { whisper } from "../../parts/announce.js";
+import { clientCommand } from "../../parts/commands.js";
 import { Empty, Trouble } from "../../parts/empty.js";
 import { Selection } from "../../parts/selection.js";
 import { go } from "../../router.js";
@@ -17,7 +18,7 @@ import { remember } from "./suggestions.js";
 import { Tabs } from "./tabs.js";
 import { askedOf, inOrder, writeSearch } from "./tokens.js";
 
-const FIRST_RUN = "pyoco-client submit-yaml --workflow-file flow.yaml --flow-name main --tag cpu";
+const FIRST_RUN = clientCommand(["submit-yaml"], { "workflow-file": "flow.yaml", "flow-name": "main", tag: "cpu" });
 
 export function View({ query }) {
   const asked = writeSearch(query); // what matters of the address

@@ -25,9 +25,11 @@ function State({ worker }) {
 }
 
 function Runs({ worker }) {
-  const runs = isHere(worker) ? worker.current_run_ids ?? [] : [];
+  const lost = worker.state === "DISCONNECTED";
+  const runs = isHere(worker) || lost ? worker.current_run_ids ?? [] : [];
   if (!runs.length) return NONE;
-  return runs.map((id) => html`<a key=${id} href=${link(`/runs/${encodeURIComponent(id)}`)}><code>${id.slice(0, 8)}</code></a> `);
+  const links = runs.map((id) => html`<a key=${id} href=${link(`/runs/${encodeURIComponent(id)}`)}><code>${id.slice(0, 8)}</code></a> `);
+  return lost ? html`<span class="none">${t("workers.runsThen")}</span> ${links}` : links;
 }
 
 function Gpus({ gpus }) {
