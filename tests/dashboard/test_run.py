@@ -55,6 +55,7 @@ def test_a_failed_run_says_where_in_the_code(dashboard: Dashboard, system: Syste
     expect(page.locator(".facts")).to_contain_text("cpu-1")
     expect(node(page, "explode")).to_have_class(re.compile("failed selected"))
     expect(node(page, "load")).to_have_class(re.compile("completed"))
+    expect(page.locator(".gantt [data-task='never']")).to_contain_text("Not run")
     panel = page.get_by_role("complementary")
     expect(panel).to_contain_text('"rows"')
     page.locator(".gantt [data-task='load']").click()

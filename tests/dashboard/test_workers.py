@@ -1,5 +1,6 @@
 """The workers on the page: who is there, what is wrong with one, and how to send it home."""
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,7 +18,8 @@ SLEEPING = "import time\n\ndef t():\n    time.sleep(600)\n"
 
 def test_a_page_without_workers_tells_how_to_start_one(dashboard: Dashboard) -> None:
     page = dashboard.open("/workers")
-    expect(page.get_by_text("pyoco-worker --tags cpu --worker-id cpu-1")).to_be_visible()
+    command = re.compile(r"pyoco-worker --nats-url nats://\S+ --tags cpu --worker-id cpu-1")
+    expect(page.get_by_text(command)).to_be_visible()
     dashboard.check_accessibility()
 
 

@@ -3,7 +3,7 @@ import { html } from "../html.js";
 import { has, t } from "../i18n.js";
 import { Icon } from "./icon.js";
 
-/** What each status looks like; tasks have two words of their own. */
+/** What each status looks like; tasks have three words of their own. */
 const LOOKS = {
   PENDING: "pending",
   RUNNING: "running",
@@ -13,6 +13,7 @@ const LOOKS = {
   FAILED: "failed",
   CANCELLED: "cancelled",
   SKIPPED: "skipped",
+  NOT_RUN: "skipped",
 };
 const ENDED = new Set(["COMPLETED", "FAILED", "CANCELLED"]);
 

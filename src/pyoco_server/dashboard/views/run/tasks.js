@@ -1,9 +1,11 @@
 // The tasks of a run, and what is known of each.
 
-/** Give a task's status as a reader sees it: one of a branch that was not taken is skipped. */
+/** Give a task's status as a reader sees it: one of a branch that was not taken is skipped, and what a failure kept from starting was not cancelled by anybody. */
 export function taskStatus(run, name) {
   if ((run.skipped_tasks ?? []).includes(name)) return "SKIPPED";
-  return run.tasks?.[name] ?? "PENDING";
+  const status = run.tasks?.[name] ?? "PENDING";
+  const ended = run.status === "FAILED" && ["CANCELLED", "PENDING"].includes(status);
+  return ended && !recordOf(run, name).started_at ? "NOT_RUN" : status;
 }
 
 /** The names of the tasks in the order of the graph, then those that it does not name. */

@@ -57,7 +57,7 @@ export function View({ id, query }) {
 
 function Missing({ error, onAgain }) {
   if (error.code === "run_not_found")
-    return html`<${Empty} title=${t("run.missing.title")} text=${t("run.missing.text")}><p><a href=${link("/runs")}>${t("notFound.back")}</a></p></${Empty}>`;
+    return html`<${Empty} title=${t("run.missing.title")} text=${t("run.missing.text")}><p><a href=${link("/runs")}>${t("run.missing.back")}</a></p></${Empty}>`;
   return html`<${Trouble} error=${error} onAgain=${onAgain} />`;
 }
 

@@ -9,6 +9,7 @@ export class WorkerFeed {
   constructor() {
     this.workers = signal(null); // by id; null until they have been read
     this.error = signal(null);
+    this.natsUrl = null; // for the command that starts the first one
     this.request = null;
     this.ends = [];
   }
@@ -28,6 +29,7 @@ export class WorkerFeed {
     const request = (this.request = new AbortController());
     try {
       const found = await get("/workers", { scope: "all", include_hidden: true, limit: MOST }, request.signal);
+      if (!found.length) this.natsUrl = (await get("/overview", {}, request.signal)).nats_url;
       this.workers.value = new Map(found.map((worker) => [worker.worker_id, worker]));
       this.error.value = null;
     } catch (error) {

@@ -1,13 +1,13 @@
 // The workers: who is there, what each one does and takes, and what is wrong with it.
 import { html, useEffect, useMemo } from "../../html.js";
 import { t, tn } from "../../i18n.js";
+import { workerCommand } from "../../parts/commands.js";
 import { Empty, Trouble } from "../../parts/empty.js";
 import { link } from "../../router.js";
 import { allows } from "../../session.js";
 import { WorkerFeed } from "./feed.js";
 import { Row } from "./row.js";
 
-const FIRST_WORKER = "pyoco-worker --tags cpu --worker-id cpu-1";
 const COLUMNS = ["state", "name", "tags", "slots", "runs", "memory", "cpu", "gpus", "seen", "wheels"];
 
 export function View({ query }) {
@@ -26,7 +26,7 @@ export function View({ query }) {
       ${hidden > 0 && html`<a href=${link("/workers", withHidden ? {} : { hidden: "1" })}>${withHidden ? t("workers.hideHidden") : tn("workers.showHidden", hidden)}</a>`}</div>
     ${feed.error.value && html`<${Trouble} error=${feed.error.value} onAgain=${() => feed.load()} />`}
     ${!shown && !feed.error.value && html`<p class="loading">${t("loading")}</p>`}
-    ${shown && shown.length === 0 && html`<${Empty} title=${t("workers.none")} text=${t("workers.none.text")} command=${FIRST_WORKER} />`}
+    ${shown && shown.length === 0 && html`<${Empty} title=${t("workers.none")} text=${t("workers.none.text")} command=${workerCommand(feed.natsUrl, "cpu", [])} />`}
     ${shown && shown.length > 0 && html`<${Table} workers=${shown} onChange=${(worker) => feed.take({ items: [worker] })} />`}`;
 }
 
