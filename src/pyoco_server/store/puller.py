@@ -21,6 +21,8 @@ _PAUSE = 1.0
 """Seconds without a request after which none is wanted: between two of one loop there is less."""
 _BEAT = 2.0
 """Seconds between the server's signs of life during a long request."""
+_SILENCE = 4.5
+"""Seconds without any after which a long request is lost: one that meets its consumer's deletion is never answered."""
 
 
 class TagPuller:
@@ -36,6 +38,7 @@ class TagPuller:
         self._lines: dict[str, PullLine] = {}
         self._arrived: deque[Delivery] = deque()
         self._open: set[str] = set()
+        self._heard: dict[str, float] = {}
         self._wake = asyncio.Event()
         self._wanted = False
         self._refused = False
@@ -106,19 +109,21 @@ class TagPuller:
 
     async def _ask(self, tags: list[str], expires: float | None, limit: float, stop: asyncio.Event) -> bool:
         self._open = set(tags)
+        beat = _BEAT if expires is not None and expires >= 2 * _BEAT else None
         for tag in tags:
-            beat = _BEAT if expires is not None and expires >= 2 * _BEAT else None
             await self._line(tag).request(batch=1, expires=expires, beat=beat)
-        deadline = time.monotonic() + limit
+        began = time.monotonic()
+        self._heard = dict.fromkeys(tags, began)
         while self._open and not self._arrived and not stop.is_set():
             self._wake.clear()
-            left = deadline - time.monotonic()
-            if left <= 0:
-                log.warning("the queue does not answer; asking anew", tags=sorted(self._open))
-                self._missing |= self._open
+            now = time.monotonic()
+            ends = {tag: self._heard[tag] + _SILENCE if beat else began + limit for tag in self._open}
+            if silent := {tag for tag, end in ends.items() if end <= now}:
+                log.warning("the queue does not answer; asking anew", tags=sorted(silent))
+                self._missing |= silent
                 self._silent = True
                 break
-            await first_event(left, self._wake, stop)
+            await first_event(min(ends.values()) - now, self._wake, stop)
         return bool(self._arrived)
 
     async def _withdraw_open(self) -> None:
@@ -140,18 +145,19 @@ class TagPuller:
                 self._queue.consumer_name(tag),
                 lambda message: self._on_message(tag, message),
                 lambda status, text: self._on_end(tag, status, text),
-                self._note_answer,
+                lambda: self._note_answer(tag),
             )
         return self._lines[tag]
 
-    def _note_answer(self) -> None:
+    def _note_answer(self, tag: str) -> None:
         self.last_round_trip = time.time()
+        self._heard[tag] = time.monotonic()
         self._silent = False
         if self._waiting_since is not None:
             self._waiting_since = time.monotonic()
 
     def _on_message(self, tag: str, message: Msg) -> None:
-        self._note_answer()
+        self._note_answer(tag)
         self._open.discard(tag)
         meta = message.metadata
         delivery = Delivery(
@@ -173,7 +179,7 @@ class TagPuller:
 
     def _on_end(self, tag: str, status: int, text: str) -> None:
         if status in (NO_MESSAGES, TIMED_OUT):
-            self._note_answer()
+            self._note_answer(tag)
         self._open.discard(tag)
         if status in (NO_RESPONDERS, CONFLICT):
             self._missing.add(tag)
