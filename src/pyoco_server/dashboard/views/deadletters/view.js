@@ -1,11 +1,11 @@
 // Dead letters: what could not be run to its end, why, and how to run it again.
 import { html, signal, useEffect, useMemo, useState } from "../../html.js";
-import { t, tn } from "../../i18n.js";
+import { t } from "../../i18n.js";
 import { useKeys } from "../../keyboard.js";
-import { whisper } from "../../parts/announce.js";
 import { clientCommand } from "../../parts/commands.js";
 import { CopyButton } from "../../parts/copy.js";
 import { Empty, Trouble } from "../../parts/empty.js";
+import { FreshPill } from "../../parts/fresh.js";
 import { Icon } from "../../parts/icon.js";
 import { Selection } from "../../parts/selection.js";
 import { go, link } from "../../router.js";
@@ -48,7 +48,7 @@ export function View({ query }) {
       ${query.tag && html`<a class="chip filter" href=${link("/deadletters", { ...query, tag: null })} aria-label=${t("letters.anyTag", { tag: query.tag })}>${t("column.tag")}: ${query.tag} <${Icon} name="close" /></a>`}
       <${CopyButton} text=${clientCommand(["dlq", "list"], askedOf(query))} label=${t("letters.copyList")} /></div>
     <${Tabs} query=${query} />
-    <${FreshPill} feed=${feed} />
+    <${FreshPill} n=${feed.fresh.value} onShow=${() => feed.load()} />
     <div class=${query.letter ? "with-letter" : ""}>
       <div class="list">
         ${rows.length > 0 && html`<${Rows} rows=${rows} query=${query} gone=${gone} selected=${selection.ids.value} current=${current.value} selectable=${allows("member")}
@@ -95,18 +95,6 @@ function useRowKeys(feed, selection, current, open) {
       ["Escape", "keys.escape", letGo],
     ], [feed]),
   );
-}
-
-function FreshPill({ feed }) {
-  const n = feed.fresh.value;
-  useEffect(() => {
-    if (n) whisper(tn("runs.fresh", n));
-  }, [n > 0]);
-  const show = () => {
-    scrollTo(0, 0);
-    feed.load();
-  };
-  return html`<div class="fresh">${n > 0 && html`<button type="button" class="pill" onClick=${show}>${tn("runs.fresh", n)}</button>`}</div>`;
 }
 
 function Foot({ feed, filtered }) {

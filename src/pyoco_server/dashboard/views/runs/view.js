@@ -2,11 +2,11 @@
 import { html, signal, useEffect, useMemo } from "../../html.js";
 import { serverTime } from "../../clock.js";
 import { counts } from "../../events.js";
-import { t, tn } from "../../i18n.js";
+import { t } from "../../i18n.js";
 import { useKeys } from "../../keyboard.js";
-import { whisper } from "../../parts/announce.js";
 import { clientCommand } from "../../parts/commands.js";
 import { Empty, Trouble } from "../../parts/empty.js";
+import { FreshPill } from "../../parts/fresh.js";
 import { Selection } from "../../parts/selection.js";
 import { go } from "../../router.js";
 import { allows } from "../../session.js";
@@ -42,7 +42,7 @@ export function View({ query }) {
       <${Search} query=${query} onSearch=${search} />
       <${ListCommand} query=${query} asked=${askedOf(query, serverTime())} /></div>
     <${Tabs} query=${query} found=${found} />
-    <${FreshPill} feed=${feed} />
+    <${FreshPill} n=${feed.fresh.value.size} onShow=${() => feed.load()} />
     <${SelectionBar} ids=${selection.ids.value} feed=${feed} onDone=${() => selection.set([])} />
     ${rows.length > 0 && html`<${Rows} rows=${rows} selected=${selection.ids.value} current=${current.value} selectable=${allows("member")}
       onSelect=${(id, stretch) => selection.toggle(id, ids(), stretch)} onSelectAll=${selectAll} onEnd=${() => feed.next()} />`}
@@ -71,18 +71,6 @@ function useRowKeys(feed, selection, current, ids) {
       ["Escape", "keys.escape", letGo],
     ], [feed]),
   );
-}
-
-function FreshPill({ feed }) {
-  const n = feed.fresh.value.size;
-  useEffect(() => {
-    if (n) whisper(tn("runs.fresh", n));
-  }, [n > 0]);
-  const show = () => {
-    scrollTo(0, 0);
-    feed.load();
-  };
-  return html`<div class="fresh">${n > 0 && html`<button type="button" class="pill" onClick=${show}>${tn("runs.fresh", n)}</button>`}</div>`;
 }
 
 function Foot({ feed, asked }) {
