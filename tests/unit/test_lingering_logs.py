@@ -63,7 +63,12 @@ async def test_so_many_wait_and_none_holds_a_worker_back(tmp_path: Path, monkeyp
     store, slot = Store(), make_slot(tmp_path)
     for _ in range(4):
         await slot._end_log(ended_log(store))
-    await asyncio.sleep(0.05)  # those that may not wait are given up at once
+
+    async def those_that_may_not_wait_are_given_up() -> None:
+        while len(slot._lingering) > 2:
+            await asyncio.wait(slot._lingering, return_when=asyncio.FIRST_COMPLETED)
+
+    await asyncio.wait_for(those_that_may_not_wait_are_given_up(), 5)
     assert len(slot._lingering) == 2
     await asyncio.wait_for(slot.close(), 5)
     assert store.lines == []
