@@ -30,6 +30,7 @@ WRONG_LAST_SEQUENCE = frozenset({10071, 10164})
 _FULL = frozenset({10002, 10023, 10047, 10077})
 """What NATS answers when an account, the server, its disk, or a stream has no room left."""
 _RECONNECT_WAIT = 0.25
+_CONNECT_TIMEOUT = 2
 _PULSE_TIMEOUT = 2.0
 _PONG_TIMEOUT = 1
 SHORT_TRY = 1.0
@@ -292,7 +293,7 @@ class Connection:
         await self._client.connect_for_ever(
             name=self.name,
             reconnect_time_wait=_RECONNECT_WAIT,
-            connect_timeout=2,
+            connect_timeout=_CONNECT_TIMEOUT,
             # Two missed answers in six seconds mean a dead peer that never closed its socket.
             ping_interval=3,
             max_outstanding_pings=2,
@@ -352,7 +353,10 @@ class Connection:
         self.returned_at = self.up_since
         log.info("NATS is back", nats_url=self.shown_url, away_sec=round(away, 1))
         for callback in self.reconnected:
-            await callback()
+            try:
+                await callback()
+            except Exception:  # a bug: it is logged; the client would take it for a failure of the connection
+                log.exception("what was to happen after NATS's return has failed")
 
 
 @contextlib.asynccontextmanager

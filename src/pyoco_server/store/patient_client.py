@@ -1,11 +1,13 @@
 """nats-py's client, but for two things: it never gives up, and it sends nothing in the clear that must not be."""
 
+import asyncio
 import base64
 import ssl
 from typing import Any
 
 import nkeys
-from nats.aio.client import Client
+from nats.aio.client import Client, Srv
+from nats.aio.transport import TcpTransport
 from nats.errors import Error
 from nats.protocol.parser import STALE_CONNECTION
 
@@ -49,6 +51,42 @@ class PatientClient(Client):
         elif target.nkey_seed is not None:
             options["nkeys_seed_str"] = target.read_seed().decode()
         await self.connect(list(target.servers), max_reconnect_attempts=-1, inbox_prefix=target.inbox_prefix, **options)
+
+    @property
+    def is_maimed(self) -> bool:
+        """Tell whether a task of the client's has ended, and it takes itself for connected all the same.
+
+        nats-py ends its reader, its pings or its writer for good over an error that it does not expect.
+        """
+        return self.is_connected and any(task is None or task.done() for task in self._own_tasks)
+
+    @property
+    def _own_tasks(self) -> tuple["asyncio.Task[None] | None", ...]:
+        return self._reading_task, self._ping_interval_task, self._flusher_task
+
+    async def _attempt_reconnect(self) -> None:
+        """Come back; also after an error that nats-py does not expect, over which it would never try again."""
+        while True:
+            self._let_go()  # or nats-py would wait until the other side has taken what is left to send
+            try:
+                await super()._attempt_reconnect()
+                return
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is told of, and tried again
+                self._status = Client.RECONNECTING
+                await self._error_cb(error)
+                await asyncio.sleep(self.options["reconnect_time_wait"])
+
+    async def _connect_to_server(self, s: Srv) -> None:
+        self._let_go()  # nats-py leaves the socket of a try open that a silent server did not answer
+        await super()._connect_to_server(s)
+
+    def _let_go(self) -> None:
+        """Close the last connection at once, and end what belongs to it."""
+        for task in self._own_tasks:
+            if task is not None and task is not asyncio.current_task():
+                task.cancel()
+        if isinstance(self._transport, TcpTransport) and self._transport._io_writer is not None:
+            self._transport._io_writer.transport.abort()
 
     @property
     def ssl_context(self) -> ssl.SSLContext:

@@ -10,10 +10,10 @@ import time
 from collections.abc import Awaitable, Callable
 
 import structlog
-from nats.aio.client import Client
 
 from pyoco_server.errors import RightMissing, StoreUnavailable
 from pyoco_server.store.cluster import Cluster
+from pyoco_server.store.patient_client import PatientClient
 from pyoco_server.waiting import first_event
 
 log = structlog.get_logger(__name__)
@@ -39,7 +39,7 @@ class Pulse:
 
     def __init__(
         self,
-        client: Client,
+        client: PatientClient,
         cluster: Cluster,
         ask: Callable[[str], Awaitable[bytes]],
         ping: Callable[[], Awaitable[None]],
@@ -63,6 +63,9 @@ class Pulse:
             await first_event(_EVERY if self._cluster.silent_since is None else _EVERY_IN_SILENCE, stop)
             if stop.is_set():
                 return
+            if self._client.is_maimed:
+                log.error("the client of NATS has stopped working; connecting anew", server=self._server)
+                await self._client.force_reconnect()
             if not self._client.is_connected:
                 self._cluster.silent_since = None  # the connection itself tells of that, and of its return
                 continue

@@ -20,13 +20,13 @@ from pyoco_server.errors import CommandFailed, StoreUnavailable
 from pyoco_server.store import stream_snapshots, topology
 from pyoco_server.store.archive import Archive, Manifest, StoredStream
 from pyoco_server.store.backup import Kept, Progress
-from pyoco_server.store.consumers import consumers_of
+from pyoco_server.store.consumers import behind, consumers_of
 from pyoco_server.store.presence import who_is_there
 from pyoco_server.store.snapshot_changes import replay
 from pyoco_server.store.topology import RESTORED, RESTORING, WORK_QUEUE
 
 _TRIES = 3
-_LEADER_SEC, _AGAIN_SEC = 60.0, 0.25
+_LEADER_SEC, _COUNTED_SEC, _AGAIN_SEC = 60.0, 60.0, 0.25
 _Answer = TypeVar("_Answer")
 
 
@@ -145,6 +145,7 @@ class Restore:
                 await _patiently(replay, stream.connection, line)
         if config["retention"] == WORK_QUEUE:
             await _deliver_anew(stream)
+            await _wait_counted(stream)
         info = await _patiently(_look, stream)
         if info is None or info.state.last_seq < stored.state["last_seq"]:
             raise CommandFailed(f"{stream.name} was not restored as a whole", hint="Repeat the command.")
@@ -209,6 +210,20 @@ async def _deliver_anew(stream: Kept) -> None:
         if consumer.config.durable_name and consumer.delivered and consumer.delivered.consumer_seq:
             await _patiently(_drop, stream, consumer.name)
             await _patiently(_add, stream, consumer.config)
+
+
+async def _wait_counted(stream: Kept) -> None:
+    """Wait until the jobs are known to whoever hands them out: who is told that all is done may start at once.
+
+    Raises:
+        CommandFailed: they do not become known.
+        StoreUnavailable: NATS went away.
+    """
+    deadline = time.monotonic() + _COUNTED_SEC
+    while late := await _patiently(behind, stream.connection, stream.name):
+        if time.monotonic() > deadline:
+            raise CommandFailed(f"{stream.name}: NATS does not count all jobs of {late[0]}", hint="Repeat the command.")
+        await asyncio.sleep(_AGAIN_SEC)
 
 
 async def _drop(stream: Kept, consumer: str) -> None:
