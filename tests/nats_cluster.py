@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pyoco_server.embedded.nats_server import _find_binary
-from tests.faults.cluster import free_port
+from tests.ports import free_port
 
 REPLICAS = 3
 

@@ -13,6 +13,7 @@ import httpx2
 import pytest
 
 from pyoco_server.client.http import PyocoHttpClient
+from tests.ports import free_port
 
 from .conftest import BIN, TUTORIAL, Process, System
 
@@ -55,14 +56,6 @@ def system(tmp_path: Path, nats: Nats) -> Iterator[System]:
     for process in system.processes:
         process.stop()
     gateway.stop()
-
-
-def free_port() -> int:
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def wait_for(system: System, status: int, timeout: float = 15) -> None:

@@ -18,6 +18,7 @@ import psutil
 
 from pyoco_server.settings import Settings
 from tests.acceptance.conftest import DEADLINE, Process
+from tests.ports import free_port
 
 from .history import TERMINAL, History, Journal
 from .witness import Witness
@@ -44,13 +45,6 @@ tasks:
 
 _SHOWN = ("ts", "level", "message", "reason", "run_id", "attempt", "status", "end_reason", "exc_message")
 _SHOWN_LINES = 200
-
-
-def free_port() -> int:
-    """Give a port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def until(holds: Callable[[], Any], what: str, timeout: float = DEADLINE, every: float = 0.05) -> Any:

@@ -18,6 +18,7 @@ from pyoco_server.embedded.nats_server import NatsServer
 from pyoco_server.model.run import EndReason, RunRecord, RunStatus, settle
 from pyoco_server.settings import Settings
 from pyoco_server.store.connection import REQUEST_TIMEOUT
+from tests.ports import free_port
 
 from .test_gateway import DEADLINE, Running, events, running, until
 
@@ -31,8 +32,7 @@ class Nats:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        with bind("127.0.0.1", 0) as probe:
-            self.port = int(probe.getsockname()[1])
+        self.port = free_port()
         self.url = f"nats://127.0.0.1:{self.port}"
         self.server: NatsServer | None = None
 
