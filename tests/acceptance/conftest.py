@@ -114,6 +114,15 @@ class System:
         assert snapshot["status"] in TERMINAL, snapshot
         return snapshot
 
+    def letter(self) -> dict[str, Any]:
+        """Wait for the one dead letter: it is published a moment after its run's end."""
+        deadline = time.monotonic() + DEADLINE
+        while not (found := self.client.list_dead_letters()):
+            assert time.monotonic() < deadline, "no dead letter came"
+            time.sleep(0.05)
+        [letter] = found
+        return letter
+
     def until(self, run_id: str, holds: Callable[[dict[str, Any]], bool], timeout: int = 30) -> dict[str, Any]:
         """Wait until a run's snapshot satisfies a condition."""
         for event in self.client.watch_run(run_id, include_records=True, timeout_sec=timeout):

@@ -37,6 +37,7 @@ def interrupted(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
         process.kill()
 
 
+@pytest.mark.slow
 def test_a_system_is_lost_and_comes_back(tmp_path: Path) -> None:
     with running_system(tmp_path) as system:
         system.worker()

@@ -35,6 +35,7 @@ def test_a_failed_run_is_found_and_replayed(system: System) -> None:
     flow = system.flow(f"import os\ndef t(x):\n    assert os.path.exists({str(fixed)!r}), 'not yet'\n    return x\n")
     failed = system.run(flow, params={"x": 41})
     assert failed["status"] == "FAILED"
+    system.letter()
     _, [[letter]], _ = client(system, "dlq", "list", "--tag", "cpu")
     assert (letter["reason"], letter["run_id"], letter["attempt"]) == ("execution_error", failed["run_id"], 1)
     assert "not yet" in letter["error"]
@@ -60,6 +61,7 @@ def test_an_unknown_flow_leaves_a_letter_and_a_cancelled_run_none(system: System
     ended = system.end(system.client.submit_run("nobody-knows-it", tag="cpu")["run_id"])
     assert ended["end_reason"] == "flow_not_found"
     system.client.cancel_run(system.client.submit_run("x", tag="unserved")["run_id"])
+    system.letter()
     _, [[letter]], _ = client(system, "dlq", "list")
     assert (letter["reason"], letter["run_id"]) == ("flow_not_found", ended["run_id"])
     assert client(system, "dlq", "delete", str(letter["id"]))[:2] == (0, [{"id": letter["id"], "deleted": True}])

@@ -110,6 +110,7 @@ def test_what_the_admin_says(system: System) -> None:
     assert away.stdout == "" and "127.0.0.1:9" in away.stderr
 
 
+@pytest.mark.slow
 def test_the_audit_trail_tells_of_keys_and_of_what_is_done_with_them(system: System) -> None:
     make = "api-key create --tenant acme --role".split()
     boss, member = (json.loads(admin(system, *make, role).stdout) for role in ("admin", "member"))

@@ -23,6 +23,7 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
         yield running
 
 
+@pytest.mark.slow
 def test_300_tiny_runs_in_a_row_without_a_stall(system: System) -> None:
     for number in range(300):
         run = system.run(TUTORIAL, params={"x": number})

@@ -91,7 +91,7 @@ def test_a_flow_with_wheels_its_log_a_cancel_and_a_dead_letter(system: System, t
 
     failed = system.run(system.flow("def t():\n    raise ValueError('no')\n"))
     assert failed["status"] == "FAILED"
-    [letter] = system.client.list_dead_letters()
+    letter = system.letter()
     assert letter["run_id"] == failed["run_id"]
     replayed = system.client.replay_dead_letter(letter["id"])
     assert replayed["rerun_of"] == failed["run_id"]

@@ -49,6 +49,15 @@ def test_the_servers_language_is_the_default(dashboards: Callable[..., Dashboard
     expect(page.get_by_role("heading", name="概要")).to_be_visible()
 
 
+def test_what_the_server_refuses_is_told_in_the_readers_language(
+    dashboards: Callable[..., Dashboard], system: System
+) -> None:
+    dashboard = dashboards(system.url, language="ja")
+    dashboard.expect_console("status of 422")
+    page = dashboard.open("/audit?action=nothing")
+    expect(page.get_by_role("alert")).to_contain_text(re.compile("入力に誤りがあります。（.*action"))  # noqa: RUF001
+
+
 def test_the_page_asks_for_nothing_from_elsewhere(dashboards: Callable[..., Dashboard], system: System) -> None:
     dashboard = dashboards(system.url)
     asked: list[str] = []

@@ -103,6 +103,7 @@ async def test_the_answer_tells_the_status_of_now(here: Running) -> None:
     assert await jobs(here) == 1
 
 
+@pytest.mark.slow
 async def test_a_thousand_parallel_posts_with_one_key_are_one_run(settings: Settings) -> None:
     async with running(settings) as here, running(settings) as second:
         limits = httpx2.Limits(max_connections=100)

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from pyoco_server.errors import PyocoError
+
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "src/pyoco_server/dashboard"
 VENDORED = [PAGE / "vendor", ROOT / "tests/dashboard/vendor"]
@@ -62,6 +64,16 @@ def test_every_text_that_is_asked_for_is_there_and_no_other() -> None:
         and not any(key.startswith(begin) for begin in begun)
     ]
     assert unused == []
+
+
+def test_errors_have_words_for_codes_that_the_server_knows() -> None:
+    told = {key.removeprefix("problem.") for key in TEXTS["en"] if key.startswith("problem.")}
+    assert told <= {kind.code for kind in all_kinds(PyocoError)}
+    assert all(TEXTS["ja"][f"problem.{code}"] != "{detail}" for code in told)
+
+
+def all_kinds(kind: type[PyocoError]) -> set[type[PyocoError]]:
+    return {kind}.union(*(all_kinds(narrower) for narrower in kind.__subclasses__()))
 
 
 @pytest.mark.parametrize("path", OURS, ids=lambda path: path.relative_to(PAGE).as_posix())

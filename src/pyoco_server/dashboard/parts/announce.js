@@ -2,6 +2,7 @@
 import { html, signal } from "../html.js";
 import { t } from "../i18n.js";
 import { Icon } from "./icon.js";
+import { told } from "./problem.js";
 
 const SHOWN_MS = 6000;
 const MOST = 4;
@@ -17,10 +18,9 @@ export function say(text, kind = "good", hint = "") {
   if (kind === "good") setTimeout(() => close(message.id), SHOWN_MS);
 }
 
-/** Say what went wrong, in the server's words. */
+/** Say what went wrong. */
 export function sayError(error) {
-  const text = error.status === 0 ? t("error.unreachable") : error.message;
-  say(text, "bad", error.hint + (error.traceId ? ` (trace_id ${error.traceId})` : ""));
+  say(told(error), "bad", error.hint + (error.traceId ? ` (trace_id ${error.traceId})` : ""));
 }
 
 export function whisper(text) {

@@ -1,6 +1,7 @@
 // The same done with many things.
-import { t, tn } from "../i18n.js";
+import { tn } from "../i18n.js";
 import { say } from "./announce.js";
+import { told } from "./problem.js";
 
 const AT_ONCE = 4;
 const TOLD = 3;
@@ -27,7 +28,7 @@ export async function forEach(ids, act, doneKey) {
 }
 
 function reasonsOf(errors) {
-  const reasons = [...new Set(errors.map((error) => (error.status === 0 ? t("error.unreachable") : error.message)))];
+  const reasons = [...new Set(errors.map(told))];
   const more = reasons.length - TOLD;
   return reasons.slice(0, TOLD).join(" · ") + (more > 0 ? ` · ${tn("bulk.more", more)}` : "");
 }

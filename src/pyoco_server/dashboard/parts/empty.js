@@ -3,6 +3,7 @@ import { html } from "../html.js";
 import { t } from "../i18n.js";
 import { Command } from "./copy.js";
 import { Icon } from "./icon.js";
+import { told } from "./problem.js";
 
 export function Empty({ title, text, command, children }) {
   return html`<div class="empty">
@@ -16,7 +17,7 @@ export function Empty({ title, text, command, children }) {
 /** What stands where something could not be read. */
 export function Trouble({ error, onAgain }) {
   return html`<div class="empty trouble" role="alert">
-    <h2><${Icon} name="warning" /> ${error.status === 0 ? t("error.unreachable") : error.message || t("error.unknown")}</h2>
+    <h2><${Icon} name="warning" /> ${told(error)}</h2>
     ${error.hint && html`<p>${error.hint}</p>`}
     ${onAgain && html`<button type="button" onClick=${onAgain}>${t("again")}</button>`}
   </div>`;

@@ -5,6 +5,7 @@ import { has, number, t } from "../../i18n.js";
 import { clientCommand } from "../../parts/commands.js";
 import { copyText } from "../../parts/copy.js";
 import { Icon } from "../../parts/icon.js";
+import { told } from "../../parts/problem.js";
 import { Time } from "../../parts/time.js";
 import { Value } from "../../parts/value.js";
 import { link } from "../../router.js";
@@ -46,7 +47,7 @@ export function LetterPanel({ id, gone, onAct, onClose }) {
 
 function Missing({ error, onAgain }) {
   if (error.code === "dead_letter_not_found") return html`<p class="none" role="status">${t("letters.gone.long")}</p>`;
-  return html`<p class="wrong" role="alert">${error.status === 0 ? t("error.unreachable") : error.message}</p>
+  return html`<p class="wrong" role="alert">${told(error)}</p>
     <button type="button" onClick=${onAgain}>${t("again")}</button>`;
 }
 

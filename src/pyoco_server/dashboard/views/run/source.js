@@ -2,6 +2,7 @@
 import { html, useState } from "../../html.js";
 import { getText } from "../../api.js";
 import { t } from "../../i18n.js";
+import { told } from "../../parts/problem.js";
 import { Value } from "../../parts/value.js";
 
 function Fold({ title, children, onOpen }) {
@@ -12,7 +13,7 @@ export function Source({ run, hasFlow }) {
   const [flow, setFlow] = useState(null);
   const read = () => {
     if (flow === null)
-      getText(`/runs/${encodeURIComponent(run.run_id)}/yaml`).then(setFlow, (error) => setFlow(error.message || t("error.unreachable")));
+      getText(`/runs/${encodeURIComponent(run.run_id)}/yaml`).then(setFlow, (error) => setFlow(told(error)));
   };
   return html`<section class="source" aria-label=${t("run.source")}>
     <${Fold} title=${t("run.params")}><${Value} name=${t("run.params")} value=${run.params ?? {}} /></${Fold}>

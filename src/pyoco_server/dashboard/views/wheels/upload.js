@@ -4,6 +4,7 @@ import { send } from "../../api.js";
 import { t } from "../../i18n.js";
 import { say } from "../../parts/announce.js";
 import { Dialog } from "../../parts/dialog.js";
+import { told } from "../../parts/problem.js";
 
 const DEADLINE_MS = 600000; // wheels may be large, and lines slow
 
@@ -37,7 +38,7 @@ export function UploadDialog({ onDone, onClose }) {
       <label for=${tagField}>${t("wheels.tags")}</label>
       <input id=${tagField} type="text" autocomplete="off" spellcheck="false" placeholder="cpu,gpu" aria-describedby=${note} value=${tags} onInput=${(event) => setTags(event.target.value)} />
       <p id=${note}><small>${t("wheels.upload.note")}</small></p>
-      ${error && html`<div class="wrong" role="alert"><p>${error.status === 0 ? t("error.unreachable") : error.message}</p>${error.hint && html`<p>${error.hint}</p>`}</div>`}
+      ${error && html`<div class="wrong" role="alert"><p>${told(error)}</p>${error.hint && html`<p>${error.hint}</p>`}</div>`}
       <div class="dialog-foot"><button type="button" onClick=${onClose}>${t("back")}</button>
         <button type="submit" class="main" disabled=${!file || busy}>${t(busy ? "wheels.uploading" : "wheels.upload")}</button></div>
     </form>
