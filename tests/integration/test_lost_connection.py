@@ -11,7 +11,7 @@ import psutil
 import pytest
 from nats.aio.client import Client
 
-from pyoco_server.errors import StoreUnavailable
+from pyoco_server.errors import RightMissing, StoreUnavailable
 from pyoco_server.settings import Settings
 from pyoco_server.store import pulse
 from pyoco_server.store.connection import Connection, connected
@@ -85,6 +85,22 @@ async def test_a_client_that_has_lost_a_task_connects_anew(
     await until(lambda: connection.is_up and connection.client.stats["reconnects"] > before)
     await comes_back(connection)
     assert not connection.client.is_maimed
+
+
+async def test_also_one_that_may_not_ask_for_streams(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = asyncio.Event()
+
+    async def denied(_subject: str) -> bytes:
+        asked.set()
+        raise RightMissing("no right")
+
+    monkeypatch.setattr(pulse, "_EVERY", 0.05)
+    monkeypatch.setattr(connection._pulse, "_ask", denied)
+    await asyncio.wait_for(asked.wait(), DEADLINE)
+    before = connection.client.stats["reconnects"]
+    connection.client._flusher_task.cancel()
+    await until(lambda: connection.is_up and connection.client.stats["reconnects"] > before)
+    await comes_back(connection)
 
 
 async def test_what_fails_after_the_return_costs_nothing_else(connection: Connection, nats: Nats) -> None:

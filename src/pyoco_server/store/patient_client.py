@@ -72,6 +72,8 @@ class PatientClient(Client):
                 await super()._attempt_reconnect()
                 return
             except Exception as error:  # noqa: BLE001 - whatever it is, it is told of, and tried again
+                if self.is_closed:
+                    return
                 self._status = Client.RECONNECTING
                 await self._error_cb(error)
                 await asyncio.sleep(self.options["reconnect_time_wait"])

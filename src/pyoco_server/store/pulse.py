@@ -1,4 +1,4 @@
-"""Whether the JetStream behind a connection answers.
+"""Whether the JetStream behind a connection answers, and whether the connection's own client still works.
 
 A server of a cluster may be reachable and have no say: while the others choose a leader, when too few of them are left,
 or when it is cut off from them. A connection alone does not tell.
@@ -59,6 +59,7 @@ class Pulse:
 
     async def beat(self, stop: asyncio.Event) -> None:
         """Go on until ``stop``."""
+        may_ask = True
         while not stop.is_set():
             await first_event(_EVERY if self._cluster.silent_since is None else _EVERY_IN_SILENCE, stop)
             if stop.is_set():
@@ -69,12 +70,13 @@ class Pulse:
             if not self._client.is_connected:
                 self._cluster.silent_since = None  # the connection itself tells of that, and of its return
                 continue
-            try:
-                self._note(await self._answers())
-            except RightMissing as error:
-                log.debug("whether JetStream has a leader cannot be asked", reason=error.message)
-                return
-            await self._move_on()
+            if may_ask:
+                try:
+                    self._note(await self._answers())
+                except RightMissing as error:
+                    log.debug("whether JetStream has a leader cannot be asked", reason=error.message)
+                    may_ask = False
+                await self._move_on()
 
     def _note(self, answered: bool) -> None:
         now = time.monotonic()
