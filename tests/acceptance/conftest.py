@@ -131,6 +131,15 @@ class System:
                 return dict(snapshot)
         raise AssertionError(f"it never came true for run {run_id}")
 
+    def stopped(self, worker_id: str) -> dict[str, Any]:
+        """Wait until the gateway has heard that a worker stopped in order: a moment after its process ended."""
+        deadline = time.monotonic() + DEADLINE
+        while not (found := self.client.get_workers(scope="all", state="STOPPED_GRACEFUL", worker_id=worker_id)):
+            assert time.monotonic() < deadline, f"the end of the worker {worker_id} was never seen"
+            time.sleep(0.05)
+        [worker] = found
+        return worker
+
 
 TUTORIAL = """\
 version: 1

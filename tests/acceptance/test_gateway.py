@@ -100,7 +100,7 @@ def test_a_watch_goes_on_after_the_last_event(system: System, http: httpx2.Clien
     assert next(again)["event"] == "heartbeat"
     started = time.monotonic()
     assert next(again)["event"] == "heartbeat"
-    assert time.monotonic() - started < 3  # existing clients give up after five seconds of silence
+    assert time.monotonic() - started < 5  # existing clients give up after five seconds of silence
     system.client.cancel_run(run_id)
     last = next(event for event in again if event["event"] == "snapshot")
     assert last["data"]["snapshot"]["status"] == "CANCELLED"

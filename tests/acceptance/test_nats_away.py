@@ -15,7 +15,7 @@ import pytest
 from pyoco_server.client.http import PyocoHttpClient
 from tests.ports import free_port
 
-from .conftest import BIN, TUTORIAL, Process, System
+from .conftest import BIN, DEADLINE, TUTORIAL, Process, System
 
 
 class Nats:
@@ -58,7 +58,7 @@ def system(tmp_path: Path, nats: Nats) -> Iterator[System]:
     gateway.stop()
 
 
-def wait_for(system: System, status: int, timeout: float = 15) -> None:
+def wait_for(system: System, status: int, timeout: float = DEADLINE) -> None:
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
         if httpx2.get(f"{system.url}/ready").status_code == status:
@@ -117,7 +117,7 @@ def test_nats_comes_back_with_an_empty_store(system: System, nats: Nats) -> None
     wait_for(system, 503)
     nats.start()
     wait_for(system, 200)
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + DEADLINE
     while httpx2.get(f"{system.url}/runs").json() != [] and time.monotonic() < deadline:
         os.sched_yield()
     assert httpx2.get(f"{system.url}/runs").json() == []
@@ -134,7 +134,7 @@ def test_up_says_so_when_its_own_nats_dies(tmp_path: Path) -> None:
     os.kill(pid, signal.SIGKILL)
     assert server.popen.wait(30) == 1
     with contextlib.suppress(AssertionError):
-        server.wait_for("never", timeout=1)
+        server.wait_for("never")  # until its output ends
     assert any("the embedded nats-server has ended" in line["message"] for line in server.lines)
 
 

@@ -107,14 +107,14 @@ def test_a_cancel_during_the_pause_ends_the_run_at_once(system: System) -> None:
     asked = time.monotonic()
     system.client.cancel_run(run_id)
     run = system.end(run_id)
-    assert time.monotonic() - asked < 3
+    assert time.monotonic() - asked < 15  # neither the pause nor the time for ending by itself is waited for
     assert (run["status"], run["tasks"]["bad"]) == ("CANCELLED", "CANCELLED")
     assert run["task_records"]["bad"]["retry_at"] is None
     assert run["cancel_requested_at"]
 
 
 def test_the_time_limit_is_for_each_try_and_not_for_the_pauses(system: System, tmp_path: Path) -> None:
-    slow = flow("t", t={"retries": 2, "retry_delay_sec": 1.5, "timeout_sec": 1.2})
+    slow = flow("t", t={"retries": 2, "retry_delay_sec": 3.5, "timeout_sec": 3})
     params = {"mark": str(tmp_path / "m"), "fails": 1, "takes": 0.4}
     assert system.run(slow, params=params)["status"] == "COMPLETED"
     run = system.run(slow, params={"mark": str(tmp_path / "n"), "fails": 1, "takes": 60})

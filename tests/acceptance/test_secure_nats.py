@@ -84,7 +84,7 @@ def test_a_flow_with_wheels_its_log_a_cancel_and_a_dead_letter(system: System, t
     assert [event["action"] for event in system.client.list_wheel_history()] == ["upload"]
 
     run_id = system.client.submit_run_yaml(system.flow(WAIT.format("")), flow_name="main", tag="cpu")["run_id"]
-    system.until(run_id, lambda run: run["tasks"].get("t") == "RUNNING")
+    assert any("hello" in str(event) for event in system.client.follow_logs(run_id))
     system.client.cancel_run(run_id)
     assert system.end(run_id)["status"] == "CANCELLED"
     assert "hello" in str(system.client.get_logs(run_id))
@@ -105,6 +105,7 @@ def test_a_worker_drains_and_the_run_of_a_killed_one_goes_to_another(system: Sys
     run_id = system.client.submit_run_yaml(flow, flow_name="main", tag="moving")["run_id"]
     system.until(run_id, lambda run: run["tasks"].get("t") == "RUNNING")
     assert leaving.stop(signal.SIGTERM) == 0
+    system.stopped("leaving")
     [gone] = system.client.get_workers(scope="all", state="STOPPED_GRACEFUL")
     assert gone["worker_id"] == "leaving"
 

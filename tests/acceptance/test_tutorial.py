@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from .conftest import BIN, TUTORIAL, System
+from .test_processes import within
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -60,6 +61,7 @@ def test_lists(system: System) -> None:
     assert client(system, "list", "--tag", "nobody", "--output", "table").stdout == "(no items)\n"
     page = json.loads(client(system, "list-vnext", "--limit", "1").stdout)
     assert set(page) == {"items", "next_cursor"}
+    system.end(run_id)
 
 
 def test_metrics_go_up(system: System) -> None:
@@ -68,8 +70,12 @@ def test_metrics_go_up(system: System) -> None:
         assert "pyoco_workers_alive_total 2.0" in head
         return float(next(line for line in head if line.startswith('pyoco_runs_total{status="COMPLETED"} ')).split()[1])
 
+    # What is counted comes from the index, which sees workers and ends of runs a moment later.
+    within(lambda: len(system.client.get_workers()) == 2)
+    within(lambda: not system.client.list_runs(status="PENDING") and not system.client.list_runs(status="RUNNING"))
     before = completed()
     client(system, "submit", "--flow-name", "main", "--tag", "cpu", "--wait")
+    within(lambda: completed() > before)
     assert completed() == before + 1
 
 

@@ -9,6 +9,7 @@ import psutil
 import pytest
 
 from .conftest import TUTORIAL, System, running_system
+from .test_processes import is_gone, within
 
 ACK_WAIT = {"PYOCO_CONSUMER_ACK_WAIT_SEC": "2", "PYOCO_ACK_PROGRESS_INTERVAL_SEC": "0.5"}
 FAST = {**ACK_WAIT, "PYOCO_WORKER_HEARTBEAT_INTERVAL_SEC": "0.5", "PYOCO_CANCEL_GRACE_PERIOD_SEC": "2"}
@@ -86,7 +87,7 @@ def test_cancel_stops_an_endless_loop_and_its_children(system: System) -> None:
     run = system.end(run_id)
     assert (run["status"], run["end_reason"]) == ("CANCELLED", "cancelled")
     assert time.monotonic() - asked < 20
-    assert not psutil.pid_exists(grandchild) or psutil.Process(grandchild).status() == psutil.STATUS_ZOMBIE
+    within(lambda: is_gone(grandchild))
     assert system.run(TUTORIAL)["status"] == "COMPLETED"
 
 
@@ -132,8 +133,7 @@ def test_a_killed_worker_gives_its_run_to_the_next_after_ack_wait(system: System
     children = psutil.Process(first.popen.pid).children()
     first.stop(signal.SIGKILL)
     mark.touch()
-    psutil.wait_procs(children, timeout=5)
-    assert not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children)
+    within(lambda: all(is_gone(child.pid) for child in children))
     system.worker(worker_id="mortal", tags="risky", **FAST)  # the same name: its holder is dead
     run = system.end(run_id)
     assert (run["status"], run["attempt"]) == ("COMPLETED", 2)
@@ -150,6 +150,7 @@ def test_a_worker_that_is_stopped_hands_its_run_back_without_costing_an_attempt(
     assert leaving.stop(signal.SIGTERM) == 0
     waiting = system.client.get_run(run_id)
     assert (waiting["status"], waiting["attempt"]) == ("PENDING", 0)
+    system.stopped("leaving")
     gone = system.client.get_workers(scope="all", state="STOPPED_GRACEFUL")
     assert [worker["worker_id"] for worker in gone] == ["leaving"]
     mark.touch()

@@ -87,7 +87,7 @@ def test_a_drained_worker_finishes_its_run_and_the_next_of_its_name_works(system
     asked = json.loads(client(system, "workers", "drain", "leaving", "--reason", "new kernel").stdout)
     assert (asked["worker_id"], asked["draining"], asked["drain_reason"]) == ("leaving", True, "new kernel")
     leaving.wait_for("stopping")
-    item = shown(system, "leaving")
+    item = until(lambda: (item := shown(system, "leaving"))["draining"] and item["current_run_ids"] and item)
     assert (item["state"], item["draining"], item["current_run_ids"]) == ("RUNNING", True, [first])
     second = system.client.submit_run_yaml(system.flow("def t():\n    return 2\n"), flow_name="main", tag="drain")[
         "run_id"
@@ -182,6 +182,7 @@ def test_a_drained_worker_of_up_leaves_the_rest_alone(tmp_path: Path) -> None:
         with PyocoHttpClient(up["url"]) as http:
             http.drain_worker("w")
             server.wait_for("the worker has stopped in order; the rest goes on without it")
-            assert http.get_workers(scope="all")[0]["stop_reason"] == "drained"
+            item = until(lambda: http.get_workers(scope="all", state="STOPPED_GRACEFUL"))[0]
+            assert (item["worker_id"], item["stop_reason"]) == ("w", "drained")
     finally:
         assert server.stop(signal.SIGTERM) == 0

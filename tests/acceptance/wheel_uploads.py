@@ -14,14 +14,16 @@ from .conftest import System
 def upload(system: System, path: Path, *tags: str) -> float:
     """Upload a wheel; the answer is when that was answered (unix seconds)."""
     with path.open("rb") as file:
-        answer = httpx2.post(f"{system.url}/wheels", files={"wheel": (path.name, file)}, data={"tags": ",".join(tags)})
+        answer = httpx2.post(
+            f"{system.url}/wheels", files={"wheel": (path.name, file)}, data={"tags": ",".join(tags)}, timeout=60
+        )
     assert answer.status_code == 200, answer.text
     return time.time()
 
 
 def change(system: System, method: str, path: str) -> None:
     """Pin, unpin or delete a wheel."""
-    answer = httpx2.request(method, f"{system.url}/wheels/{path}")
+    answer = httpx2.request(method, f"{system.url}/wheels/{path}", timeout=60)
     assert answer.status_code == 200, answer.text
 
 

@@ -1,7 +1,6 @@
 """What stands around every view: switches, help, and the line to the server."""
 
 import re
-import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ from playwright.sync_api import Route, expect
 from pyoco_server.client.http import PyocoHttpClient
 from pyoco_server.embedded.nats_server import NatsServer
 from tests.acceptance.conftest import DEADLINE, Process, System
+from tests.ports import free_port
 
 from .conftest import Dashboard
 
@@ -67,8 +67,9 @@ def test_the_page_asks_for_nothing_from_elsewhere(dashboards: Callable[..., Dash
     # The policy holds: what the page's own files do not bring does not run.
     dashboard.expect_console("Content Security Policy", "violates")
     page.evaluate("document.body.insertAdjacentHTML('beforeend', '<a id=bad onclick=\"window.ran=1\">x</a>')")
-    page.evaluate("document.getElementById('bad').click()")
-    page.evaluate("document.body.append(Object.assign(document.createElement('script'), {text: 'window.ran=1'}))")
+    with page.expect_console_message(lambda message: "violates" in message.text):
+        page.evaluate("document.getElementById('bad').click()")
+        page.evaluate("document.body.append(Object.assign(document.createElement('script'), {text: 'window.ran=1'}))")
     assert page.evaluate("window.ran") is None
     assert any("violates" in line for line in dashboard.said)
 
@@ -105,9 +106,7 @@ new MutationObserver(() => window.banners.push(document.querySelector('.banners'
 @pytest.fixture
 def gateways(nats_server: NatsServer, tmp_path: Path) -> Iterator[Callable[[], Gateway]]:
     """Start gateways at one address, one after the other, beside a NATS that stays."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port = str(taken.getsockname()[1])
+    port = str(free_port())
     started: list[Gateway] = []
 
     def start() -> Gateway:
@@ -146,7 +145,7 @@ def test_a_gateway_that_restarts_under_the_page(
         page.evaluate(_LISTEN_TO_BANNERS)
         gateways()
         expect(page.locator(".pulse")).to_have_text("live")
-        assert any("The server is back" in text for text in page.evaluate("window.banners"))
+        page.wait_for_function("() => window.banners.some(text => text.includes('The server is back'))")
         client.cancel_run(first)
         expect(page.locator(f"tr[data-run='{first}']")).to_contain_text("Cancelled")
         expect(page.get_by_text("The server is back")).to_be_hidden()

@@ -39,6 +39,7 @@ def test_what_is_wrong_shows_as_it_happens(dashboards: Callable[..., Dashboard],
         expect(page.locator("[data-tile=waiting] b")).to_have_text("1")
         expect(alert.get_by_role("link", name="oldest")).to_have_attribute("href", f"#/runs/{run_id}")
         alert.get_by_role("button", name="Copy").click()
+        expect(page.get_by_role("status").filter(has_text="Copied")).to_be_visible()
         command = f"pyoco-worker --nats-url {system.nats_url} --tags gpu --worker-id gpu-1"
         assert page.evaluate("navigator.clipboard.readText()") == command
         dashboard.check_accessibility()
