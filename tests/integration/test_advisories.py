@@ -124,11 +124,13 @@ async def test_what_happened_while_no_gateway_ran_is_dealt_with_by_one_of_two(se
         run_id = await here.submit(max_attempts=2)
         await change(here, run_id, attempt=2)
     connection = await Connection(settings, "test").start()
-    assert await connection.wait_up(5)
+    assert await connection.wait_up(10)
     queue = await queue_of(connection)
     await queue.exhaust()
     assert await queue.pull(0.3) is None
-    assert (await connection.js.stream_info(settings.advisory_stream)).state.messages == 1
+    deadline = time.monotonic() + DEADLINE
+    while (await connection.js.stream_info(settings.advisory_stream)).state.messages != 1:
+        await pause(deadline)
     await connection.close()
     async with running(settings) as one, running(settings) as two:
         run = await ended(two, run_id, "FAILED")

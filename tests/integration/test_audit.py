@@ -206,6 +206,7 @@ async def test_what_happens_while_nats_is_away_is_stored_later(
     async with running(settings.model_copy(update={"nats_url": nats.url})) as here:
         run_id = await here.submit()
         await trail(here.http, 1)
+        await until(lambda: not here.gateway.audit._waiting)  # that it is stored is heard a moment later
         await stop(nats, here)
         with capture_logs() as lines:
             for _ in range(5):

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.anyio
 async def connection(settings: Settings) -> AsyncIterator[Connection]:
     settings = settings.model_copy(update={"audit_max_msgs": 100})
     connection = await Connection(settings, "test").start()
-    assert await connection.wait_up(5)
+    assert await connection.wait_up(10)
     await topology.ensure(connection)
     yield connection
     await connection.close()

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import io
+import time
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,7 @@ async def test_three_servers_and_one(settings: Settings, tmp_path: Path) -> None
             assert await look(alone, stream) == (1, 30, 30)
             await put_back(there, await taken(alone), replace=True, replicas=3)
             assert await look(there, stream) == (3, 30, 30)
+            await in_step(there, f"OBJ_{settings.wheel_object_store_bucket}")  # any replica answers those who read
             (wheel,) = await WheelStore(there).list()
             copy = io.BytesIO()
             await WheelStore(there).read_to(wheel, copy)
@@ -71,6 +73,18 @@ async def writing(connection: Connection):  # type: ignore[no-untyped-def]
     finally:
         over = True
         await task
+
+
+async def in_step(connection: Connection, stream: str) -> None:
+    """Wait until all replicas have what the leader has."""
+    deadline = time.monotonic() + DEADLINE
+    while True:
+        cluster = (await connection.js.stream_info(stream)).cluster
+        replicas = (cluster and cluster.replicas) or []
+        if len(replicas) == 2 and all(replica.current and not replica.lag for replica in replicas):
+            return
+        assert time.monotonic() < deadline, replicas
+        await asyncio.sleep(0.05)
 
 
 async def look(connection: Connection, stream: str) -> tuple[int | None, int, int | None]:

@@ -18,9 +18,9 @@ pytestmark = pytest.mark.anyio
 async def started(lease: float) -> tuple[ChildProcess, psutil.Process]:
     child = ChildProcess(None, 1000, 100_000)
     await child.start()
-    child.begin(lease)
-    guardian = psutil.Process(child.pid).parent()
+    guardian = psutil.Process(child.pid).parent()  # looked up first: a short lease may be over in no time
     assert guardian is not None
+    child.begin(lease)
     return child, guardian
 
 
@@ -56,9 +56,9 @@ async def test_a_guardian_that_does_not_obey_is_ended_with_its_child(monkeypatch
 
 
 async def test_a_lease_that_is_over_is_not_renewed_when_both_stood_still() -> None:
-    child, guardian = await started(0.2)
+    child, guardian = await started(1.0)
     guardian.send_signal(signal.SIGSTOP)
-    deadline = time.monotonic() + 0.5
+    deadline = time.monotonic() + 1.5
     while time.monotonic() < deadline:  # for longer than the lease nobody runs but the child
         os.sched_yield()
     child.renew()

@@ -37,7 +37,7 @@ pytestmark = pytest.mark.anyio
 @pytest.fixture
 async def letters(settings: Settings) -> AsyncIterator[DeadLetterStore]:
     connection = await Connection(settings, "test").start()
-    assert await connection.wait_up(5)
+    assert await connection.wait_up(10)
     await topology.ensure(connection)
     yield DeadLetterStore(connection)
     await connection.close()
@@ -304,7 +304,7 @@ async def test_a_job_redelivered_after_its_runs_failure_brings_the_missing_lette
     owners = Owners(gateway.connection, gateway.workers, Registration(gateway.settings, gateway.workers, "w", [], 1))
     claims = Claims(gateway.settings, gateway.runs, gateway.letters, owners, worker_id="w", instance_id="j")
     puller = TagPuller(gateway.queue, ["cpu"])
-    delivery = await puller.next(5, asyncio.Event())
+    delivery = await puller.next(DEADLINE, asyncio.Event())
     assert delivery is not None
     for _ in range(2):
         assert await claims.take(delivery) is None
@@ -321,7 +321,7 @@ async def test_an_invalid_job_leaves_one_letter_though_the_server_tells_of_it_to
     owners = Owners(gateway.connection, gateway.workers, Registration(gateway.settings, gateway.workers, "w", [], 1))
     claims = Claims(gateway.settings, gateway.runs, gateway.letters, owners, worker_id="w", instance_id="j")
     puller = TagPuller(gateway.queue, ["cpu"])
-    delivery = await puller.next(5, asyncio.Event())
+    delivery = await puller.next(DEADLINE, asyncio.Event())
     assert delivery is not None
     for _ in range(2):  # as if the first had died before it took the job off
         assert await claims.take(delivery) is None

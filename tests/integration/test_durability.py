@@ -15,6 +15,7 @@ from pyoco_server.gateway.durability import DurabilityReader
 from pyoco_server.settings import Settings
 from pyoco_server.store import topology
 from pyoco_server.store.connection import connected
+from tests.ports import free_port
 
 from .test_gateway import running
 
@@ -61,18 +62,16 @@ async def test_what_is_not_told_is_unknown(settings: Settings, nats_server: Nats
 
 
 async def test_a_restart_is_noticed(settings: Settings, tmp_path: Path) -> None:
-    async with server(tmp_path / "nats", sync="interval") as nats:
-        port, monitor = (int(url.rpartition(":")[2]) for url in (nats.url, nats.monitor_url))
-        await nats.stop()
-        first = await NatsServer(tmp_path / "nats", client_port=port, http_port=monitor, sync="interval").start()
-        async with running(settings.at(first.url, first.monitor_url)) as here:
-            assert (await here.http.get("/ready")).json()["durability"]["sync"] == "interval"
-            await first.stop()
-            second = await NatsServer(tmp_path / "nats", client_port=port, http_port=monitor).start()
-            while (answer := await here.http.get("/ready")).status_code != 200:
-                assert answer.json()["durability"]["sync"] == "unknown" or answer.json()["problems"]
-            assert answer.json()["durability"]["sync"] == "always"
-            await second.stop()
+    port, monitor = free_port(), free_port()
+    first = await NatsServer(tmp_path / "nats", client_port=port, http_port=monitor, sync="interval").start()
+    async with running(settings.at(first.url, first.monitor_url)) as here:
+        assert (await here.http.get("/ready")).json()["durability"]["sync"] == "interval"
+        await first.stop()
+        second = await NatsServer(tmp_path / "nats", client_port=port, http_port=monitor).start()
+        while (answer := await here.http.get("/ready")).status_code != 200:
+            assert answer.json()["durability"]["sync"] == "unknown" or answer.json()["problems"]
+        assert answer.json()["durability"]["sync"] == "always"
+        await second.stop()
 
 
 async def test_a_stream_that_somebody_made_weaker_is_named(settings: Settings, tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ async def test_runs_counts_and_workers_as_they_change(here: Running) -> None:
 
 
 async def test_a_worker_that_falls_silent_is_told(here: Running) -> None:
-    here.gateway.worker_index._timeout = 1.5
+    here.gateway.worker_index._timeout = 3.0
     async with page(here) as listener:
         await here.gateway.workers.put(WorkerRecord(worker_id="w").seen([], None))
         assert (await listener.next("workers"))["items"][0]["state"] == "IDLE"

@@ -120,11 +120,16 @@ async def test_a_nats_without_room_is_told_of(settings: Settings, capsys: pytest
     greedy = settings.model_copy(update={"logs_max_bytes": 1 << 60})
     listener = Listener(greedy, bind("127.0.0.1", 0))
     serving = asyncio.create_task(listener.serve())
-    assert not await listener.wait_ready(1.5, store=True)
+    said, deadline = "", time.monotonic() + DEADLINE
+    while "a stream cannot be made" not in said:
+        assert time.monotonic() < deadline, said
+        assert not await listener.wait_ready(0.1, store=True)
+        said += capsys.readouterr().out
+    assert not await listener.wait_ready(1.5, store=True)  # tried again since, and told once
     listener.stop()
     await asyncio.wait_for(serving, DEADLINE)
     AppStatus.should_exit = False
-    said = capsys.readouterr().out
+    said += capsys.readouterr().out
     assert f"{settings.logs_stream}: NATS has no room left to set {1 << 60} bytes aside" in said
     assert "PYOCO_LOGS_MAX_BYTES" in said
     assert said.count("a stream cannot be made") == 1
@@ -424,12 +429,12 @@ async def test_a_watch_is_never_silent_and_resumes(here: Running) -> None:
     async with here.watch(run_id, last=first["id"], timeout_sec=3) as stream:
         started = time.monotonic()
         assert (await anext(stream))["event"] == "heartbeat"
-        assert time.monotonic() - started < 1
+        assert time.monotonic() - started < 2  # it does not wait until one is due
         gaps = []
         async for event in stream:
             assert event["event"] == "heartbeat"
             gaps.append(time.monotonic() - started)
-        assert gaps[0] < 3 and 2.5 < gaps[-1] < 4
+        assert gaps[0] < 3 and 2.5 < gaps[-1] < DEADLINE
     async with here.watch(run_id, last="999999999", timeout_sec=1) as stream:  # an id of a bucket that is no more
         assert (await anext(stream))["event"] == "snapshot"
 
@@ -442,7 +447,7 @@ async def test_open_watches_end_when_the_server_stops(settings: Settings) -> Non
             here.listener.stop()
             started = time.monotonic()
             assert [event async for event in stream] == []
-            assert time.monotonic() - started < 3
+            assert time.monotonic() - started < DEADLINE  # and not after the ten minutes that it was to last
 
 
 async def test_the_index_goes_on_in_the_next_process(settings: Settings) -> None:

@@ -27,7 +27,7 @@ __all__ = ["nats"]
 @pytest.fixture
 async def keys(settings: Settings) -> AsyncIterator[KeyStore]:
     connection = await Connection(settings, "test").start()
-    assert await connection.wait_up(5)
+    assert await connection.wait_up(10)
     store = KeyStore(connection)
     await store.ensure()
     yield store

@@ -40,7 +40,7 @@ async def shown(here: Running) -> tuple[dict[str, float], dict[str, float]]:
 
 async def test_letters_come_and_go(settings: Settings) -> None:
     connection = await Connection(settings, "test").start()
-    assert await connection.wait_up(5)
+    assert await connection.wait_up(10)
     await topology.ensure(connection)
     store = DeadLetterStore(connection)
     old = await publish(store, DeadLetterReason.EXECUTION_ERROR, *(f"old{n}" for n in range(200)))

@@ -20,7 +20,7 @@ from pyoco_server.worker.frames import Frame, Kind, encode
 from pyoco_server.worker.outputpipes import OutputPipes
 from pyoco_server.worker.runlog import NoRunLog, RunLog
 
-from .test_gateway import Running, events, running
+from .test_gateway import Running, events, running, until
 
 pytestmark = pytest.mark.anyio
 
@@ -95,7 +95,7 @@ async def test_following_gives_what_is_there_what_comes_and_the_end(here: Runnin
             await store.publish(run_id, chunk(number, f"new {number}"), f"x.{number}")
             event = await anext(stream)
             assert (event["event"], texts(event["data"]["lines"])) == ("log", [f"new {number}"])
-            assert time.monotonic() - published < 1
+            assert time.monotonic() - published < 2  # it does not wait until a heartbeat is due
         await store.publish(run_id, chunk(5, "last"), "x.5")
         await end(here, run_id)
         rest = [event async for event in stream]
@@ -109,16 +109,16 @@ async def test_following_gives_what_is_there_what_comes_and_the_end(here: Runnin
 
 async def test_a_quiet_log_beats_and_ends_with_the_server(here: Running) -> None:
     run_id = await here.submit()
+    before = time.monotonic()
     async with here.http.stream("GET", f"/runs/{run_id}/logs?follow=true&tail=0") as answer:
         stream = events(answer)
         assert (await anext(stream))["data"]["lines"] == []
         assert here.gateway.open_logs == 1
-        before = time.monotonic()
         assert (await anext(stream))["event"] == "heartbeat"
-        assert 1.5 < time.monotonic() - before < 4
+        assert 1.5 < time.monotonic() - before < 5  # clients give up then
         here.listener.stop()
         assert [event["event"] async for event in stream if event.get("event") != "heartbeat"] == []
-    assert here.gateway.open_logs == 0
+    await until(lambda: here.gateway.open_logs == 0)
 
 
 async def test_too_many_logs_at_once_are_refused(here: Running, monkeypatch: pytest.MonkeyPatch) -> None:

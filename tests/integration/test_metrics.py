@@ -110,13 +110,15 @@ async def test_workers_queue_and_dead_letters(here: Running) -> None:
     assert await subscription.fetch(1, timeout=DEADLINE)
     await queue.publish(Job(run_id="r2", flow_name="f"), "cpu")
     await queue.connection.js.publish(f"{here.gateway.settings.dlq_subject_prefix}.cpu", b"{}")
+    deadline = time.monotonic() + DEADLINE
     fresh_nats_figures(here)
-    samples = await scrape(here)
+    while one(samples := await scrape(here), "pyoco_queue_depth", tag="cpu") != 1:
+        assert time.monotonic() < deadline  # NATS counts for a consumer a moment after it has acknowledged
+        fresh_nats_figures(here)
     assert one(samples, "pyoco_workers_alive_total") == 2
     assert one(samples, "pyoco_workers", state="STOPPED_GRACEFUL") == 1
     assert one(samples, "pyoco_workers_serving", tag="cpu") == 2
     assert one(samples, "pyoco_workers_serving", tag="gpu") == 1
-    assert one(samples, "pyoco_queue_depth", tag="cpu") == 1
     assert one(samples, "pyoco_queue_in_flight", tag="cpu") == 2
     assert one(samples, "pyoco_queue_redelivered", tag="cpu") == 1
     assert one(samples, "pyoco_queue_in_flight", tag="gpu") is None  # no worker has made its consumer
@@ -221,7 +223,7 @@ async def test_a_nats_that_stands_still_is_waited_for_once(nats: Nats, settings:
             fresh_nats_figures(here)
             started = time.monotonic()
             many = await asyncio.gather(*[scrape(here) for _ in range(10)])
-            assert time.monotonic() - started < 2.5
+            assert time.monotonic() - started < 5
         finally:
             os.kill(pid, signal.SIGCONT)
         assert [one(samples, "pyoco_nats_up") for samples in many] == [0] * 10

@@ -235,5 +235,5 @@ async def test_a_missing_right_is_named(settings: Settings, tmp_path: Path) -> N
             with pytest.raises(
                 StoreUnavailable, match=r"asking: NATS did not answer \(permissions violation for publish to"
             ):
-                await connection.request("$JS.API.INFO", what="asking", timeout=0.5)
+                await connection.request("$JS.API.INFO", what="asking", timeout=2)
             assert connection.is_up

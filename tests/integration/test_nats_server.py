@@ -17,6 +17,7 @@ import pytest
 from pyoco_server.embedded import nats_server as module
 from pyoco_server.embedded.nats_server import NatsServer
 from pyoco_server.errors import CommandFailed
+from tests.ports import free_port
 
 pytestmark = pytest.mark.anyio
 
@@ -80,10 +81,9 @@ async def test_it_is_healthy_on_free_ports_when_start_returns(tmp_path: Path) ->
 
 
 async def test_the_asked_ports_are_used(tmp_path: Path) -> None:
-    async with server_in(tmp_path) as first:
-        client, monitor = (int(url.rpartition(":")[2]) for url in (first.url, first.monitor_url))
-    async with server_in(tmp_path, client_port=client, http_port=monitor) as second:
-        assert (second.url, second.monitor_url) == (first.url, first.monitor_url)
+    client, monitor = free_port(), free_port()
+    async with server_in(tmp_path, client_port=client, http_port=monitor) as server:
+        assert (server.url, server.monitor_url) == (f"nats://127.0.0.1:{client}", f"http://127.0.0.1:{monitor}")
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "localhost"])

@@ -165,7 +165,7 @@ async def test_no_worker_may_be_there(filled: Connection) -> None:
     workers = WorkerStore(filled)
     beating = WorkerRecord(worker_id="w1", tags=["cpu"]).seen(["r1"], None)
     await workers.put(beating)
-    with pytest.raises(CommandFailed, match=r"the worker w1 \(its last heartbeat came 0 s ago\) is using"):
+    with pytest.raises(CommandFailed, match=r"the worker w1 \(its last heartbeat came \d s ago\) is using"):
         await put_back(filled, raw, replace=True)
     await workers.put(beating.evolve(last_seen_at=beating.last_seen_at - 60))
     await put_back(filled, raw, replace=True)

@@ -39,7 +39,7 @@ from .attacks import FOREIGN, OWN, SECRET, Attacker, tries
 
 pytestmark = pytest.mark.anyio
 
-PATIENCE = 2.0
+PATIENCE = 10.0
 """Seconds within which a try must have succeeded where it can."""
 SILENCE = 1.0
 """Seconds after all tries in which nothing may have come of them."""

@@ -30,7 +30,8 @@ async def test_racing_uploads_on_three_servers(settings: Settings, tmp_path: Pat
             stack.push_async_callback(connection.close)
             assert await connection.wait_up(DEADLINE)
             connections.append(connection)
-        await _made(connections[0])
+        for connection in connections:  # each server hears of the streams in its own time
+            await _made(connection)
         stores = [WheelStore(connection) for connection in connections]
         for version in range(1, 4):
             answers = await asyncio.gather(
