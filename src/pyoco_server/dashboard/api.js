@@ -9,17 +9,20 @@ const BAD_KEY = 403;
 /** What went wrong, in the server's words. `status` is 0 when it could not be reached. */
 export class ApiError extends Error {
   constructor(status, body) {
-    super(sentence(body.detail) || `HTTP ${status}`);
+    super(sentence(body) || `HTTP ${status}`);
     this.status = status;
     this.code = body.code ?? "";
-    this.hint = body.hint ?? "";
+    this.hint = Array.isArray(body.detail) ? "" : (body.hint ?? "");
     this.traceId = body.trace_id ?? "";
   }
 }
 
-function sentence(detail) {
+// What is wrong with several values comes as a list; its first one is the hint too, and there it is not cut.
+function sentence({ detail, hint }) {
   if (typeof detail === "string") return detail;
-  return Array.isArray(detail) ? detail.map((item) => `${(item.loc ?? []).join(".")}: ${item.msg}`).join("; ") : "";
+  if (!Array.isArray(detail)) return "";
+  const others = detail.slice(1).map((item) => `${(item.loc ?? []).join(".")}: ${item.msg}`);
+  return [hint, ...others].filter(Boolean).join("; ");
 }
 
 export function headers(more = {}) {
