@@ -10,7 +10,7 @@ from typing import Any
 import psutil
 import pytest
 
-from pyoco_server.worker.process import ChildProcess
+from pyoco_server.worker.child.process import ChildProcess
 
 pytestmark = pytest.mark.anyio
 
@@ -44,7 +44,7 @@ async def test_a_worker_that_stood_still_still_hears_why_its_child_was_killed() 
 
 
 async def test_a_guardian_that_does_not_obey_is_ended_with_its_child(monkeypatch: Any) -> None:
-    monkeypatch.setattr("pyoco_server.worker.process._KILL_TIMEOUT", 0.2)
+    monkeypatch.setattr("pyoco_server.worker.child.process._KILL_TIMEOUT", 0.2)
     child, guardian = await started(60)
     guardian.send_signal(signal.SIGSTOP)
     for _ in range(5000):

@@ -16,8 +16,8 @@ from pyoco_server.model.runlog import LogChunk, LogLine, LogStream
 from pyoco_server.settings import Settings
 from pyoco_server.store.logs import LogStore
 from pyoco_server.worker import outputpipes, runlog
-from pyoco_server.worker.frames import Frame, Kind, encode
-from pyoco_server.worker.outputpipes import OutputPipes
+from pyoco_server.worker.child.frames import Frame, Kind, encode
+from pyoco_server.worker.child.outputpipes import OutputPipes
 from pyoco_server.worker.runlog import NoRunLog, RunLog
 
 from .test_gateway import Running, events, running, until

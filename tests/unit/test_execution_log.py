@@ -14,9 +14,9 @@ from pyoco_server.settings import Settings
 from pyoco_server.store.logs import LogStore
 from pyoco_server.store.runs import StoredRun
 from pyoco_server.worker import slot as slot_module
+from pyoco_server.worker.child.frames import Kind, encode
+from pyoco_server.worker.child.outputpipes import OutputPipes
 from pyoco_server.worker.claims import Claimed
-from pyoco_server.worker.frames import Kind, encode
-from pyoco_server.worker.outputpipes import OutputPipes
 from pyoco_server.worker.runlog import NoRunLog
 from pyoco_server.worker.slot import Slot
 

@@ -13,11 +13,11 @@ from pyoco.core.models import Flow, RunContext, RunStatus, Task
 from pyoco.dsl.syntax import TaskWrapper
 
 from pyoco_server.model.run import EndReason
-from pyoco_server.worker import retries
-from pyoco_server.worker.failures import describe_exception, end_reason
-from pyoco_server.worker.isolation import isolating
-from pyoco_server.worker.reporter import TaskReporter
-from pyoco_server.worker.retries import RunStopped, pause_before, supervised, tasks_of
+from pyoco_server.worker.child import retries
+from pyoco_server.worker.child.failures import describe_exception, end_reason
+from pyoco_server.worker.child.isolation import isolating
+from pyoco_server.worker.child.reporter import TaskReporter
+from pyoco_server.worker.child.retries import RunStopped, pause_before, supervised, tasks_of
 
 
 class Run:

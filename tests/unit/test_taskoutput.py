@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyoco_server.model.runlog import LogChunk, LogLine, LogStream
-from pyoco_server.worker import framepipe
 from pyoco_server.worker.allowance import Allowance
-from pyoco_server.worker.frames import LINE_COST, MAX_FRAME, MAX_TEXT, Frame, Kind, decode, encode, pieces
-from pyoco_server.worker.taskoutput import TaskOutput, TaskStream
+from pyoco_server.worker.child import framepipe
+from pyoco_server.worker.child.frames import LINE_COST, MAX_FRAME, MAX_TEXT, Frame, Kind, decode, encode, pieces
+from pyoco_server.worker.child.taskoutput import TaskOutput, TaskStream
 
 LIMIT = 1_000_000
 

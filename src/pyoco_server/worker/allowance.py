@@ -1,6 +1,6 @@
 """How much of a run's output is kept; what goes beyond is counted."""
 
-from pyoco_server.worker.frames import LINE_COST
+from pyoco_server.worker.child.frames import LINE_COST
 
 
 class Allowance:

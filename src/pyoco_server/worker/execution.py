@@ -15,9 +15,9 @@ from pyoco_server.model.run import EndReason, RunRecord, RunStatus
 from pyoco_server.settings import Settings
 from pyoco_server.store.runs import RunStore
 from pyoco_server.waiting import first_event
+from pyoco_server.worker.child.process import ChildEnd, ChildProcess, run_directory
+from pyoco_server.worker.child.protocol import LOST_WORKER, Message
 from pyoco_server.worker.claims import Claimed
-from pyoco_server.worker.process import ChildEnd, ChildProcess, run_directory
-from pyoco_server.worker.protocol import LOST_WORKER, Message
 from pyoco_server.worker.recorder import Recorder
 
 log = structlog.get_logger(__name__)

@@ -10,7 +10,7 @@ import structlog
 from pyoco_server.errors import RevisionConflict, StoreUnavailable
 from pyoco_server.model.run import EndReason, RunRecord, RunStatus, TaskStatus, hand_back, settle, undeliverable
 from pyoco_server.store.runs import RunStore, StoredRun
-from pyoco_server.worker.protocol import Message
+from pyoco_server.worker.child.protocol import Message
 
 log = structlog.get_logger(__name__)
 

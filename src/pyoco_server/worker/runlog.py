@@ -12,7 +12,7 @@ from pyoco_server.model.runlog import LogChunk, LogLine, LogStream
 from pyoco_server.store.logs import LogStore
 from pyoco_server.waiting import first_event
 from pyoco_server.worker.allowance import Allowance
-from pyoco_server.worker.frames import LINE_COST, STREAMS, Frame, Kind
+from pyoco_server.worker.child.frames import LINE_COST, STREAMS, Frame, Kind
 
 log = structlog.get_logger(__name__)
 

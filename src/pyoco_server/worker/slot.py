@@ -17,10 +17,10 @@ from pyoco_server.store.puller import TagPuller
 from pyoco_server.store.queue import Delivery
 from pyoco_server.store.runs import RunStore
 from pyoco_server.waiting import first_event
+from pyoco_server.worker.child.process import ChildProcess
 from pyoco_server.worker.claims import Claimed, Claims
 from pyoco_server.worker.environments import Environment
 from pyoco_server.worker.execution import Execution
-from pyoco_server.worker.process import ChildProcess
 from pyoco_server.worker.registration import Registration
 from pyoco_server.worker.runlog import NoRunLog, RunLog
 from pyoco_server.worker.wheel_sync import WheelSync

@@ -10,7 +10,7 @@ import time
 from typing import Protocol
 
 from pyoco_server.model.runlog import LogStream
-from pyoco_server.worker.frames import MAX_FRAME, MAX_TEXT, Frame, boundary, decode, pieces
+from pyoco_server.worker.child.frames import MAX_FRAME, MAX_TEXT, Frame, boundary, decode, pieces
 
 _READ = 64 * 1024
 """Bytes read in one turn of the event loop, so that a flood leaves time for everything else."""

@@ -21,8 +21,8 @@ from typing_extensions import Buffer
 
 from pyoco_server.model.runlog import LogStream
 from pyoco_server.worker.allowance import Allowance
-from pyoco_server.worker.framepipe import FramePipe
-from pyoco_server.worker.frames import LINE_KINDS, MAX_TEXT, Kind, boundary, encode, pieces
+from pyoco_server.worker.child.framepipe import FramePipe
+from pyoco_server.worker.child.frames import LINE_KINDS, MAX_TEXT, Kind, boundary, encode, pieces
 
 _SLICE = 64 * 1024
 """Characters of one write that are looked at together, so that a huge text is not held twice."""

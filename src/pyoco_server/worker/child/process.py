@@ -14,9 +14,9 @@ import structlog
 
 from pyoco_server.errors import CommandFailed
 from pyoco_server.settings import without_secrets
+from pyoco_server.worker.child.outputpipes import OutputPipes
+from pyoco_server.worker.child.protocol import Message, encode, read_message
 from pyoco_server.worker.environments import Environment
-from pyoco_server.worker.outputpipes import OutputPipes
-from pyoco_server.worker.protocol import Message, encode, read_message
 from pyoco_server.worker.runlog import NoRunLog
 
 log = structlog.get_logger(__name__)
@@ -25,7 +25,9 @@ _START_TIMEOUT = 60.0
 _KILL_TIMEOUT = 5.0
 _LINGER = 1.0
 # The working directory must not shadow the standard library; the child puts it at the end of the path.
-_BOOT = "import sys; sys.path[:1] == [''] and sys.path.pop(0); from pyoco_server.worker.guardian import main; main()"
+_BOOT = (
+    "import sys; sys.path[:1] == [''] and sys.path.pop(0); from pyoco_server.worker.child.guardian import main; main()"
+)
 
 
 @dataclass(frozen=True)

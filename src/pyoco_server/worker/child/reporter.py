@@ -11,8 +11,8 @@ from pyoco.core.models import RunContext
 from pyoco.trace.backend import TraceBackend
 
 from pyoco_server.model.text import MAX_TRACEBACK, clean_text, clean_value
-from pyoco_server.worker.failures import describe_exception
-from pyoco_server.worker.protocol import Message
+from pyoco_server.worker.child.failures import describe_exception
+from pyoco_server.worker.child.protocol import Message
 
 _BURST = 100
 _REPEAT_SEC = 0.05

@@ -22,14 +22,14 @@ from pyoco.core.models import Flow, RunContext, RunStatus
 from pyoco_server.errors import InvalidFlow
 from pyoco_server.model.run import EndReason
 from pyoco_server.model.text import clean_text
-from pyoco_server.worker.failures import describe_exception, end_reason, note_environment, summarise
-from pyoco_server.worker.flows import FlowProblem, FlowSource, load_resolver
+from pyoco_server.worker.child.failures import describe_exception, end_reason, note_environment, summarise
+from pyoco_server.worker.child.flows import FlowProblem, FlowSource, load_resolver
+from pyoco_server.worker.child.isolation import isolating
+from pyoco_server.worker.child.protocol import LOST_WORKER, Message, encode, receive_message
+from pyoco_server.worker.child.reporter import TaskReporter
+from pyoco_server.worker.child.retries import RunStopped, supervised, tasks_of
+from pyoco_server.worker.child.taskoutput import TaskOutput
 from pyoco_server.worker.import_path import use_environment
-from pyoco_server.worker.isolation import isolating
-from pyoco_server.worker.protocol import LOST_WORKER, Message, encode, receive_message
-from pyoco_server.worker.reporter import TaskReporter
-from pyoco_server.worker.retries import RunStopped, supervised, tasks_of
-from pyoco_server.worker.taskoutput import TaskOutput
 
 _PR_SET_PDEATHSIG = 1
 

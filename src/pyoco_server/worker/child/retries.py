@@ -17,8 +17,8 @@ from pyoco.core.models import Flow, RunContext, RunStatus, Task
 from pyoco.dsl.nodes import CaseNode, DSLNode, SwitchNode, TaskNode
 
 from pyoco_server.model.workflow import RETRY_DELAY_SEC
-from pyoco_server.worker.failures import summarise
-from pyoco_server.worker.reporter import TaskReporter
+from pyoco_server.worker.child.failures import summarise
+from pyoco_server.worker.child.reporter import TaskReporter
 
 LONGEST_PAUSE = 60.0
 _JITTER = 0.1

@@ -176,7 +176,7 @@ def main() -> None:
         os.setsid()
         with contextlib.suppress(OSError):  # where memory gets short, the run is to go and not the worker
             Path("/proc/self/oom_score_adj").write_text(_MOST_LIKELY_VICTIM)
-        from pyoco_server.worker import child as inside  # noqa: PLC0415 - large; the guardian stays small
+        from pyoco_server.worker.child import runner as inside  # noqa: PLC0415 - large; the guardian stays small
 
         inside.main(child_socket, guardian)
         return
