@@ -29,7 +29,10 @@ from pyoco_server.nats_settings import ACCESS_FIELDS, NatsSettings, Subject, wit
 _PREFIX = "PYOCO_"
 _FALSE = {"0", "false", "no", "off"}
 # Read by the pyoco library itself, or before the settings exist: known, though they are no fields here.
-_FOREIGN = {"PYOCO_LOAD_DOTENV", "PYOCO_ENV_FILE", "PYOCO_DISCOVERY_MODULES", "PYOCO_CUTE"}
+_FOREIGN = {"PYOCO_LOAD_DOTENV", "PYOCO_ENV_FILE", "PYOCO_DISCOVERY_MODULES", "PYOCO_CUTE"} | {
+    "PYOCO_RUN_PATH",
+    "PYOCO_RUN_PYTHON",  # of ours, in a run's own environment
+}
 # Of the outside contract, but for parts that are still to be built; setting them does no harm.
 _LATER = {
     "PYOCO_YAML_SCHEDULES_KV_BUCKET",
@@ -54,6 +57,16 @@ def _split(words: object) -> object:
     return tuple(dict.fromkeys(word.lower().rstrip("/") for word in re.split(r"[\s,]+", words) if word))
 
 
+def _split_modules(names: object) -> object:
+    if not isinstance(names, str):
+        return names
+    modules = tuple(dict.fromkeys(name for name in re.split(r"[\s,]+", names) if name))
+    for name in modules:
+        if not all(part.isidentifier() for part in name.split(".")):
+            raise ValueError(f"{name!r} is no module's name, such as torch or scipy.stats")
+    return modules
+
+
 def _check_origins(origins: tuple[str, ...]) -> tuple[str, ...]:
     for origin in origins:
         if not re.fullmatch(r"https?://(\[[0-9a-f:.]+\]|[^\s/:@]+)(:[0-9]{1,5})?", origin):
@@ -62,6 +75,7 @@ def _check_origins(origins: tuple[str, ...]) -> tuple[str, ...]:
 
 
 Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+Modules = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_modules)]
 Kept = Annotated[float, Field(ge=0, le=100 * 365 * 24 * 3600, allow_inf_nan=False), AfterValidator(_check_kept)]
 """Seconds for which something is kept; 0: for ever. NATS counts whole seconds."""
 Count = Annotated[int, Field(gt=0)]
@@ -102,6 +116,13 @@ class Settings(NatsSettings):
     """Age at which the record of a worker that is gone is removed; 0: never."""
     cancel_grace_period_sec: SecondsOrZero = 30.0
     run_max_attempts: Count = 3
+
+    isolation: Literal["process", "shared"] = "process"
+    """Whether each run has a process of its own, or runs of one tenant, flow and environment may share one."""
+    preload: Modules = ()
+    """Modules that a worker imports once for all runs."""
+    run_exit_wait_sec: SecondsOrZero = 10.0
+    """How long a run waits, after its last task, for the threads and ``atexit`` functions that its tasks left."""
 
     reconcile_interval_sec: Seconds = 3.0
     reconcile_after_sec: Seconds = 15.0

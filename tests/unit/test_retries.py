@@ -8,14 +8,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from pyoco.core.engine import Engine
 from pyoco.core.models import Flow, RunContext, RunStatus, Task
 from pyoco.dsl.syntax import TaskWrapper
 
 from pyoco_server.model.run import EndReason
 from pyoco_server.worker.child import retries
+from pyoco_server.worker.child.engine import RunEngine
 from pyoco_server.worker.child.failures import describe_exception, end_reason
-from pyoco_server.worker.child.isolation import isolating
 from pyoco_server.worker.child.reporter import TaskReporter
 from pyoco_server.worker.child.retries import RunStopped, pause_before, supervised, tasks_of
 
@@ -31,8 +30,8 @@ class Run:
         self._cancel_when = cancel_when
         self.reporter = TaskReporter(self._send, self.context, 1000, lambda _: None)
         try:
-            with supervised(flow, self.context, self.reporter), isolating(flow):
-                Engine(self.reporter).run(flow, params={"x": 5}, run_context=self.context)
+            with supervised(flow, self.context, self.reporter):
+                RunEngine(self.reporter).run(flow, params={"x": 5}, run_context=self.context)
         except BaseException as error:  # noqa: BLE001 - a task may raise SystemExit
             self.raised = error
         self.reporter.close()

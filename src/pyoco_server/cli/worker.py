@@ -61,11 +61,21 @@ log = structlog.get_logger(__name__)
 @click.option("--run-once", is_flag=True, help="Run at most one job, then stop.")
 @click.option("--concurrency", type=click.IntRange(1, 256), default=1, show_default=True, help="Runs at a time.")
 @click.option(
+    "--isolation",
+    type=click.Choice(["process", "shared"]),
+    help="process: a fresh process for each run; shared: one for many runs of the same tenant, flow and wheels"
+    "  [env: PYOCO_ISOLATION; default: process]",
+)
+@click.option(
+    "--preload",
+    help="Installed modules to import once for all runs, comma separated: torch,pandas  [env: PYOCO_PRELOAD]",
+)
+@click.option(
     "--max-runs-per-child",
     type=click.IntRange(1),
     default=DEFAULT_RUNS_PER_CHILD,
     show_default=True,
-    help="Runs after which a child process is replaced.",
+    help="Runs after which a process is replaced, with --isolation shared.",
 )
 @click.option(
     "--drain-timeout-sec",
@@ -83,6 +93,8 @@ def command(**options: Any) -> None:
         wheel_sync_interval_sec=options["wheel_sync_interval_sec"],
         wheel_install_timeout_sec=options["wheel_install_timeout_sec"],
         wheel_install_deps=options["wheel_install_deps"],
+        isolation=options["isolation"],
+        preload=options["preload"],
     )
     configure_logging(service="pyoco-server:worker", settings=settings)
     for line in unknown_variables():

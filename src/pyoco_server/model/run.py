@@ -101,6 +101,8 @@ class RunRecord(BaseModel):
     """Stream sequence of the job that was claimed: only its redelivery may take the run over."""
     environment: str | None = None
     """Digest of the wheel environment that the attempt imported from; ``None``: of the worker's own packages alone."""
+    isolation: str | None = None
+    """``process``: the attempt had a process of its own; ``shared``: one that earlier runs of its flow had used."""
     queue_wait_ms: float | None = None
     run_ms: float | None = None
     tenant_id: str | None = None
@@ -162,6 +164,7 @@ def claim(record: RunRecord, *, worker_id: str, instance_id: str, job_seq: int) 
         task_records={},
         error=None,
         environment=None,
+        isolation=None,
     )
 
 

@@ -59,6 +59,8 @@ class WorkerRecord(BaseModel):
         last_pull_at: When NATS last answered it whether there is a job, in unix seconds.
         heartbeat_interval_sec: Seconds between two heartbeats.
         current_run_ids: The runs that it has.
+        isolation: ``process``: each run has a process of its own; ``shared``: runs of one tenant and flow share one.
+        preload: Modules that are imported once for all runs.
         draining: It takes no more runs, and stops when those that it has have ended.
         drain_requested_at: When somebody asked it to drain, in unix seconds.
         drain_reason: The reason that was given then.
@@ -94,6 +96,8 @@ class WorkerRecord(BaseModel):
     heartbeat_interval_sec: float = 5.0
     current_run_id: str | None = None
     current_run_ids: list[str] = Field(default_factory=list)
+    isolation: str | None = None
+    preload: list[str] = Field(default_factory=list)
     draining: bool = False
     drain_requested_at: float | None = None
     drain_reason: str | None = None

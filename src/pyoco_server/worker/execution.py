@@ -11,7 +11,7 @@ from typing import Any
 import structlog
 
 from pyoco_server.errors import StoreUnavailable
-from pyoco_server.model.run import EndReason, RunRecord, RunStatus
+from pyoco_server.model.run import EndReason, RunRecord, RunStatus, TaskStatus
 from pyoco_server.settings import Settings
 from pyoco_server.store.runs import RunStore
 from pyoco_server.waiting import first_event
@@ -46,9 +46,10 @@ class Execution:
         child: A child that is ready.
         lease: Seconds of our silence after which the child is killed, because the run may be another worker's by then.
         directory: Where run directories are made.
+        resolver: The flow resolver's spec, or ``None``.
         read_flow: Gives the text of a flow.yaml by its hash.
         end_log: Called before the run's end is written, so that whoever sees the end finds the whole log.
-        anticipate: Called when the child is about to be ended, so that the next one can be started beside it.
+        begun: Called when the child has its job: time to fork the next one.
     """
 
     def __init__(
@@ -60,9 +61,10 @@ class Execution:
         *,
         lease: float,
         directory: Path,
+        resolver: str | None,
         read_flow: Callable[[str], Awaitable[str | None]],
         end_log: Callable[[], Awaitable[None]],
-        anticipate: Callable[[], None],
+        begun: Callable[[], None],
     ) -> None:
         self._settings = settings
         self._job = claimed.job
@@ -71,7 +73,8 @@ class Execution:
         self._read_flow = read_flow
         self._lease = lease
         self._end_log = end_log
-        self._anticipate = anticipate
+        self._begun = begun
+        self._resolver = resolver
         self._max_record = runs.max_bytes
         self._ending: Outcome | None = None
         self._returned = False
@@ -88,6 +91,7 @@ class Execution:
             runs,
             claimed.stored,
             environment=child.environment.digest if child.environment else None,
+            isolation=settings.isolation,
             interval=settings.run_heartbeat_interval_sec,
             on_cancel=self._cancel,
             on_lost=self._lose,
@@ -143,12 +147,19 @@ class Execution:
             {
                 "type": "run",
                 "run_id": record.run_id,
+                "attempt": record.attempt,
                 "flow_name": record.flow_name,
                 "params": record.params or self._job.params or {},
                 "workflow_yaml": workflow,
                 "directory": str(run_directory(self._directory, record.run_id, record.attempt)),
+                "resolver": self._resolver,
+                "isolation": self._settings.isolation,
+                "exit_wait_sec": self._settings.run_exit_wait_sec,
+                "max_value_bytes": self._settings.max_run_snapshot_bytes // 2,
+                "max_log_bytes": self._settings.run_log_max_bytes,
             }
         )
+        self._begun()
         if record.timeout_sec:
             text = f"the run took longer than its timeout_sec of {record.timeout_sec:g} s"
             self._later(record.timeout_sec, self._time_out, _failure(EndReason.RUN_TIMEOUT, text))
@@ -157,7 +168,7 @@ class Execution:
                 outcome = self._hear(message)
                 if outcome is not None:
                     return outcome
-        except (KeyError, ValueError, TypeError, AttributeError) as error:
+        except (LookupError, ValueError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
             # User code can write to our socket too. It must end its own run with that, and nothing else.
             log.warning("a child sends nonsense", run_id=self.run_id, reason=repr(error))
             self._kill()
@@ -167,7 +178,13 @@ class Execution:
         return await self._explain_death()
 
     def _hear(self, message: Message) -> Outcome | None:
-        """Take a message of the child; the outcome if it was the last one."""
+        """Take a message of the child; return the outcome if it was the last one.
+
+        Raises:
+            ValueError: it is not of this run: a process that outlived its own run speaks, or user code does.
+        """
+        if (message["run_id"], message["attempt"]) != (self.run_id, self.recorder.record.attempt):
+            raise ValueError(f"a message of run {message['run_id']!r}, attempt {message['attempt']!r}")
         if message["type"] == "finished":
             outcome = self._finish(message)
             self.reusable = bool(message.get("reusable"))
@@ -222,8 +239,11 @@ class Execution:
         return self._ending or _describe(end, self._where())
 
     def _where(self) -> str:
-        running = [name for name, state in self.recorder.record.tasks.items() if state.value == "RUNNING"]
-        return f" while task {', '.join(map(repr, running))} was running" if running else ""
+        tasks = self.recorder.record.tasks
+        running = [name for name, state in tasks.items() if state is TaskStatus.RUNNING]
+        if running:
+            return f" while task {', '.join(map(repr, running))} was running"
+        return " after its tasks had ended" if TaskStatus.SUCCEEDED in tasks.values() else ""
 
     def _cancel(self) -> None:
         """Ask the run to stop; then make it."""
@@ -254,12 +274,8 @@ class Execution:
             self._stop_child(0.0, min(_TERM_BEFORE_KILL, self._settings.cancel_grace_period_sec))
 
     def _stop_child(self, term_after: float, kill_after: float) -> None:
-        self._later(term_after, self._terminate)
+        self._later(term_after, self._child.terminate)
         self._later(kill_after, self._child.kill)
-
-    def _terminate(self) -> None:
-        self._anticipate()
-        self._child.terminate()
 
     def _later(self, seconds: float, call: Callable[..., None], *args: Any) -> None:
         self._timers.append(asyncio.get_running_loop().call_later(seconds, call, *args))

@@ -27,6 +27,7 @@ class Recorder:
         runs: The store.
         claimed: The record as our claim stored it.
         environment: Digest of the wheel environment that the run imports from.
+        isolation: Whether the run has a process of its own.
         interval: Seconds between two progress writes at least.
         on_cancel: Called once when somebody asked to cancel.
         on_lost: Called when the run is no longer ours: another attempt has it, or it ended without us.
@@ -38,12 +39,13 @@ class Recorder:
         claimed: StoredRun,
         *,
         environment: str | None = None,
+        isolation: str | None = None,
         interval: float,
         on_cancel: Callable[[], None],
         on_lost: Callable[[], None],
     ) -> None:
         self._runs = runs
-        self.record = claimed.record.evolve(environment=environment)
+        self.record = claimed.record.evolve(environment=environment, isolation=isolation)
         self._revision = claimed.revision
         self._interval = interval
         self._on_cancel = on_cancel

@@ -54,6 +54,8 @@ class Registration:
             host=socket.gethostname(),
             pid=os.getpid(),
             version=__version__,
+            isolation=settings.isolation,
+            preload=list(settings.preload),
             started_at=time.time(),
             heartbeat_interval_sec=settings.worker_heartbeat_interval_sec,
         )

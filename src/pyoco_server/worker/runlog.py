@@ -77,6 +77,8 @@ class RunLog:
             self._running[frame.task or ""] += 1
         elif frame.kind is Kind.TASK_ENDED:
             self._running -= Counter([frame.task or ""])
+        elif frame.kind is Kind.NOTICE:
+            self._notice(frame.text.decode("utf-8", "replace"))
         else:
             self._take_counts(frame)
 

@@ -17,9 +17,8 @@ from pyoco_server.store.puller import TagPuller
 from pyoco_server.store.queue import Delivery
 from pyoco_server.store.runs import RunStore
 from pyoco_server.waiting import first_event
-from pyoco_server.worker.child.process import ChildProcess
+from pyoco_server.worker.children import Children
 from pyoco_server.worker.claims import Claimed, Claims
-from pyoco_server.worker.environments import Environment
 from pyoco_server.worker.execution import Execution
 from pyoco_server.worker.registration import Registration
 from pyoco_server.worker.runlog import NoRunLog, RunLog
@@ -29,9 +28,6 @@ log = structlog.get_logger(__name__)
 
 _NATS_PAUSE = 0.2
 _CACHED_FLOWS = 64
-_START_TRIES = 5
-_SPARE_SEC = 5.0
-"""How long a worker that stops waits for a child that is being launched."""
 _LOG_SEC = 2.0
 """How long the end of a run waits for its log to be stored."""
 _LINGER_SEC = 30.0
@@ -65,7 +61,7 @@ class FlowTexts:
 
 
 class Slot:
-    """Takes a delivery, runs it on the child, settles it, and keeps the child fit for the next."""
+    """Takes a delivery, runs it in a process, and settles it."""
 
     def __init__(
         self,
@@ -84,7 +80,6 @@ class Slot:
     ) -> None:
         self._settings = settings
         self._wheels = wheels
-        self._preparing = asyncio.Lock()
         self.puller = puller
         self._claims = claims
         self._runs = runs
@@ -93,10 +88,13 @@ class Slot:
         self._registration = registration
         self._resolver = resolver
         self._directory = directory
-        self._max_runs_per_child = max_runs_per_child
-        self._child: ChildProcess | None = None
-        self._spare: ChildProcess | None = None
-        self._anticipating: asyncio.Task[None] | None = None
+        self._children = Children(
+            settings,
+            resolver,
+            environment=lambda: wheels.environment if wheels is not None else None,
+            refuse=lambda environment, reason: wheels is not None and wheels.refuse(environment, reason),
+            max_runs=max_runs_per_child,
+        )
         self.execution: Execution | None = None
         self.delivery: Delivery | None = None
         self.lease = settings.consumer_ack_wait_sec / 2
@@ -105,78 +103,30 @@ class Slot:
         self._handing_back = False
         self._lingering: dict[asyncio.Task[None], RunLog] = {}
 
-    async def prepare(self) -> ChildProcess:
-        """Give a child that can take a job, started anew where needed.
+    async def prepare(self) -> None:
+        """Have a process ready for the next run.
 
         Raises:
-            CommandFailed: it does not start, several times in a row.
+            CommandFailed: none can be had, several times in a row.
         """
-        async with self._preparing:
-            child = self._child
-            if child is not None and child.is_alive and child.environment == self._environment:
-                return child
-            self._child = None
-            if child is not None:
-                await child.end()  # of an older environment, if it still lives
-            self._child = await self._start()
-            return self._child
+        await self._children.prepare()
 
     @property
     def is_idle(self) -> bool:
-        """Tell whether there is no run here."""
+        """Whether there is no run here."""
         return self.delivery is None
 
     async def refresh(self) -> None:
-        """Replace a child of an older environment now, if no run is here: the next one then finds a warm one."""
-        if self.is_idle and self._child is not None:
+        """Replace the processes of an older environment now, if no run is here: the next one then finds a warm one."""
+        if self.is_idle:
             try:
                 await self.prepare()
             except CommandFailed as error:
-                log.warning("no child could be started in advance", reason=error.message)  # the next run asks again
+                log.warning("no process could be started in advance", reason=error.message)  # the next run asks again
 
     async def anticipate(self) -> None:
-        """Launch the next child now: it imports what it needs while its environment is being built."""
-        async with self._preparing:
-            if self._spare is not None and self._spare.is_alive:
-                return
-            self._spare = self._make_child()
-            try:
-                await self._spare.launch()
-            except OSError as error:
-                log.warning("no child could be launched in advance", reason=str(error))  # the next run asks again
-                await self._spare.end()
-
-    def _anticipate_soon(self) -> None:
-        if self._anticipating is None or self._anticipating.done():
-            self._anticipating = asyncio.create_task(self.anticipate(), name="anticipate")
-
-    @property
-    def _environment(self) -> Environment | None:
-        return self._wheels.environment if self._wheels is not None else None
-
-    def _make_child(self) -> ChildProcess:
-        return ChildProcess(
-            self._resolver, self._settings.max_run_snapshot_bytes // 2, self._settings.run_log_max_bytes
-        )
-
-    async def _start(self) -> ChildProcess:
-        attempt = 1
-        while True:
-            environment = self._environment
-            spare, self._spare = self._spare, None
-            child = spare if spare is not None and spare.is_alive else self._make_child()
-            child.environment = environment
-            try:
-                await child.start()
-            except CommandFailed as error:
-                if attempt == _START_TRIES or "ended with" not in error.message:
-                    if self._wheels is None or not self._wheels.refuse(environment, error.message):
-                        raise
-                    attempt = 0
-                log.warning("a child process did not start", attempt=attempt, reason=error.message)
-                attempt += 1
-            else:
-                return child
+        """Launch what the next environment needs, while it is being built."""
+        await self._children.anticipate()
 
     async def run_one(self, wait: float, stop: asyncio.Event) -> RunRecord | None:
         """Wait for a job and run it.
@@ -192,6 +142,7 @@ class Slot:
         try:
             delivery = await self.puller.next(wait, stop)
             if delivery is None:
+                await self._children.rest()
                 return None
             self.delivery = delivery
             self._confirmed_at = time.monotonic()
@@ -254,13 +205,9 @@ class Slot:
             self.execution.hand_back()
 
     async def close(self) -> None:
-        """End the child and take back open requests."""
+        """End the processes and take back open requests."""
         await self.puller.close()
-        if self._anticipating is not None:
-            await asyncio.wait({self._anticipating}, timeout=_SPARE_SEC)
-        for child in (self._child, self._spare):
-            if child is not None:
-                await child.end()
+        await self._children.close()
         await asyncio.gather(*(run_log.close(_LOG_SEC) for run_log in self._lingering.values()))
 
     async def _end_log(self, run_log: RunLog) -> None:
@@ -272,8 +219,8 @@ class Slot:
             lingering.add_done_callback(self._lingering.pop)
 
     async def _execute(self, delivery: Delivery, claimed: Claimed) -> RunRecord | None:
-        child = await self.prepare()
         record = claimed.stored.record
+        child = await self._children.take(record)
         context = {"run_id": record.run_id, "flow_name": record.flow_name, "tag": record.tag, "attempt": record.attempt}
         log.info("run started", **context)
         run_log = RunLog(self._logs, record.run_id, record.attempt, self._settings.run_log_max_bytes)
@@ -291,9 +238,10 @@ class Slot:
             child,
             lease=self.lease,
             directory=self._directory,
+            resolver=self._resolver,
             read_flow=self._flows.read,
             end_log=end_log,
-            anticipate=self._anticipate_soon,
+            begun=self._children.fork_next,
         )
         if self._handing_back:
             self.execution.hand_back()
@@ -302,15 +250,13 @@ class Slot:
         try:
             last = await self.execution.run()
         finally:
-            reusable = self.execution.reusable and child.runs < self._max_runs_per_child
+            reusable = self.execution.reusable
             self.execution = None
             self._registration.ended(record.run_id, last)
             self._claims.ended(record.run_id)
             output.attach(NoRunLog())
             await self._end_log(run_log)
-            if not reusable:
-                self._child = None
-                await child.end()
+            await self._children.give_back(child, record, reusable=reusable)
         if last is not None:
             log.info("run ended", status=last.status.value, end_reason=last.end_reason, reason=last.error, **context)
             await self._finish(delivery, last)

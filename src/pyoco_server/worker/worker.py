@@ -53,7 +53,7 @@ class Worker:
         tags: What it serves: a run is taken if its tag is among them.
         resolver: ``module:function`` or ``path/file.py:function`` giving flows by name, or ``None``.
         slots: How many runs at a time.
-        max_runs_per_child: Runs after which a child process is replaced.
+        max_runs_per_child: Runs after which a process is replaced, with ``shared`` isolation.
         poll_sec: Seconds that one request for a job may wait on the server.
     """
 

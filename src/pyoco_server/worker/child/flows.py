@@ -19,6 +19,7 @@ from pyoco.schemas.config import PyocoConfig, TaskConfig
 
 from pyoco_server.model.run import EndReason
 from pyoco_server.model.workflow import FlowFile, TaskSpec, build_flow, graph_task_names, parse_workflow
+from pyoco_server.worker.child.freshness import FreshLoader
 
 Resolver = Callable[[str], Flow]
 _CACHED_FLOWS = 64
@@ -117,7 +118,8 @@ def _load_file(path: Path) -> ModuleType:
         raise ValueError(f"--flow-resolver: there is no file {path}")
     # Modules that lie beside it can be imported, as when Python runs the file itself.
     sys.path.append(str(path.parent))
-    spec = importlib.util.spec_from_file_location(f"_pyoco_resolver_{path.stem}", path)
+    name = f"_pyoco_resolver_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path, loader=FreshLoader(name, str(path)))
     if spec is None or spec.loader is None:
         raise ValueError(f"--flow-resolver: {path} is not a Python file")
     module = importlib.util.module_from_spec(spec)

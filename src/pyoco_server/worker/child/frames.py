@@ -36,6 +36,8 @@ class Kind(bytes, Enum):
     """The run's limit is reached. Text: lines and bytes that were cut since the last such frame."""
     LOST = b"l"
     """The pipe was full for too long. Text: lines and bytes that were dropped."""
+    NOTICE = b"n"
+    """Text: what the run's process says about itself."""
 
 
 STREAMS = {

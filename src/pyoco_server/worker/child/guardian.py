@@ -1,141 +1,164 @@
-"""Between worker and child: ends every process of a run, also when the worker dies or stands still.
+"""The part of a template that user code never runs in: it ends every process of a run, also when the worker dies.
 
-A process of its own, forked before anything large is loaded, so that user code can neither block it nor stand in for
-it. Orphans of the run become its children (Linux's "subreaper"), so that not even a daemon escapes. The run's lease is
-kept here too: a worker that was stopped cannot stop its run, and NATS gives the run to another one meanwhile.
+Orphans of a run become children of this process (Linux's "subreaper"), so that not even a daemon escapes. The run's
+lease is kept here too: a worker that was stopped cannot stop its run, and NATS gives the run to another one meanwhile.
+One run at a time: of two, nobody could say whose an orphan is.
 """
 
 import contextlib
-import ctypes
 import json
+import math
 import os
 import select
 import signal
 import socket
-import sys
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pyoco_server.errors import PyocoError
+from pyoco_server.worker.child.remains import end_all, kill_soon, own_children
 
-_PR_SET_CHILD_SUBREAPER = 36
-_SWEEP_PAUSE = 0.005
-_SWEEP_LIMIT = 30.0
-"""Seconds after which a process that survives SIGKILL (one that hangs in the kernel) is left behind, and told."""
-_MOST_LIKELY_VICTIM = "500"
 _CGROUPS = Path("/sys/fs/cgroup")
+_MAX_PACKET = 64 * 1024
+_DESCRIPTORS = 4
+_GROWN_BYTES = 32 * 1024 * 1024
+"""Growth after which the worker replaces this process."""
+
+
+@dataclass
+class Forked:
+    """A process that was forked for runs.
+
+    Args:
+        number: The worker's name for it.
+        pid: Its process id, which is (or is about to be) its process group and session too.
+        pidfd: Becomes readable when it ends.
+    """
+
+    number: int
+    pid: int
+    pidfd: int
+    lease: float = 0.0
+    lease_ends: float = math.inf
+    oom_before: int = 0
+    killed: bool = False
+    fenced: bool = False
 
 
 class Guardian:
-    """Watches one child.
+    """Forks children on the worker's word, and watches them.
 
     Args:
-        control: Socket to the worker: commands come in as lines, one report goes out at the end.
-        child: The child's process id, which is (or is about to be) its process group too.
+        control: Socket to the worker; each packet is a JSON object. Commands come in, reports go out.
+        fork: Makes a child with the descriptors that came with the command; returns its process id.
     """
 
-    def __init__(self, control: socket.socket, child: int) -> None:
+    def __init__(self, control: socket.socket, fork: Callable[[list[int]], int]) -> None:
         self._control = control
-        self._child = child
-        self._pidfd = os.pidfd_open(child)
-        self._unread = b""
-        self._lease = 0.0
-        self._lease_ends = float("inf")
-        self._oom_before = oom_kills()
-        self._killed = False
-        self._fenced = False
+        self._fork = fork
+        self._children: dict[int, Forked] = {}
+        self._poll = select.poll()
+        self._poll.register(control, select.POLLIN)
+        self._alone = False
+        self._resident = _resident_bytes()
 
     def watch(self) -> None:
-        """Serve until the child has ended; then end what it left behind and report."""
-        poll = select.poll()
-        poll.register(self._control, select.POLLIN)
-        poll.register(self._pidfd, select.POLLIN)
-        while True:
-            left = self._lease_ends - time.monotonic()
-            ready = {descriptor for descriptor, _ in poll.poll(None if left == float("inf") else max(0, left) * 1000)}
-            if self._pidfd in ready:
-                break
+        """Serve until the worker is gone and every child has ended."""
+        while self._children or not self._alone:
+            ends = min((child.lease_ends for child in self._children.values()), default=math.inf)
+            left = None if ends == math.inf else max(0.0, ends - time.monotonic()) * 1000
+            ready = {descriptor for descriptor, _ in self._poll.poll(left)}
+            for child in [child for child in self._children.values() if child.pidfd in ready]:
+                self._bury(child)
             # First the lease: after both have stood still, the worker's word may come before we look at the time.
-            if time.monotonic() >= self._lease_ends:
-                self._fenced = True
-                self._kill()
+            for child in self._children.values():
+                if time.monotonic() >= child.lease_ends:
+                    child.fenced = True
+                    self._kill(child)
             if self._control.fileno() in ready and not self._obey():
-                poll.unregister(self._control)
-                self._kill()
-        # Without reaping it yet, so that its number cannot become another process's before the group is killed.
-        self._signal_group(signal.SIGKILL)
-        _, status, usage = os.wait4(self._child, 0)
-        left_behind = self._sweep()
-        self._report(
-            code=os.waitstatus_to_exitcode(status),
-            fenced=self._fenced,
-            killed=self._killed,
-            out_of_memory=oom_kills() > self._oom_before,
-            left_behind=left_behind,
-            max_rss_bytes=usage.ru_maxrss * 1024,
-        )
+                self._poll.unregister(self._control)
+                self._alone = True
+                for child in self._children.values():
+                    self._kill(child)
 
     def _obey(self) -> bool:
-        """Take commands; ``False`` when the worker is gone."""
+        """Take a command; ``False`` when the worker is gone."""
         try:
-            data = self._control.recv(4096)
+            packet, descriptors, _, _ = socket.recv_fds(self._control, _MAX_PACKET, _DESCRIPTORS)
         except OSError:
-            data = b""
-        *lines, self._unread = (self._unread + data).split(b"\n")
-        for line in lines:
-            word, _, argument = line.partition(b" ")
-            if word == b"run":
-                self._oom_before = oom_kills()
-                self._lease = float(argument)
-                self._renew()
-            elif word == b"alive":
-                self._renew()
-            elif word == b"idle":
-                self._lease_ends = float("inf")
-            elif word == b"term":
-                self._signal_group(signal.SIGTERM)
-            elif word == b"kill":
-                self._kill()
-        return bool(data)
+            return False
+        if not packet:
+            return False
+        command = json.loads(packet)
+        if command["do"] == "fork":
+            self._give_birth(command["child"], descriptors)
+        elif (child := self._children.get(command["child"])) is not None:
+            self._command(child, command)
+        return True
 
-    def _renew(self) -> None:
-        if not self._killed:
-            self._lease_ends = time.monotonic() + self._lease
+    def _give_birth(self, number: int, descriptors: list[int]) -> None:
+        try:
+            pid = self._fork(descriptors)
+            pidfd = os.pidfd_open(pid)
+        except OSError as error:
+            self._report(refused=number, error=f"{error.strerror}")
+            return
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
+        self._children[number] = Forked(number, pid, pidfd)
+        self._poll.register(pidfd, select.POLLIN)
+        self._report(forked=number, pid=pid)
 
-    def _kill(self) -> None:
-        self._killed = True
-        self._lease_ends = float("inf")
-        self._signal_group(signal.SIGKILL)
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self._child, signal.SIGKILL)  # it may not have its own group yet
+    def _command(self, child: Forked, command: dict[str, Any]) -> None:
+        word = command["do"]
+        if word == "run":
+            child.oom_before = oom_kills()
+            child.lease = float(command["lease"])
+        if word in ("run", "alive") and not child.killed:
+            child.lease_ends = time.monotonic() + child.lease
+        elif word == "idle":
+            child.lease_ends = math.inf
+            self._end_orphans()
+        elif word == "term":
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(child.pid, signal.SIGTERM)
+        elif word == "kill":
+            self._kill(child)
 
-    def _signal_group(self, sig: signal.Signals) -> None:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._child, sig)
+    def _kill(self, child: Forked) -> None:
+        child.killed = True
+        child.lease_ends = math.inf
+        kill_soon(child.pid)
 
-    def _sweep(self) -> int:
-        """Kill whatever the run started and did not end; its number is the answer."""
-        found: set[int] = set()
-        deadline = time.monotonic() + _SWEEP_LIMIT
-        while time.monotonic() < deadline:
-            try:
-                while os.waitpid(-1, os.WNOHANG)[0]:
-                    pass
-            except ChildProcessError:
-                break
-            import psutil  # noqa: PLC0415 - only for runs that leave something behind
+    def _end_orphans(self) -> int:
+        """End what is neither a child that we forked nor below one; return how many that were."""
+        spared = {child.pid for child in self._children.values()}
+        return end_all(spared) if own_children() - spared else 0
 
-            for process in psutil.Process().children(recursive=True):
-                with contextlib.suppress(psutil.Error):
-                    found.add(process.pid)
-                    process.kill()
-            time.sleep(_SWEEP_PAUSE)
-        return len(found)
+    def _bury(self, child: Forked) -> None:
+        """End what a child that has ended left behind, and report."""
+        self._poll.unregister(child.pidfd)
+        os.close(child.pidfd)
+        del self._children[child.number]
+        _, status, usage = os.wait4(child.pid, 0)
+        left_behind = self._end_orphans()
+        self._report(
+            ended=child.number,
+            code=os.waitstatus_to_exitcode(status),
+            fenced=child.fenced,
+            killed=child.killed,
+            out_of_memory=oom_kills() > child.oom_before,
+            left_behind=left_behind,
+            max_rss_bytes=usage.ru_maxrss * 1024,
+            grown=_resident_bytes() > self._resident + _GROWN_BYTES,
+        )
 
     def _report(self, **facts: Any) -> None:
         with contextlib.suppress(OSError):  # the worker is gone
-            self._control.sendall(json.dumps(facts).encode() + b"\n")
+            self._control.send(json.dumps(facts).encode())
 
 
 def oom_kills() -> int:
@@ -164,23 +187,5 @@ def _read_counter(file: Path) -> int:
     return 0
 
 
-def main() -> None:
-    """Entry point: ``argv`` holds the descriptors of the child's socket and of the guardian's."""
-    child_socket, control = int(sys.argv[1]), int(sys.argv[2])
-    if ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
-        raise PyocoError("Linux does not let this process adopt the orphans of runs")
-    guardian = os.getpid()
-    child = os.fork()
-    if child == 0:
-        os.close(control)
-        os.setsid()
-        with contextlib.suppress(OSError):  # where memory gets short, the run is to go and not the worker
-            Path("/proc/self/oom_score_adj").write_text(_MOST_LIKELY_VICTIM)
-        from pyoco_server.worker.child import runner as inside  # noqa: PLC0415 - large; the guardian stays small
-
-        inside.main(child_socket, guardian)
-        return
-    os.close(child_socket)
-    for sig in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(sig, signal.SIG_IGN)  # it ends with its child, whoever asks
-    Guardian(socket.socket(fileno=control), child).watch()
+def _resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")

@@ -30,7 +30,7 @@ async def read_message(reader: asyncio.StreamReader) -> Message | None:
         if length > MAX_MESSAGE:
             return None
         message = json.loads(await reader.readexactly(length))
-    except (asyncio.IncompleteReadError, ConnectionError, ValueError):
+    except (asyncio.IncompleteReadError, ConnectionError, ValueError, RecursionError):
         return None
     return message if isinstance(message, dict) else None
 

@@ -1,91 +1,121 @@
-"""Inside the child process: runs one job after the other with pyoco's engine and reports over the socket.
+"""Inside a run's own process: runs a job with pyoco's engine and reports over the socket.
 
 User code runs here and only here. It may block, exit, crash or print whatever it likes.
 """
 
 import contextlib
-import ctypes
+import importlib
 import os
 import queue
-import signal
 import socket
 import sys
 import threading
-import traceback
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pyoco.core.engine import Engine
 from pyoco.core.models import Flow, RunContext, RunStatus
 
 from pyoco_server.errors import InvalidFlow
 from pyoco_server.model.run import EndReason
 from pyoco_server.model.text import clean_text
+from pyoco_server.worker.child.engine import RunEngine
 from pyoco_server.worker.child.failures import describe_exception, end_reason, note_environment, summarise
 from pyoco_server.worker.child.flows import FlowProblem, FlowSource, load_resolver
-from pyoco_server.worker.child.isolation import isolating
+from pyoco_server.worker.child.forks import end_fork, forks_kept_out
+from pyoco_server.worker.child.freshness import changed_since_import
+from pyoco_server.worker.child.leaving import as_at_the_end, unfinished_processes, unfinished_threads
 from pyoco_server.worker.child.protocol import LOST_WORKER, Message, encode, receive_message
 from pyoco_server.worker.child.reporter import TaskReporter
+from pyoco_server.worker.child.restoring import ProcessState
 from pyoco_server.worker.child.retries import RunStopped, supervised, tasks_of
+from pyoco_server.worker.child.subprocesses import show_to_subprocesses
 from pyoco_server.worker.child.taskoutput import TaskOutput
-from pyoco_server.worker.import_path import use_environment
-
-_PR_SET_PDEATHSIG = 1
 
 
-class Child:
-    """The loop of the process: a job comes in, its story goes out.
+class Runner:
+    """A job comes in, its story goes out; with ``shared`` isolation the next one follows.
 
     Args:
         sock: To the worker.
+        output: What tasks print.
         installed: How many entries of ``sys.path`` are the worker's own.
+        environment: Directory of the wheel environment.
     """
 
-    def __init__(self, sock: socket.socket, installed: int) -> None:
+    def __init__(self, sock: socket.socket, output: TaskOutput, installed: int, environment: str | None) -> None:
         self._socket = sock
+        self._output = output
         self._installed = installed
+        self._environment = environment
+        self._pid = os.getpid()
         self._sending = threading.Lock()
-        self._jobs: queue.Queue[Message] = queue.Queue()
+        self._leaving = threading.Lock()
+        self._jobs: queue.SimpleQueue[Message] = queue.SimpleQueue()
+        self._job: Message = {}
         self._context: RunContext | None = None
         self._cancelled: str | None = None
+        self._flows: FlowSource | None = None
 
-    def main(self) -> None:
-        """Serve until the worker closes the socket."""
-        setup = receive_message(self._socket)
-        if setup is None:
-            return
-        self._output = TaskOutput(setup["output"])
-        self._output.install()
-        use_environment(setup["environment"], behind=self._installed)
+    @classmethod
+    def on(cls, descriptors: list[int], setup: Message, installed: int) -> "Runner":
+        """Return a runner on what the worker sent: a socket, a pipe for frames, and what becomes stdout and stderr."""
+        sock, frames, *plain = descriptors
+        for descriptor, place in zip(plain, (1, 2), strict=True):
+            os.dup2(descriptor, place)
+            os.close(descriptor)
+        os.set_inheritable(sock, False)
+        # A flow may name modules that lie where the worker was started; they come last, so that they shadow nothing.
+        sys.path.append(setup["directory"])
         note_environment(setup["environment"])
-        try:
-            resolver = load_resolver(setup["resolver"]) if setup.get("resolver") else None
-        except BaseException as error:  # noqa: BLE001 - whatever a user's module raises on import, SystemExit too
-            self.send({"type": "unusable", "error": f"{type(error).__name__}: {error}"})
-            return
-        flows = FlowSource(resolver)
-        threading.Thread(target=self._read, name="pyoco-control", daemon=True).start()
-        baseline = threading.active_count()
-        self.send({"type": "ready", "pid": os.getpid()})
-        while True:
-            job = self._jobs.get()
-            self._output.begin(setup["max_log_bytes"])
-            result = self._run(job, flows, setup["max_value_bytes"])
-            spent = result.get("reason") == EndReason.OUT_OF_MEMORY.value  # what it still holds, nobody knows
-            result["reusable"] = not spent and threading.active_count() <= baseline and not _left_processes()
-            self._output.end()
-            self.send(result)
+        importlib.invalidate_caches()  # a template may have looked into a directory long ago
+        output = TaskOutput(frames)
+        output.install()
+        return cls(socket.socket(fileno=sock), output, installed, setup["environment"])
 
-    def send(self, message: Message) -> None:
-        """Send a message to the worker; from any thread."""
+    def serve(self) -> None:
+        """Take jobs until the process has served its time; it does not return."""
+        first = receive_message(self._socket)
+        if first is None:
+            os._exit(LOST_WORKER)
+        if first["type"] == "try":
+            self._try_resolver(first)
+        self._jobs.put(first)
+        self._run_control()
+        baseline = threading.active_count()
+        state = ProcessState() if first["isolation"] == "shared" else None
+        while True:
+            self._job = job = self._jobs.get()
+            result = self._run(job)
+            if os.getpid() != self._pid:  # forked outside of a task: by a module that was imported, or a resolver
+                end_fork(None)
+            spent = result.get("reason") == EndReason.OUT_OF_MEMORY.value  # what it still holds, nobody knows
+            if state is None or spent or threading.active_count() > baseline or unfinished_processes():
+                self._leave(result)
+            self._output.end()
+            self._clear_directory()
+            # The process waits for the next run, unless the worker replaces it.
+            self._send({**result, "reusable": state is not None and not state.restore()})
+
+    def _run_control(self) -> None:
+        threading.Thread(target=self._read, name="pyoco-control", daemon=True).start()
+
+    def _send(self, message: Message) -> None:
+        """Send a message of the current run; from any thread, and never from a fork."""
+        if os.getpid() != self._pid:
+            return
+        named = {**message, "run_id": self._job.get("run_id"), "attempt": self._job.get("attempt")}
         with self._sending:
-            self._socket.sendall(encode(message))
+            try:
+                self._socket.sendall(encode(named))
+            except OSError:
+                os._exit(LOST_WORKER)  # nobody would hear the result
 
     def _read(self) -> None:
         while (message := receive_message(self._socket)) is not None:
             if message["type"] == "run":
                 self._jobs.put(message)
+            elif message["type"] == "fresh":
+                self._send({"type": "fresh", "changed": changed_since_import()})
             elif message["type"] == "cancel":
                 self._cancelled = message["run_id"]
                 context = self._context
@@ -94,9 +124,22 @@ class Child:
         # The worker is gone, or user code closed the socket: nobody would hear the result. The guardian does the rest.
         os._exit(LOST_WORKER)
 
-    def _run(self, job: Message, flows: FlowSource, max_value_bytes: int) -> Message:
+    def _try_resolver(self, message: Message) -> None:
+        """Say whether the resolver loads, and end."""
+        error = None
+        try:
+            load_resolver(message["resolver"])
+        except BaseException as raised:  # noqa: BLE001 - whatever a user's module raises on import, SystemExit too
+            error = clean_text(f"{type(raised).__name__}: {raised}")
+        self._output.end()
+        self._send({"type": "tried", "error": error})
+        os._exit(0)
+
+    def _run(self, job: Message) -> Message:
+        self._output.begin(job["max_log_bytes"])
         params = job["params"]
         try:
+            flows = self._flow_source(job["resolver"])
             if job.get("workflow_yaml") is not None:
                 flow, defaults = flows.from_yaml(job["workflow_yaml"], job["flow_name"])
                 params = {**defaults, **params}
@@ -107,30 +150,41 @@ class Child:
         except InvalidFlow as error:
             return _failed(EndReason.INVALID_FLOW, error.message, error)
         except BaseException as error:  # noqa: BLE001 - a resolver is user code and may raise anything
+            if os.getpid() != self._pid:
+                end_fork(error)
             return _failed(EndReason.INVALID_FLOW, f"making the flow raised {type(error).__name__}: {error}", error)
         directory = Path(job["directory"])
         try:
             directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            os.chdir(directory)
         except OSError as error:
             text = f"the run's working directory {directory} could not be made: {error.strerror}"
             return _failed(EndReason.CHILD_EXITED, text, None)
-        with _inside(directory):
-            return self._execute(job["run_id"], flow, params, max_value_bytes)
+        return self._execute(job["run_id"], flow, params, job["max_value_bytes"])
+
+    def _flow_source(self, resolver: str | None) -> FlowSource:
+        """Return what makes flows; the resolver is imported for the first run of this process, and not before."""
+        if self._flows is None:
+            self._flows = FlowSource(load_resolver(resolver) if resolver else None)
+        show_to_subprocesses(sys.path[self._installed :], self._environment)
+        return self._flows
 
     def _execute(self, run_id: str, flow: Flow, params: dict[str, Any], max_value_bytes: int) -> Message:
         context = RunContext(run_id=run_id, flow_name=flow.name)
         self._context = context
-        reporter = TaskReporter(self.send, context, max_value_bytes, self._output.announce)
+        reporter = TaskReporter(self._send, context, max_value_bytes, self._output.announce)
         limits = {task.name: task.timeout_sec for task in tasks_of(flow) if task.timeout_sec}
-        self.send({"type": "planned", "tasks": sorted(task.name for task in flow.tasks), "timeouts": limits})
+        self._send({"type": "planned", "tasks": sorted(task.name for task in flow.tasks), "timeouts": limits})
         if self._cancelled == run_id:  # told while the flow was still being made
             context.status = RunStatus.CANCELLING
         try:
-            with supervised(flow, context, reporter), isolating(flow):
-                Engine(trace_backend=reporter).run(flow, params=params, run_context=context)
+            with forks_kept_out(flow), supervised(flow, context, reporter):
+                RunEngine(trace_backend=reporter).run(flow, params=params, run_context=context)
         except RunStopped:
             return {"type": "finished", "outcome": "cancelled"}
         except BaseException as error:  # noqa: BLE001 - sys.exit and KeyboardInterrupt in a task end the run, not us
+            if os.getpid() != self._pid:
+                end_fork(error)
             task = reporter.task_that_raised(error)
             where = f"task {task!r} failed: " if task else ""
             return _failed(end_reason(error), f"{where}{summarise(error)}{reporter.count_tries(task)}", None)
@@ -140,6 +194,40 @@ class Child:
         # pyoco leaves the status at CANCELLING when the request met the last task.
         ended = context.status in (RunStatus.CANCELLING, RunStatus.CANCELLED)
         return {"type": "finished", "outcome": "cancelled" if ended else "completed"}
+
+    def _leave(self, result: Message) -> None:
+        """End this process as a Python program ends, and say how the run ended as the last word."""
+        limit = self._job["exit_wait_sec"]
+        overdue = threading.Timer(limit, self._give_up, (result, limit))
+        overdue.daemon = True
+        overdue.start()
+        as_at_the_end()
+        self._say_last(result)
+
+    def _give_up(self, result: Message, limit: float) -> None:
+        names = unfinished_threads()
+        what = f"the threads {', '.join(names)}" if names else "its atexit functions"
+        self._output.notice(
+            f"the run's process was ended {limit:g} s after its last task (PYOCO_RUN_EXIT_WAIT_SEC), "
+            f"though it still waited for {what}"
+        )
+        self._say_last(result)
+
+    def _say_last(self, result: Message) -> None:
+        self._leaving.acquire()  # never given back: one of us says it, and neither survives it
+        if left := unfinished_processes():
+            self._output.notice(f"processes that the run started and did not wait for are ended: {', '.join(left)}")
+        self._output.end()
+        self._clear_directory()
+        self._send({**result, "reusable": False})
+        os._exit(0)
+
+    def _clear_directory(self) -> None:
+        """Remove the run's directory if it is empty: pyoco makes ``./artifacts`` in it whether or not it is used."""
+        directory = Path(self._job["directory"])
+        for empty in (directory / "artifacts", directory):
+            with contextlib.suppress(OSError):
+                empty.rmdir()
 
 
 def _failed(reason: EndReason, message: str, error: BaseException | None, task: str | None = None) -> Message:
@@ -153,66 +241,3 @@ def _failed(reason: EndReason, message: str, error: BaseException | None, task: 
     if error is not None and error.__cause__ is not None:  # the user's exception behind our sentence
         result["details"] = describe_exception(error.__cause__)
     return result
-
-
-@contextlib.contextmanager
-def _inside(path: Path) -> Iterator[None]:
-    """Work in a directory, and remove it afterwards if it is empty.
-
-    pyoco makes ``./artifacts`` in the working directory whether or not it is used.
-    """
-    home = Path.cwd()
-    os.chdir(path)
-    try:
-        yield
-    finally:
-        os.chdir(home)
-        for empty in (path / "artifacts", path):
-            with contextlib.suppress(OSError):
-                empty.rmdir()
-
-
-def _left_processes() -> bool:
-    """Tell whether the run left processes behind: our own, or orphans that our guardian adopted."""
-    guardian = os.getppid()
-    try:
-        children = Path(f"/proc/{guardian}/task/{guardian}/children").read_text().split()
-    except OSError:
-        children = []
-    if len(children) > 1:
-        return True
-    try:
-        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-    except ChildProcessError:
-        return False
-    return True
-
-
-def _die_with(parent: int) -> None:
-    """Ask Linux to kill this process when its guardian dies, even while user code holds the interpreter."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)
-
-
-def main(descriptor: int, guardian: int) -> None:
-    """Serve the worker.
-
-    Args:
-        descriptor: Of the socket to the worker.
-        guardian: Process id of our parent.
-    """
-    _die_with(guardian)
-    # A flow may name modules that lie where the worker was started; they come last, so that they shadow nothing.
-    installed = len(sys.path)
-    sys.path.append(str(Path.cwd()))
-    sock = socket.socket(fileno=descriptor)
-    sock.set_inheritable(False)
-    sys.argv = ["pyoco-run"]
-    try:
-        Child(sock, installed).main()
-    except OSError:
-        os._exit(LOST_WORKER)
-    except Exception:
-        traceback.print_exc()
-        raise

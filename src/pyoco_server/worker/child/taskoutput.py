@@ -78,6 +78,12 @@ class TaskOutput:
             self._tell_cut(last=True)
             self._allowance = Allowance(_IDLE_BYTES)
 
+    def notice(self, text: str) -> None:
+        """Put a line of ours into the log, whatever the limit."""
+        with self._lock:
+            data = text.replace("\n", " ").encode("utf-8", "replace")
+            self._pipe.send(encode(Kind.NOTICE, None, time.time(), next(pieces(data))[0]))
+
     def announce(self, task: str) -> None:
         """Tell which task the current thread is about to run."""
         self._here.announced = task

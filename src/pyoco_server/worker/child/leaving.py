@@ -1,0 +1,47 @@
+"""The end of a run's process: what a Python program does at its end, and what it leaves behind all the same."""
+
+import atexit
+import contextlib
+import threading
+from pathlib import Path
+
+_NAMES_AT_MOST = 10
+
+
+def as_at_the_end() -> None:
+    """Wait for the threads that are no daemons, then call the ``atexit`` functions, as the interpreter does.
+
+    The interpreter's own end would do the same, and then take every module apart, which costs more than a short run.
+    """
+    # It has no public name: it shuts executors down, then joins every thread that is no daemon.
+    vars(threading)["_shutdown"]()
+    atexit._run_exitfuncs()
+
+
+def unfinished_threads() -> list[str]:
+    """Return the names of the threads that a Python program would wait for."""
+    main = threading.main_thread()
+    found = [thread.name for thread in threading.enumerate() if thread is not main and not thread.daemon]
+    return found[:_NAMES_AT_MOST]
+
+
+def unfinished_processes() -> list[str]:
+    """Return this process's living children, by name and id.
+
+    Resource trackers do not count: they end by themselves.
+    """
+    found: list[str] = []
+    for thread in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(OSError):
+            found += (thread / "children").read_text().split()
+    return [shown for pid in found if (shown := _shown(pid))][:_NAMES_AT_MOST]
+
+
+def _shown(pid: str) -> str | None:
+    try:
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+        name = Path(f"/proc/{pid}/comm").read_text(errors="replace").strip()
+    except OSError:
+        return None
+    # One that has ended, and was not waited for, has no command any more.
+    return None if not command or b"resource_tracker" in command else f"{name} (process {pid})"

@@ -1,0 +1,207 @@
+"""The processes of one slot: a template, a fresh process in advance, and with ``shared`` isolation one that is kept."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import structlog
+
+from pyoco_server.errors import CommandFailed
+from pyoco_server.model.run import RunRecord
+from pyoco_server.settings import Settings
+from pyoco_server.worker.child.process import ChildProcess, Template
+from pyoco_server.worker.environments import Environment
+
+log = structlog.get_logger(__name__)
+
+_START_TRIES = 5
+_TRY_SEC = 60.0
+_ASK_SEC = 5.0
+_IDLE_SEC = 30.0
+"""After so long without a run a kept process goes: an idle worker keeps nothing of past runs."""
+
+
+class Kinship(NamedTuple):
+    """What runs must have in common to share a process."""
+
+    tenant_id: str | None
+    flow_name: str
+    flow_sha256: str | None
+
+    @classmethod
+    def of(cls, record: RunRecord) -> "Kinship":
+        """Return that of a run."""
+        return cls(record.tenant_id, record.flow_name, record.workflow_yaml_sha256)
+
+
+class Children:
+    """Has a process ready for each run of a slot.
+
+    Args:
+        settings: Isolation, preloaded modules.
+        resolver: The flow resolver's spec, or ``None``.
+        environment: Returns the wheel environment that the next run imports from.
+        refuse: Takes an environment in which the resolver does not load out of use; whether there is another one.
+        max_runs: Runs after which a kept process is replaced.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        resolver: str | None,
+        *,
+        environment: Callable[[], Environment | None],
+        refuse: Callable[[Environment | None, str], bool],
+        max_runs: int,
+    ) -> None:
+        self._settings = settings
+        self._resolver = resolver
+        self._environment = environment
+        self._refuse = refuse
+        self._max_runs = max_runs
+        self._directory = str(Path.cwd())
+        self._preparing = asyncio.Lock()
+        self._template: Template | None = None
+        self._launched: Template | None = None
+        self._spare: ChildProcess | None = None
+        self._kept: tuple[Kinship, ChildProcess] | None = None
+        self._kept_since = 0.0
+
+    async def prepare(self) -> ChildProcess:
+        """Return a fresh process that is there, started anew where needed; ``take`` takes it.
+
+        Raises:
+            CommandFailed: none can be had, several times in a row.
+        """
+        async with self._preparing:
+            template = await self._fit_template()
+            if self._spare is None or not self._spare.is_alive or self._spare.template is not template:
+                await self._drop_spare()
+                self._spare = template.fork()
+            spare = self._spare
+            try:
+                await spare.born()
+            except CommandFailed:
+                self._spare = None
+                raise
+            return spare
+
+    async def take(self, record: RunRecord) -> ChildProcess:
+        """Return the process for a run: one kept from a run of its kind, or else a fresh one.
+
+        Raises:
+            CommandFailed: none can be had.
+        """
+        kept, self._kept = self._kept, None
+        if kept is not None:
+            kinship, child = kept
+            if kinship == Kinship.of(record) and child.environment == self._environment() and await _is_fresh(child):
+                return child
+            await child.end()
+        child = await self.prepare()
+        self._spare = None
+        return child
+
+    def fork_next(self) -> None:
+        """Fork the next fresh process now, so that the next run does not wait for it."""
+        if self._spare is None and self._template is not None and self._template.is_alive:
+            self._spare = self._template.fork()
+
+    async def give_back(self, child: ChildProcess, record: RunRecord, *, reusable: bool) -> None:
+        """Take a process back after a run: what can be used again is kept, everything else ends now."""
+        fit = reusable and child.is_alive and child.runs < self._max_runs
+        if fit and self._settings.isolation == "shared" and child.environment == self._environment():
+            self._kept, self._kept_since = (Kinship.of(record), child), time.monotonic()
+        else:
+            await child.end()
+
+    async def rest(self) -> None:
+        """Called now and then while there is no run: let go of a kept process that nobody has needed for a while."""
+        if self._kept is not None and time.monotonic() - self._kept_since > _IDLE_SEC:
+            (_, child), self._kept = self._kept, None
+            await child.end()
+
+    async def anticipate(self) -> None:
+        """Launch the next template now: it imports what it needs while its environment is being built."""
+        async with self._preparing:
+            if self._launched is not None and self._launched.is_alive:
+                return
+            template = Template(None, self._settings.preload)
+            try:
+                await template.launch()
+            except OSError as error:
+                log.warning("no process could be launched in advance", reason=str(error))  # the next run asks again
+                return
+            self._launched = template
+
+    async def close(self) -> None:
+        """End every process."""
+        async with self._preparing:
+            kept, self._kept = self._kept, None
+            if kept is not None:
+                await kept[1].end()
+            await self._drop_spare()
+            for template in (self._template, self._launched):
+                if template is not None:
+                    await template.end()
+
+    async def _drop_spare(self) -> None:
+        spare, self._spare = self._spare, None
+        if spare is not None:
+            await spare.end()
+
+    async def _fit_template(self) -> Template:
+        """Return a template of the environment in use, started anew where needed."""
+        attempt = 1
+        while True:
+            old, environment = self._template, self._environment()
+            if old is not None and old.is_alive and not old.grown and old.environment == environment:
+                return old
+            await self._drop_spare()
+            self._template = None
+            if old is not None:
+                await old.end()
+            launched, self._launched = self._launched, None
+            fit = launched is not None and launched.is_alive
+            template = launched if launched is not None and fit else Template(environment, self._settings.preload)
+            template.environment = environment
+            try:
+                await template.start(self._directory)
+                if self._resolver is not None and (old is None or old.environment != environment):
+                    await self._try_resolver(template, self._resolver)
+            except CommandFailed as error:
+                await template.end()
+                if attempt == _START_TRIES or "ended with" not in error.message:
+                    if not self._refuse(environment, error.message):
+                        raise
+                    attempt = 0
+                log.warning("a template for runs did not start", attempt=attempt, reason=error.message)
+                attempt += 1
+            else:
+                self._template = template
+
+    @staticmethod
+    async def _try_resolver(template: Template, resolver: str) -> None:
+        """Import the resolver once, in a process of its own: what does not load is told before the first run.
+
+        Raises:
+            CommandFailed: it does not load.
+        """
+        child = template.fork()
+        await child.born()
+        answer = await child.ask({"type": "try", "resolver": resolver}, _TRY_SEC)
+        end = await child.end()
+        if answer is None or answer.get("error"):
+            reason = answer["error"] if answer else ("it did not answer in time" if end.killed else f"it {end}")
+            raise CommandFailed(
+                f"the flow resolver does not load: {reason}",
+                hint="The resolver's file and what it imports must load in a plain Python process.",
+            )
+
+
+async def _is_fresh(child: ChildProcess) -> bool:
+    """Whether the code that a kept process has imported is what lies on the disk."""
+    answer = await child.ask({"type": "fresh"}, _ASK_SEC) if child.is_alive else None
+    return answer is not None and answer.get("type") == "fresh" and answer.get("changed") is False
