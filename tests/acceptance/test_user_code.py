@@ -175,7 +175,8 @@ def test_a_task_does_not_find_what_opens_nats_and_the_api(system: System) -> Non
         "import os\n"
         "def t():\n"
         "    parent = open(f'/proc/{os.getppid()}/environ').read()\n"
-        "    return [{k: v for k, v in os.environ.items() if k.startswith('PYOCO') and k[:10] != 'PYOCO_RUN_'}, 'top-secret' in parent]\n"
+        "    seen = {k: v for k, v in os.environ.items() if k.startswith('PYOCO_') and k[6:10] != 'RUN_'}\n"
+        "    return [seen, 'top-secret' in parent]\n"
     )
     run = system.run(system.flow(code), tag="open")
     found, in_parent = run["task_records"]["t"]["output"]

@@ -128,7 +128,7 @@ class Children:
         async with self._preparing:
             if self._launched is not None and self._launched.is_alive:
                 return
-            template = Template(None, self._settings.preload)
+            template = self._make_template(None)
             try:
                 await template.launch()
             except OSError as error:
@@ -146,6 +146,9 @@ class Children:
             for template in (self._template, self._launched):
                 if template is not None:
                     await template.end()
+
+    def _make_template(self, environment: Environment | None) -> Template:
+        return Template(environment, isolation=self._settings.isolation, preload=self._settings.preload)
 
     async def _drop_spare(self) -> None:
         spare, self._spare = self._spare, None
@@ -165,7 +168,7 @@ class Children:
                 await old.end()
             launched, self._launched = self._launched, None
             fit = launched is not None and launched.is_alive
-            template = launched if launched is not None and fit else Template(environment, self._settings.preload)
+            template = launched if launched is not None and fit else self._make_template(environment)
             template.environment = environment
             try:
                 await template.start(self._directory)

@@ -153,7 +153,6 @@ class Execution:
                 "workflow_yaml": workflow,
                 "directory": str(run_directory(self._directory, record.run_id, record.attempt)),
                 "resolver": self._resolver,
-                "isolation": self._settings.isolation,
                 "exit_wait_sec": self._settings.run_exit_wait_sec,
                 "max_value_bytes": self._settings.max_run_snapshot_bytes // 2,
                 "max_log_bytes": self._settings.run_log_max_bytes,

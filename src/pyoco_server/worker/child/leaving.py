@@ -2,6 +2,7 @@
 
 import atexit
 import contextlib
+import os
 import threading
 from pathlib import Path
 
@@ -23,6 +24,15 @@ def unfinished_threads() -> list[str]:
     main = threading.main_thread()
     found = [thread.name for thread in threading.enumerate() if thread is not main and not thread.daemon]
     return found[:_NAMES_AT_MOST]
+
+
+def has_children() -> bool:
+    """Whether a process that this one started is still there."""
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
 
 
 def unfinished_processes() -> list[str]:

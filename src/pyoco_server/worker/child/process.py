@@ -69,11 +69,15 @@ class Template:
 
     Args:
         environment: What runs import from beside the worker's own packages; not removed before this process.
+        isolation: ``shared`` where its processes serve several runs.
         preload: Modules of it, or of the worker, that are imported once for all runs.
     """
 
-    def __init__(self, environment: Environment | None, preload: Sequence[str] = ()) -> None:
+    def __init__(
+        self, environment: Environment | None, *, isolation: str = "process", preload: Sequence[str] = ()
+    ) -> None:
         self.environment = environment
+        self._isolation = isolation
         self._preload = preload
         self._process: asyncio.subprocess.Process | None = None
         self._control: socket.socket | None = None
@@ -124,7 +128,14 @@ class Template:
         if self._process is None:
             await self.launch()
         environment = str(self.environment.directory) if self.environment else None
-        self._tell({"environment": environment, "preload": list(self._preload), "directory": directory})
+        self._tell(
+            {
+                "environment": environment,
+                "directory": directory,
+                "isolation": self._isolation,
+                "preload": list(self._preload),
+            }
+        )
         if self._ready is not None:
             await asyncio.wait({self._ready}, timeout=_START_TIMEOUT)
         answer = self._ready.result() if self._ready is not None and self._ready.done() else {}

@@ -45,6 +45,8 @@ _MODULE_ATTRIBUTES = (
     (os, ("environ", "environb")),
 )
 _ABSENT = object()
+_FUNCTIONS = (types.FunctionType, types.BuiltinFunctionType, types.MethodDescriptorType)
+_CODE = (type, classmethod, staticmethod, property, *_FUNCTIONS)
 
 
 class ProcessState:
@@ -78,8 +80,8 @@ class ProcessState:
         """
         for timer in _TIMERS:
             signal.setitimer(timer, 0)
-        for name, was in self._code.patched():
-            return [f"{name} is not {was}"]
+        if (name := self._code.patched()) is not None:
+            return [name]
         self._restore_signals()
         with contextlib.suppress(OSError):  # somebody has removed it
             os.chdir(self._directory)
@@ -150,36 +152,25 @@ class _Code:
     """The functions and classes of the modules that were there before the first run: a run may have patched them."""
 
     def __init__(self) -> None:
-        self._known = [
-            (name, vars(module), {key: value for key, value in vars(module).items() if _is_code(value)})
+        self._modules = {
+            name: (vars(module), {key: value for key, value in vars(module).items() if isinstance(value, _CODE)})
             for name, module in list(sys.modules.items())
             if isinstance(module, types.ModuleType)
-        ]
-        self._methods = [
-            (cls, {key: value for key, value in vars(cls).items() if _is_code(value)})
-            for _, _, code in self._known
-            for cls in {id(value): value for value in code.values() if isinstance(value, type)}.values()
-            if isinstance(cls, type)
+        }
+        classes = {value for _, code in self._modules.values() for value in code.values() if type(value) is type}
+        self._classes = [
+            (vars(cls), {key: value for key, value in vars(cls).items() if isinstance(value, _CODE)}) for cls in classes
         ]
 
-    def patched(self) -> list[tuple[str, str]]:
-        """Return what is not what it was, at most one thing."""
-        for name, now, code in self._known:
+    def patched(self) -> str | None:
+        """Return the name of something that is not what it was."""
+        for name, (now, code) in self._modules.items():
             if not code.items() <= now.items():
-                return [(name, "as it was imported")]
-        for cls, code in self._methods:
-            now_there = vars(cls)
-            for key, value in code.items():
-                if now_there.get(key) is not value:
-                    return [(f"{cls.__module__}.{cls.__qualname__}.{key}", "as it was defined")]
-        return []
-
-
-def _is_code(value: Any) -> bool:
-    return isinstance(
-        value,
-        (type, types.FunctionType, types.BuiltinFunctionType, types.MethodDescriptorType, classmethod, staticmethod),
-    )
+                return f"module {name}"
+        for members, code in self._classes:
+            if not code.items() <= members.items():
+                return f"a class of {members.get('__module__')}"
+        return None
 
 
 def _fixed() -> dict[str, Any]:

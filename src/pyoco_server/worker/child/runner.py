@@ -23,7 +23,7 @@ from pyoco_server.worker.child.failures import describe_exception, end_reason, n
 from pyoco_server.worker.child.flows import FlowProblem, FlowSource, load_resolver
 from pyoco_server.worker.child.forks import end_fork, forks_kept_out
 from pyoco_server.worker.child.freshness import changed_since_import
-from pyoco_server.worker.child.leaving import as_at_the_end, unfinished_processes, unfinished_threads
+from pyoco_server.worker.child.leaving import as_at_the_end, has_children, unfinished_processes, unfinished_threads
 from pyoco_server.worker.child.protocol import LOST_WORKER, Message, encode, receive_message
 from pyoco_server.worker.child.reporter import TaskReporter
 from pyoco_server.worker.child.restoring import ProcessState
@@ -39,14 +39,15 @@ class Runner:
         sock: To the worker.
         output: What tasks print.
         installed: How many entries of ``sys.path`` are the worker's own.
-        environment: Directory of the wheel environment.
+        setup: What the worker said of all runs.
     """
 
-    def __init__(self, sock: socket.socket, output: TaskOutput, installed: int, environment: str | None) -> None:
+    def __init__(self, sock: socket.socket, output: TaskOutput, installed: int, setup: Message) -> None:
         self._socket = sock
         self._output = output
         self._installed = installed
-        self._environment = environment
+        self._environment: str | None = setup["environment"]
+        self._shared = setup["isolation"] == "shared"
         self._pid = os.getpid()
         self._sending = threading.Lock()
         self._leaving = threading.Lock()
@@ -70,10 +71,11 @@ class Runner:
         importlib.invalidate_caches()  # a template may have looked into a directory long ago
         output = TaskOutput(frames)
         output.install()
-        return cls(socket.socket(fileno=sock), output, installed, setup["environment"])
+        return cls(socket.socket(fileno=sock), output, installed, setup)
 
     def serve(self) -> None:
         """Take jobs until the process has served its time; it does not return."""
+        state = ProcessState() if self._shared else None  # while there is time: the job comes later
         first = receive_message(self._socket)
         if first is None:
             os._exit(LOST_WORKER)
@@ -82,14 +84,13 @@ class Runner:
         self._jobs.put(first)
         self._run_control()
         baseline = threading.active_count()
-        state = ProcessState() if first["isolation"] == "shared" else None
         while True:
             self._job = job = self._jobs.get()
             result = self._run(job)
             if os.getpid() != self._pid:  # forked outside of a task: by a module that was imported, or a resolver
                 end_fork(None)
             spent = result.get("reason") == EndReason.OUT_OF_MEMORY.value  # what it still holds, nobody knows
-            if state is None or spent or threading.active_count() > baseline or unfinished_processes():
+            if state is None or spent or threading.active_count() > baseline or has_children():
                 self._leave(result)
             self._output.end()
             self._clear_directory()

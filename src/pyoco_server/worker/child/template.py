@@ -17,6 +17,7 @@ import threading
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from pyoco_server.errors import PyocoError
 from pyoco_server.worker.child.freshness import import_fresh
@@ -64,7 +65,7 @@ def main() -> None:
     Guardian(control, forking(control, setup, installed)).watch()
 
 
-def forking(control: socket.socket, setup: dict[str, str | None], installed: int) -> Callable[[list[int]], int]:
+def forking(control: socket.socket, setup: dict[str, Any], installed: int) -> Callable[[list[int]], int]:
     """Return what forks a child for runs.
 
     Args:
