@@ -1,6 +1,7 @@
 """How fast runs go through the whole system: gateway, NATS, one worker with one slot, all as real processes.
 
 Usage: uv run just bench [--runs 2000] [--clients 32] [--idle 200] [--nats-sync always|interval] [--rights]
+    [--isolation process|shared]
 """
 
 import argparse
@@ -33,6 +34,7 @@ def main() -> None:
     parser.add_argument("--idle", type=int, default=200)
     parser.add_argument("--nats-sync", choices=["always", "interval"], default="always")
     parser.add_argument("--rights", action="store_true", help="with deploy/nats/nats-server.conf, a user for each")
+    parser.add_argument("--isolation", choices=["process", "shared"], help="of runs; the worker's default")
     print(json.dumps(measure(parser.parse_args()), indent=2))
 
 
@@ -56,17 +58,18 @@ def system(wanted: argparse.Namespace, folder: Path) -> Iterator[tuple[str, list
         )
         return started[-1]
 
+    isolation = {"PYOCO_ISOLATION": wanted.isolation} if wanted.isolation else {}
     try:
         if wanted.rights:
             nats_url = start_nats(start, folder, wanted.nats_sync)
             gateway = start(BIN / "pyoco-server", "up", "--port", "0", "--nats-url", nats_url, **user("gateway"))
             url = wait_for(gateway, "pyoco-server is up")["url"]
             tags = ("--nats-url", nats_url, "--tags", "bench")
-            worker = start(BIN / "pyoco-worker", *tags, **user("worker"))
+            worker = start(BIN / "pyoco-worker", *tags, **user("worker"), **isolation)
         else:
             arguments = "up --port 0 --with-nats --nats-client-port -1 --nats-http-port -1 --with-worker"
             sync = ("--worker-tags", "bench", "--nats-sync", wanted.nats_sync)
-            worker = gateway = start(BIN / "pyoco-server", *arguments.split(), *sync)
+            worker = gateway = start(BIN / "pyoco-server", *arguments.split(), *sync, **isolation)
             url = wait_for(gateway, "pyoco-server is up")["url"]
         wait_for(worker, "worker ready")
         # They print a line for each run from here on; nobody may wait for us to read it.
@@ -152,14 +155,15 @@ def memory(pids: list[int]) -> dict[str, float]:
     roots = [psutil.Process(pid) for pid in pids]
     sizes: dict[str, float] = {}
     for process in [one for root in roots for one in (root, *root.children(recursive=True))]:
-        line = " ".join(process.cmdline())
-        name = next((name for word, name in _NAMES if word in line), "other")
-        sizes[name] = round(sizes.get(name, 0) + process.memory_full_info().uss / 2**20, 1)
+        with contextlib.suppress(psutil.ZombieProcess, psutil.NoSuchProcess):  # of a run that has just ended
+            line = " ".join(process.cmdline())
+            name = next((name for word, name in _NAMES if word in line), "other")
+            sizes[name] = round(sizes.get(name, 0) + process.memory_full_info().uss / 2**20, 1)
     return sizes
 
 
 _NAMES = [
-    ("worker.guardian", "child and guardian"),
+    ("child.template", "template and its runs"),
     ("cli.worker", "worker"),
     ("nats-server ", "nats-server"),
     ("pyoco-server", "gateway"),

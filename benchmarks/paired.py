@@ -1,6 +1,7 @@
 """What a setting costs: the same measurement with and without it in turns, and the ratio of the medians.
 
-Usage: uv run python benchmarks/paired.py sync|rights [--rounds 5] [options of end_to_end.py]
+Usage: uv run python benchmarks/paired.py sync|rights|isolation|checkout [--beside CHECKOUT] [--rounds 5]
+    [options of end_to_end.py]
 
 A machine that is busy with other things is busy in both, so the ratio holds where the figures do not.
 """
@@ -10,7 +11,6 @@ import json
 import os
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -18,7 +18,10 @@ from pathlib import Path
 VARIANTS = {
     "sync": (["--nats-sync", "always"], ["--nats-sync", "interval"]),
     "rights": (["--rights"], []),
+    "isolation": (["--isolation", "process"], ["--isolation", "shared"]),
+    "checkout": ([], []),
 }
+ROOT = Path(__file__).parents[1]
 FIGURES = ("idle_submit_to_terminal_p50_ms", "submissions_per_second", "runs_per_second_end_to_end")
 
 
@@ -26,17 +29,20 @@ def main() -> None:
     """Measure in turns; print each round and the ratios."""
     parser = argparse.ArgumentParser()
     parser.add_argument("what", choices=VARIANTS)
+    parser.add_argument("--beside", type=Path, help="another checkout, with its own .venv: the second variant")
     parser.add_argument("--rounds", type=int, default=5)
     wanted, others = parser.parse_known_args()
     print(f"one write with fsync: {fsync_ms():.2f} ms (median)", flush=True)
     found: tuple[list[dict], list[dict]] = ([], [])
     for number in range(wanted.rounds):
         for side in (0, 1) if number % 2 == 0 else (1, 0):  # nobody always comes first
-            found[side].append(measure([*VARIANTS[wanted.what][side], *others]))
+            checkout = wanted.beside if side == 1 and wanted.beside else ROOT
+            found[side].append(measure(checkout, [*VARIANTS[wanted.what][side], *others]))
         pair = [{name: rounds[-1][name] for name in FIGURES} for rounds in found]
-        print(
-            json.dumps({" ".join(VARIANTS[wanted.what][side]) or "without": pair[side] for side in (0, 1)}), flush=True
-        )
+        names = [" ".join(options) or "without" for options in VARIANTS[wanted.what]]
+        if wanted.beside:
+            names = ["here", "beside"]
+        print(json.dumps(dict(zip(names, pair, strict=True))), flush=True)
     for name in FIGURES:
         ours, theirs = (statistics.median(one[name] for one in rounds) for rounds in found)
         ratios = sorted(a[name] / b[name] for a, b in zip(*found, strict=True))
@@ -44,9 +50,9 @@ def main() -> None:
         print(f"{name}: {ours:g} against {theirs:g}, ratio {middle:.2f} ({least:.2f} to {most:.2f})")
 
 
-def measure(arguments: list[str]) -> dict:
-    """Run the measurement in a process of its own."""
-    command = [sys.executable, Path(__file__).with_name("end_to_end.py"), *arguments]
+def measure(checkout: Path, arguments: list[str]) -> dict:
+    """Run the measurement of a checkout in a process of its own."""
+    command = [checkout / ".venv/bin/python", checkout / "benchmarks/end_to_end.py", *arguments]
     return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
 
 

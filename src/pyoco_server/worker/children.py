@@ -109,13 +109,13 @@ class Children:
         if self._spare is None and self._template is not None and self._template.is_alive:
             self._spare = self._template.fork()
 
-    async def give_back(self, child: ChildProcess, record: RunRecord, *, reusable: bool) -> None:
+    async def give_back(self, child: ChildProcess, record: RunRecord, *, reusable: bool, left: bool) -> None:
         """Take a process back after a run: what can be used again is kept, everything else ends now."""
         fit = reusable and child.is_alive and child.runs < self._max_runs
         if fit and self._settings.isolation == "shared" and child.environment == self._environment():
             self._kept, self._kept_since = (Kinship.of(record), child), time.monotonic()
         else:
-            await child.end()
+            await (child.leave() if left else child.end())
 
     async def rest(self) -> None:
         """Called now and then while there is no run: let go of a kept process that nobody has needed for a while."""

@@ -87,6 +87,8 @@ class Execution:
         self._cancels: set[asyncio.Task[None]] = set()
         self.reusable = False
         """Whether the child may run another run afterwards."""
+        self.left = False
+        """Whether the child has said its last word, and ends by itself."""
         self.recorder = Recorder(
             runs,
             claimed.stored,
@@ -187,6 +189,7 @@ class Execution:
         if message["type"] == "finished":
             outcome = self._finish(message)
             self.reusable = bool(message.get("reusable"))
+            self.left = not self.reusable
             return outcome
         if message["type"] == "planned":
             self._plan(message)

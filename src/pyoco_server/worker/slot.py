@@ -250,13 +250,13 @@ class Slot:
         try:
             last = await self.execution.run()
         finally:
-            reusable = self.execution.reusable
+            execution = self.execution
             self.execution = None
             self._registration.ended(record.run_id, last)
             self._claims.ended(record.run_id)
             output.attach(NoRunLog())
             await self._end_log(run_log)
-            await self._children.give_back(child, record, reusable=reusable)
+            await self._children.give_back(child, record, reusable=execution.reusable, left=execution.left)
         if last is not None:
             log.info("run ended", status=last.status.value, end_reason=last.end_reason, reason=last.error, **context)
             await self._finish(delivery, last)

@@ -350,6 +350,11 @@ class ChildProcess:
         """Kill every process of the run."""
         self._tell("kill")
 
+    async def leave(self) -> ChildEnd:
+        """Wait for the end of a child that has said its last word; one that lingers is killed."""
+        await asyncio.wait({self._end}, timeout=_LINGER)
+        return await self.end()
+
     async def end(self) -> ChildEnd:
         """Kill what is left, and wait for the end."""
         self.kill()

@@ -6,28 +6,25 @@ others, they would leave it there for good.
 """
 
 import contextlib
+import math
 import os
 import signal
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
-
-import psutil
 
 _PAUSE = 0.003
 _LIMIT = 30.0
 """Seconds after which a process that survives SIGKILL (one that hangs in the kernel) is left behind."""
 _TRACKER_SEC = 2.0
 """How long trackers may take to clean up after the last other process of the run."""
+_LISTED = Path(f"/proc/self/task/{os.getpid()}/children").exists()
 _TRACKERS = (b"resource_tracker", b"torch_shm_manager")
 
 
 def own_children() -> set[int]:
     """Return the ids of this process's children, orphans that it adopted and zombies among them."""
-    try:
-        return {int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()}
-    except (OSError, ValueError):  # a kernel without that file
-        return {process.pid for process in psutil.Process().children()}
+    return _children_of(os.getpid())
 
 
 def end_all(spared: Collection[int]) -> int:
@@ -37,53 +34,73 @@ def end_all(spared: Collection[int]) -> int:
         spared: Children that do not belong to the run.
 
     Returns:
-        How many were killed or had not ended by themselves.
+        How many had not ended by themselves, without trackers.
     """
     found: set[int] = set()
-    now = time.monotonic()
-    deadline, trackers_until = now + _LIMIT, None
+    deadline, trackers_until = time.monotonic() + _LIMIT, math.inf
     while time.monotonic() < deadline:
         alive = _living_descendants(own_children().difference(spared))
         if not alive:
             break
-        ordinary = [process for process in alive if not _is_tracker(process)]
+        ordinary = [pid for pid in alive if not _is_tracker(pid)]
         if not ordinary:
-            trackers_until = trackers_until or time.monotonic() + _TRACKER_SEC
-        found.update(process.pid for process in ordinary)
-        for process in ordinary if ordinary or time.monotonic() < (trackers_until or deadline) else alive:
-            with contextlib.suppress(psutil.Error):
-                process.kill()
+            trackers_until = min(trackers_until, time.monotonic() + _TRACKER_SEC)
+        found.update(ordinary)
+        _kill(alive if time.monotonic() >= trackers_until else ordinary)
         time.sleep(_PAUSE)
     return len(found)
 
 
 def kill_soon(pid: int) -> None:
     """Kill a process and what it has started; trackers only lose what they wait for."""
-    with contextlib.suppress(psutil.Error):
-        for process in psutil.Process(pid).children(recursive=True):
-            if not _is_tracker(process):
-                with contextlib.suppress(psutil.Error):
-                    process.kill()
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
+    _kill([pid, *(below for below in _descendants_of(pid) if not _is_tracker(below))])
 
 
-def _living_descendants(children: Collection[int]) -> list[psutil.Process]:
+def _kill(pids: Iterable[int]) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def _living_descendants(children: Collection[int]) -> list[int]:
     """Reap the children that have ended; return the others, and all below them."""
-    alive: list[psutil.Process] = []
+    alive: list[int] = []
     for pid in children:
         with contextlib.suppress(ChildProcessError):
             if os.waitpid(pid, os.WNOHANG)[0]:
                 continue
-        with contextlib.suppress(psutil.Error):
-            process = psutil.Process(pid)
-            alive += [process, *process.children(recursive=True)]
+        alive += [pid, *_descendants_of(pid)]
     return alive
 
 
-def _is_tracker(process: psutil.Process) -> bool:
+def _descendants_of(pid: int) -> list[int]:
+    found: list[int] = []
+    level = [pid]
+    while level:
+        level = [below for parent in level for below in _children_of(parent)]
+        found += level
+    return found
+
+
+def _children_of(pid: int) -> set[int]:
+    """Return the children of a process, as the kernel lists them: without a look at all processes of the machine."""
+    if not _LISTED:
+        import psutil  # noqa: PLC0415 - only for kernels without that list
+
+        with contextlib.suppress(psutil.Error):
+            return {process.pid for process in psutil.Process(pid).children()}
+        return set()
+    found: set[int] = set()
+    with contextlib.suppress(OSError):  # it has just ended
+        for thread in os.listdir(f"/proc/{pid}/task"):  # noqa: PTH208 - on the way of each run
+            with open(f"/proc/{pid}/task/{thread}/children", "rb") as file:  # noqa: PTH123
+                found.update(map(int, file.read().split()))
+    return found
+
+
+def _is_tracker(pid: int) -> bool:
     try:
-        command = Path(f"/proc/{process.pid}/cmdline").read_bytes()
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return False
     return any(word in command for word in _TRACKERS)

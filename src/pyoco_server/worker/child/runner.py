@@ -90,12 +90,11 @@ class Runner:
             if os.getpid() != self._pid:  # forked outside of a task: by a module that was imported, or a resolver
                 end_fork(None)
             spent = result.get("reason") == EndReason.OUT_OF_MEMORY.value  # what it still holds, nobody knows
-            if state is None or spent or threading.active_count() > baseline or has_children():
+            if state is None or spent or threading.active_count() > baseline or has_children() or state.restore():
                 self._leave(result)
             self._output.end()
             self._clear_directory()
-            # The process waits for the next run, unless the worker replaces it.
-            self._send({**result, "reusable": state is not None and not state.restore()})
+            self._send({**result, "reusable": True})
 
     def _run_control(self) -> None:
         threading.Thread(target=self._read, name="pyoco-control", daemon=True).start()
