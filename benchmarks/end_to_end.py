@@ -43,7 +43,9 @@ def measure(wanted: argparse.Namespace) -> dict:
     with tempfile.TemporaryDirectory() as folder, system(wanted, Path(folder)) as (url, pids):
         figures: dict = {"memory_at_rest_mib": memory(pids)}
         figures |= measure_idle(url, wanted.idle)
+        before = cpu_seconds(pids)
         figures |= measure_load(url, wanted.runs, wanted.clients)
+        figures["cpu_ms_per_run"] = round((cpu_seconds(pids) - before) / wanted.runs * 1000, 2)
         return figures | {"memory_after_mib": memory(pids)}
 
 
@@ -148,6 +150,16 @@ def measure_load(url: str, count: int, clients: int) -> dict[str, float]:
         "submissions_per_second": round(count / (submitted - started)),
         "runs_per_second_end_to_end": round(count / (ended - started)),
     }
+
+
+def cpu_seconds(pids: list[int]) -> float:
+    """CPU time of the whole system up to now, with that of processes that have ended."""
+    roots = [psutil.Process(pid) for pid in pids]
+    total = 0.0
+    for process in [one for root in roots for one in (root, *root.children(recursive=True))]:
+        with contextlib.suppress(psutil.Error):
+            total += sum(process.cpu_times()[:4])
+    return total
 
 
 def memory(pids: list[int]) -> dict[str, float]:

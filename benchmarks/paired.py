@@ -22,7 +22,7 @@ VARIANTS = {
     "checkout": ([], []),
 }
 ROOT = Path(__file__).parents[1]
-FIGURES = ("idle_submit_to_terminal_p50_ms", "submissions_per_second", "runs_per_second_end_to_end")
+FIGURES = ("idle_submit_to_terminal_p50_ms", "submissions_per_second", "runs_per_second_end_to_end", "cpu_ms_per_run")
 
 
 def main() -> None:

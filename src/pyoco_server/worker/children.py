@@ -19,6 +19,7 @@ log = structlog.get_logger(__name__)
 _START_TRIES = 5
 _TRY_SEC = 60.0
 _ASK_SEC = 5.0
+_BUSY_SEC = 0.1
 _IDLE_SEC = 30.0
 """After so long without a run a kept process goes: an idle worker keeps nothing of past runs."""
 
@@ -68,6 +69,10 @@ class Children:
         self._spare: ChildProcess | None = None
         self._kept: tuple[Kinship, ChildProcess] | None = None
         self._kept_since = 0.0
+        self._ended_at = 0.0
+        self._busy = False
+        """Whether runs follow each other."""
+        self._forking: asyncio.TimerHandle | None = None
 
     async def prepare(self) -> ChildProcess:
         """Return a fresh process that is there, started anew where needed; ``take`` takes it.
@@ -79,7 +84,7 @@ class Children:
             template = await self._fit_template()
             if self._spare is None or not self._spare.is_alive or self._spare.template is not template:
                 await self._drop_spare()
-                self._spare = template.fork()
+                self._spare = template.fork(warm=not self._busy)
             spare = self._spare
             try:
                 await spare.born()
@@ -105,12 +110,27 @@ class Children:
         return child
 
     def fork_next(self) -> None:
-        """Fork the next fresh process now, so that the next run does not wait for it."""
+        """Fork the next fresh process, so that the next run does not wait for it.
+
+        At once where runs follow each other; else a little later, so that it does not compete with a run that began.
+        """
+        self._busy = time.monotonic() - self._ended_at < _BUSY_SEC
+        if self._busy:
+            self._fork_spare()
+        else:
+            self._forking = asyncio.get_running_loop().call_later(_BUSY_SEC, self._fork_spare)
+
+    def _fork_spare(self) -> None:
+        if self._forking is not None:
+            self._forking.cancel()
+            self._forking = None
         if self._spare is None and self._template is not None and self._template.is_alive:
-            self._spare = self._template.fork()
+            self._spare = self._template.fork(warm=not self._busy)
 
     async def give_back(self, child: ChildProcess, record: RunRecord, *, reusable: bool, left: bool) -> None:
         """Take a process back after a run: what can be used again is kept, everything else ends now."""
+        self._ended_at = time.monotonic()
+        self._fork_spare()
         fit = reusable and child.is_alive and child.runs < self._max_runs
         if fit and self._settings.isolation == "shared" and child.environment == self._environment():
             self._kept, self._kept_since = (Kinship.of(record), child), time.monotonic()
@@ -139,6 +159,8 @@ class Children:
     async def close(self) -> None:
         """End every process."""
         async with self._preparing:
+            if self._forking is not None:
+                self._forking.cancel()
             kept, self._kept = self._kept, None
             if kept is not None:
                 await kept[1].end()

@@ -52,6 +52,13 @@ def import_fresh() -> None:
     sys.path_importer_cache.clear()
 
 
+def forget_directories() -> None:
+    """Look anew into every directory that may have changed since a template looked; what is installed does not."""
+    for place in list(sys.path_importer_cache):
+        if not place.startswith((sys.prefix, sys.base_prefix)):
+            del sys.path_importer_cache[place]
+
+
 def changed_since_import() -> bool:
     """Whether a file that this process has imported is not what it was; what is installed does not change."""
     fixed = (f"{sys.prefix}/", f"{sys.base_prefix}/")

@@ -20,7 +20,9 @@ from typing import Any
 
 from pyoco_server.worker.child.remains import end_all, kill_soon, own_children
 
-_CGROUPS = Path("/sys/fs/cgroup")
+_CGROUPS = "/sys/fs/cgroup"
+_UNIFIED = Path(f"{_CGROUPS}/cgroup.controllers").exists()
+_PAGE = os.sysconf("SC_PAGE_SIZE")
 _MAX_PACKET = 64 * 1024
 _DESCRIPTORS = 4
 _GROWN_BYTES = 32 * 1024 * 1024
@@ -52,10 +54,11 @@ class Guardian:
 
     Args:
         control: Socket to the worker; each packet is a JSON object. Commands come in, reports go out.
-        fork: Makes a child with the descriptors that came with the command; returns its process id.
+        fork: Makes a child with the descriptors that came with the command; returns its process id. The second
+            argument says whether it warms up.
     """
 
-    def __init__(self, control: socket.socket, fork: Callable[[list[int]], int]) -> None:
+    def __init__(self, control: socket.socket, fork: Callable[[list[int], bool], int]) -> None:
         self._control = control
         self._fork = fork
         self._children: dict[int, Forked] = {}
@@ -93,14 +96,14 @@ class Guardian:
             return False
         command = json.loads(packet)
         if command["do"] == "fork":
-            self._give_birth(command["child"], descriptors)
+            self._give_birth(command["child"], descriptors, warm=command["warm"])
         elif (child := self._children.get(command["child"])) is not None:
             self._command(child, command)
         return True
 
-    def _give_birth(self, number: int, descriptors: list[int]) -> None:
+    def _give_birth(self, number: int, descriptors: list[int], *, warm: bool) -> None:
         try:
-            pid = self._fork(descriptors)
+            pid = self._fork(descriptors, warm)
             pidfd = os.pidfd_open(pid)
         except OSError as error:
             self._report(refused=number, error=f"{error.strerror}")
@@ -163,29 +166,35 @@ class Guardian:
 
 def oom_kills() -> int:
     """Count the processes that the kernel killed for want of memory, here or in our control group."""
-    return sum(_read_counter(file) for file in _counter_files())
+    return sum(_read_counter(file) for file in ("/proc/vmstat", *_cgroup_files()))
 
 
-def _counter_files() -> list[Path]:
-    files = [Path("/proc/vmstat")]
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/self/cgroup").read_text().splitlines():
-            _, controllers, path = line.split(":", 2)
-            if not controllers:
-                files.append(_CGROUPS / path.lstrip("/") / "memory.events")
-            elif "memory" in controllers.split(","):
-                files.append(_CGROUPS / "memory" / path.lstrip("/") / "memory.oom_control")
-    return files
+def _cgroup_files() -> list[str]:
+    for line in _read("/proc/self/cgroup").decode().splitlines():
+        _, controllers, path = line.split(":", 2)
+        if not controllers and _UNIFIED:
+            return [f"{_CGROUPS}{path}/memory.events"]
+        if "memory" in controllers.split(","):
+            return [f"{_CGROUPS}/memory{path}/memory.oom_control"]
+    return []
 
 
-def _read_counter(file: Path) -> int:
-    with contextlib.suppress(OSError, ValueError):
-        for line in file.read_text().splitlines():
-            name, _, value = line.partition(" ")
-            if name == "oom_kill":
-                return int(value)
-    return 0
+def _read_counter(file: str) -> int:
+    _, found, rest = _read(file).partition(b"oom_kill ")
+    return int(rest.split(None, 1)[0]) if found else 0
 
 
 def _resident_bytes() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return int(_read("/proc/self/statm").split()[1]) * _PAGE
+
+
+def _read(file: str) -> bytes:
+    """Read a small file of the kernel's, without what Python's own files do beside: it is on the way of each run."""
+    try:
+        descriptor = os.open(file, os.O_RDONLY)
+    except OSError:
+        return b""
+    try:
+        return os.read(descriptor, _MAX_PACKET)
+    finally:
+        os.close(descriptor)

@@ -2,11 +2,29 @@
 
 import atexit
 import contextlib
+import logging
 import os
 import threading
 from pathlib import Path
 
 _NAMES_AT_MOST = 10
+
+
+class AtTheEnd:
+    """What there was to do at the end of this process before its first run."""
+
+    def __init__(self) -> None:
+        self._now = self._count()
+
+    def may_take_time(self) -> bool:
+        """Whether there is more to do now: threads to wait for, functions to call, handlers of ``logging`` to flush."""
+        return self._count() != self._now or bool(unfinished_threads())
+
+    @staticmethod
+    def _count() -> tuple[int, int, int]:
+        handlers: list[object] = vars(logging)["_handlerList"]
+        callbacks: list[object] = vars(threading).get("_threading_atexits", [])
+        return atexit._ncallbacks(), len(callbacks), len(handlers)
 
 
 def as_at_the_end() -> None:

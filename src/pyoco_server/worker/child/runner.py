@@ -4,9 +4,9 @@ User code runs here and only here. It may block, exit, crash or print whatever i
 """
 
 import contextlib
-import importlib
 import os
 import queue
+import select
 import socket
 import sys
 import threading
@@ -22,14 +22,21 @@ from pyoco_server.worker.child.engine import RunEngine
 from pyoco_server.worker.child.failures import describe_exception, end_reason, note_environment, summarise
 from pyoco_server.worker.child.flows import FlowProblem, FlowSource, load_resolver
 from pyoco_server.worker.child.forks import end_fork, forks_kept_out
-from pyoco_server.worker.child.freshness import changed_since_import
-from pyoco_server.worker.child.leaving import as_at_the_end, has_children, unfinished_processes, unfinished_threads
+from pyoco_server.worker.child.freshness import changed_since_import, forget_directories
+from pyoco_server.worker.child.leaving import (
+    AtTheEnd,
+    as_at_the_end,
+    has_children,
+    unfinished_processes,
+    unfinished_threads,
+)
 from pyoco_server.worker.child.protocol import LOST_WORKER, Message, encode, receive_message
 from pyoco_server.worker.child.reporter import TaskReporter
 from pyoco_server.worker.child.restoring import ProcessState
 from pyoco_server.worker.child.retries import RunStopped, supervised, tasks_of
 from pyoco_server.worker.child.subprocesses import show_to_subprocesses
 from pyoco_server.worker.child.taskoutput import TaskOutput
+from pyoco_server.worker.child.warming import warm_up
 
 
 class Runner:
@@ -55,6 +62,7 @@ class Runner:
         self._job: Message = {}
         self._context: RunContext | None = None
         self._cancelled: str | None = None
+        self._baseline = AtTheEnd()
         self._flows: FlowSource | None = None
 
     @classmethod
@@ -68,14 +76,20 @@ class Runner:
         # A flow may name modules that lie where the worker was started; they come last, so that they shadow nothing.
         sys.path.append(setup["directory"])
         note_environment(setup["environment"])
-        importlib.invalidate_caches()  # a template may have looked into a directory long ago
+        forget_directories()
         output = TaskOutput(frames)
         output.install()
         return cls(socket.socket(fileno=sock), output, installed, setup)
 
-    def serve(self) -> None:
-        """Take jobs until the process has served its time; it does not return."""
-        state = ProcessState() if self._shared else None  # while there is time: the job comes later
+    def serve(self, *, warm: bool) -> None:
+        """Take jobs until the process has served its time; it does not return.
+
+        Args:
+            warm: Whether to make ready for the first job while it has not come yet.
+        """
+        if warm and not select.select([self._socket], [], [], 0)[0]:
+            warm_up()
+        state = ProcessState() if self._shared else None
         first = receive_message(self._socket)
         if first is None:
             os._exit(LOST_WORKER)
@@ -197,10 +211,11 @@ class Runner:
 
     def _leave(self, result: Message) -> None:
         """End this process as a Python program ends, and say how the run ended as the last word."""
-        limit = self._job["exit_wait_sec"]
-        overdue = threading.Timer(limit, self._give_up, (result, limit))
-        overdue.daemon = True
-        overdue.start()
+        if self._baseline.may_take_time():
+            limit = self._job["exit_wait_sec"]
+            overdue = threading.Timer(limit, self._give_up, (result, limit))
+            overdue.daemon = True
+            overdue.start()
         as_at_the_end()
         self._say_last(result)
 
@@ -215,7 +230,7 @@ class Runner:
 
     def _say_last(self, result: Message) -> None:
         self._leaving.acquire()  # never given back: one of us says it, and neither survives it
-        if left := unfinished_processes():
+        if has_children() and (left := unfinished_processes()):
             self._output.notice(f"processes that the run started and did not wait for are ended: {', '.join(left)}")
         self._output.end()
         self._clear_directory()

@@ -23,11 +23,14 @@ from pyoco_server.errors import PyocoError
 from pyoco_server.worker.child.freshness import import_fresh
 from pyoco_server.worker.child.guardian import Guardian
 from pyoco_server.worker.child.runner import Runner
+from pyoco_server.worker.child.warming import warm_up
 from pyoco_server.worker.import_path import use_environment
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _MOST_LIKELY_VICTIM = "500"
+_WARM_TIMES = 20
+"""After so many rounds Python has specialised the code that it will."""
 _MAX_PACKET = 64 * 1024
 _IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -58,6 +61,7 @@ def main() -> None:
         control.send(json.dumps({"unusable": str(refused)}).encode())
         return
     sys.argv = ["pyoco-run"]
+    warm_up(_WARM_TIMES)
     # What is there now is never garbage: the collector would only touch, and so copy, the pages shared with children.
     gc.collect()
     gc.freeze()
@@ -65,7 +69,7 @@ def main() -> None:
     Guardian(control, forking(control, setup, installed)).watch()
 
 
-def forking(control: socket.socket, setup: dict[str, Any], installed: int) -> Callable[[list[int]], int]:
+def forking(control: socket.socket, setup: dict[str, Any], installed: int) -> Callable[[list[int], bool], int]:
     """Return what forks a child for runs.
 
     Args:
@@ -75,13 +79,13 @@ def forking(control: socket.socket, setup: dict[str, Any], installed: int) -> Ca
     """
     guardian = os.getpid()
 
-    def fork(descriptors: list[int]) -> int:
+    def fork(descriptors: list[int], warm: bool) -> int:
         pid = os.fork()
         if pid == 0:
             try:
                 control.close()
                 _begin_life(guardian)
-                Runner.on(descriptors, setup, installed).serve()
+                Runner.on(descriptors, setup, installed).serve(warm=warm)
             except BaseException:  # noqa: BLE001 - nothing may unwind into the guardian's loop
                 traceback.print_exc()
             finally:
