@@ -10,18 +10,25 @@ from typing import Any
 import psutil
 import pytest
 
-from pyoco_server.worker.child.process import ChildProcess
+from pyoco_server.worker.child.process import ChildProcess, Template
 
 pytestmark = pytest.mark.anyio
 
 
 async def started(lease: float) -> tuple[ChildProcess, psutil.Process]:
-    child = ChildProcess(None, 1000, 100_000)
-    await child.start()
+    template = Template(None)
+    await template.start(os.getcwd())
+    child = template.fork()
+    await child.born()
     guardian = psutil.Process(child.pid).parent()  # looked up first: a short lease may be over in no time
     assert guardian is not None
     child.begin(lease)
     return child, guardian
+
+
+async def finish(child: ChildProcess) -> None:
+    await child.end()
+    await child.template.end()
 
 
 def wait_dead(pid: int) -> None:
@@ -35,12 +42,13 @@ def wait_dead(pid: int) -> None:
 
 async def test_a_worker_that_stood_still_still_hears_why_its_child_was_killed() -> None:
     child, guardian = await started(0.05)
-    # The worker stands still: nothing of it runs until the guardian has reported and gone.
-    wait_dead(guardian.pid)
+    # The worker stands still: nothing of it runs until the guardian has killed the child.
+    wait_dead(child.pid)
     child.renew()
     end = await asyncio.wait_for(child.wait_end(), 10)
     assert end.fenced
-    await child.end()
+    assert guardian.is_running()
+    await finish(child)
 
 
 async def test_a_guardian_that_does_not_obey_is_ended_with_its_child(monkeypatch: Any) -> None:
@@ -51,6 +59,7 @@ async def test_a_guardian_that_does_not_obey_is_ended_with_its_child(monkeypatch
         child.renew()  # nobody reads them, and nobody waits
     await asyncio.wait_for(child.end(), 10)
     assert not child.is_alive
+    assert not child.template.is_alive
     for process in (child.pid, guardian.pid):
         wait_dead(process)
 
@@ -65,4 +74,4 @@ async def test_a_lease_that_is_over_is_not_renewed_when_both_stood_still() -> No
     guardian.send_signal(signal.SIGCONT)
     end = await asyncio.wait_for(child.wait_end(), 10)
     assert end.fenced
-    await child.end()
+    await finish(child)

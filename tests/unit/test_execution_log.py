@@ -42,7 +42,7 @@ class Child:
         os.write(self.output.frames_end, encode(Kind.STDOUT, "t", 1.0, b"the last line"))
 
     async def receive(self) -> dict[str, Any]:
-        return {"type": "finished", "outcome": "completed", "reusable": True}
+        return {"type": "finished", "run_id": "r", "attempt": 1, "outcome": "completed", "reusable": True}
 
 
 @pytest.mark.parametrize("away", [False, True])
@@ -81,7 +81,12 @@ async def test_the_log_is_stored_before_the_end_unless_it_takes_too_long(
         max_runs_per_child=10,
     )
     child = Child()
-    slot._child = cast(Any, child)
+
+    async def take(_: RunRecord) -> Any:
+        return child
+
+    monkeypatch.setattr(slot._children, "take", take)
+    monkeypatch.setattr(slot._children, "give_back", lambda *_, **__: _nothing())
     run = claim(RunRecord(run_id="r", flow_name="f"), worker_id="w", instance_id="i", job_seq=1)
     monkeypatch.setattr(slot, "_finish", lambda *_: _nothing())
     await slot._execute(cast(Any, None), Claimed(Job(run_id="r", flow_name="f"), StoredRun(run, 1)))

@@ -50,6 +50,6 @@ def warm_up(times: int = 1) -> None:
         reporter = TaskReporter(_tell_nobody, context, 1000, lambda _: None)
         engine = RunEngine(trace_backend=reporter)
         with forks_kept_out(flow), supervised(flow, context, reporter):
-            for task in tasks_of(flow):
+            for task in sorted(tasks_of(flow), key=lambda task: task.name):
                 engine.run_task(task, ctx, None)
         reporter.close()
