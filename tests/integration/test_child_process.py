@@ -5,6 +5,7 @@ import contextlib
 import os
 import signal
 import time
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -17,7 +18,7 @@ pytestmark = pytest.mark.anyio
 
 async def started(lease: float) -> tuple[ChildProcess, psutil.Process]:
     template = Template(None)
-    await template.start(os.getcwd())
+    await template.start(str(Path.cwd()))
     child = template.fork()
     await child.born()
     guardian = psutil.Process(child.pid).parent()  # looked up first: a short lease may be over in no time

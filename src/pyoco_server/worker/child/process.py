@@ -24,7 +24,7 @@ from pyoco_server.worker.runlog import NoRunLog
 log = structlog.get_logger(__name__)
 
 _START_TIMEOUT = 60.0
-_KILL_TIMEOUT = 5.0
+_KILL_TIMEOUT = 10.0
 _LINGER = 1.0
 _MAX_PACKET = 64 * 1024
 # The working directory must not shadow the standard library; a child puts it at the end of the path.

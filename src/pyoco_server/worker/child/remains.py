@@ -16,7 +16,7 @@ from pathlib import Path
 _PAUSE = 0.003
 _LIMIT = 30.0
 """Seconds after which a process that survives SIGKILL (one that hangs in the kernel) is left behind."""
-_TRACKER_SEC = 2.0
+_TRACKER_SEC = 5.0
 """How long trackers may take to clean up after the last other process of the run."""
 _LISTED = Path(f"/proc/self/task/{os.getpid()}/children").exists()
 _TRACKERS = (b"resource_tracker", b"torch_shm_manager")

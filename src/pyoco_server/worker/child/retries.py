@@ -34,7 +34,7 @@ class RunStopped(BaseException):
 
 
 def tasks_of(flow: Flow) -> list[Task]:
-    """Return the tasks of a flow in the order of its text: of its program, which may hold two of one name, and others."""
+    """Return the tasks of a flow in the order of its text: of its program, which may hold two of a name, and others."""
     others = sorted(flow.tasks, key=lambda task: task.name)
     found = {id(task): task for task in (*_program_tasks(flow.build_program()), *others)}  # type: ignore[no-untyped-call]
     return list(found.values())
