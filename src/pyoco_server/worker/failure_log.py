@@ -9,6 +9,7 @@ from typing import Any
 import structlog
 
 from pyoco_server.model.run import RunRecord, RunStatus
+from pyoco_server.model.snapshot import end_fields, log_fields
 from pyoco_server.model.text import MAX_TEXT, MAX_TRACEBACK, clean_text
 from pyoco_server.worker.child.protocol import Message
 
@@ -31,7 +32,7 @@ class FailureLog:
     """
 
     def __init__(self, record: RunRecord) -> None:
-        self._context = {**context_of(record), "worker_id": record.worker_id}
+        self._context = {**log_fields(record), "worker_id": record.worker_id}
         self._failed: dict[str, bool] = {}
         """By task that failed: whether that was written as an error."""
         self._retry_at: dict[str, Any] = {}
@@ -79,30 +80,24 @@ class FailureLog:
         """
         if record is None or record.status is not RunStatus.FAILED or self._explained:
             return
-        failed = [name for name, state in record.tasks.items() if state.value == "FAILED" and not self._failed.get(name)]
-        told: dict[str, Any] = {"task": self._culprit or (failed[0] if len(failed) == 1 else None)}
-        if len(failed) > 1:  # they ran side by side when their process died
+        failed = [
+            name for name, state in record.tasks.items() if state.value == "FAILED" and not self._failed.get(name)
+        ]
+        told: dict[str, Any] = {}
+        if self._culprit or len(failed) == 1:
+            told["task"] = self._culprit or failed[0]
+        elif failed:  # they ran side by side when their process died
             told["tasks"] = failed[:_MAX_NAMED]
-        log.error("run failed", **{**exception_fields(self._details), **self._context, **end_of(record), **told})
+        log.error("run failed", **{**self._context, **told, **exception_fields(self._details), **end_fields(record)})
 
     def _write(self, level: int, said: str, name: str, fields: dict[str, Any]) -> None:
         self._lines += 1
         if self._lines < _MAX_LINES:
             tries = {key: fields[key] for key in ("try", "tries") if isinstance(fields.get(key), int)}
             task = clean_text(name, _MAX_NAME)
-            log.log(level, said, **{**exception_fields(fields), **self._context, "task": task, **tries})
+            log.log(level, said, **{**self._context, "task": task, **tries, **exception_fields(fields)})
         elif self._lines == _MAX_LINES:
             log.warning("further failures of tasks of this run are in its record only", **self._context)
-
-
-def context_of(record: RunRecord) -> dict[str, Any]:
-    """Return what a line about a run names."""
-    return {"run_id": record.run_id, "flow_name": record.flow_name, "tag": record.tag, "attempt": record.attempt}
-
-
-def end_of(record: RunRecord) -> dict[str, Any]:
-    """Return what a line about the end of a run tells of it."""
-    return {"end_reason": record.end_reason, "reason": record.error}
 
 
 def exception_fields(told: dict[str, Any]) -> dict[str, Any]:

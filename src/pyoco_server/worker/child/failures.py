@@ -20,7 +20,12 @@ _INSTALLED = [*{f"{sysconfig.get_path(name)}/" for name in ("purelib", "platlib"
 _STANDARD = tuple({f"{sysconfig.get_path(name)}/" for name in ("stdlib", "platstdlib")})
 _FROZEN = "<frozen "
 _IMPORTING = tuple(f"{root}importlib/" for root in _STANDARD)
-_CALLING = (*_ENGINE, *_IMPORTING, *(f"{root}{name}/" for root in _STANDARD for name in ("asyncio", "concurrent")), _FROZEN)
+_CALLING = (
+    *_ENGINE,
+    *_IMPORTING,
+    *(f"{root}{name}/" for root in _STANDARD for name in ("asyncio", "concurrent")),
+    _FROZEN,
+)
 """What may lie between the worker and the first line of a task."""
 _MAX_FILE = 1_000
 _MAX_FUNCTION = 200
@@ -69,7 +74,7 @@ def failure_of(error: BaseException, function: Callable[..., Any]) -> TaskFailed
         error: What the task raised.
         function: The task's.
     """
-    kind = TaskFailed if isinstance(error, Exception) else TaskExited
+    kind = TaskFailed if issubclass(type(error), Exception) else TaskExited
     return kind(describe_exception(error, function), end_reason(error))
 
 
@@ -83,8 +88,9 @@ def describe_exception(error: BaseException, function: Callable[..., Any] | None
         error: What was raised.
         function: The task's, which is the place of an error that was raised on the way into it.
     """
-    if isinstance(error, Failure):
+    if type(error) is TaskFailed or type(error) is TaskExited:
         return error.told
+    # By type and not by isinstance(), which asks an instance for its __class__: that may be user code.
     trace = _user_part(BaseException.__dict__["__traceback__"].__get__(error))
     text = exception_text(error, trace)
     origin, own = _places(error, trace)
@@ -113,11 +119,11 @@ def summarise(error: BaseException) -> str:
 
 def end_reason(error: BaseException) -> EndReason:
     """Return how a run that this exception ended is called."""
-    if isinstance(error, Failure):
+    if type(error) is TaskFailed or type(error) is TaskExited:
         return error.reason
-    if isinstance(error, ModuleNotFoundError):
+    if issubclass(type(error), ModuleNotFoundError):
         return EndReason.DEPENDENCY_MISSING
-    if isinstance(error, MemoryError):
+    if issubclass(type(error), MemoryError):
         return EndReason.OUT_OF_MEMORY
     return EndReason.TASK_FAILED
 
@@ -152,10 +158,10 @@ def _places(error: BaseException, trace: TracebackType | None) -> tuple[Place | 
 
 def _written_at(error: BaseException) -> Place | None:
     """Return the line that is no Python, which a SyntaxError names itself, where it is one of a file."""
-    if not isinstance(error, SyntaxError):
+    if not issubclass(type(error), SyntaxError):
         return None
     file, line = (SyntaxError.__dict__[name].__get__(error) for name in ("filename", "lineno"))
-    if type(file) is not str or type(line) is not int or not os.path.isfile(file):
+    if type(file) is not str or type(line) is not int or not os.path.isfile(file):  # noqa: PTH113 - of any text
         return None  # of a text that was compiled: where that was done says more
     return _bounded(Place(file, line, "<module>"))
 
