@@ -39,6 +39,13 @@ class Odd(Exception):
 def odd():
     raise Odd
 
+class Blocks(Exception):
+    def __str__(self):
+        time.sleep(3600)
+
+def blocks():
+    raise Blocks
+
 def leaves():
     sys.exit(4)
 
@@ -126,6 +133,13 @@ def test_a_failed_task_is_one_error_with_every_field(system: System, worker: Pro
         ("in_a_library", "JSONDecodeError", "Expecting property name", ("decoder.py", "raw_decode"), "load"),
         ("chained", "RuntimeError", "outer", ("kinds.py", "chained"), "chained"),
         ("odd", "Odd", "(its message cannot be shown)", ("kinds.py", "odd"), "odd"),
+        (
+            "blocks",
+            "Blocks",
+            "(its message cannot be shown: str() of it took longer than",
+            ("kinds.py", "blocks"),
+            "blocks",
+        ),
         ("leaves", "SystemExit", "4", ("kinds.py", "leaves"), "leaves"),
         ("needs", "TypeError", "needs() missing 1 required", ("kinds.py", "needs"), "needs"),
     ],
