@@ -23,7 +23,10 @@ from pyoco_server.settings import Settings
 
 _WITH_OWN_HANDLERS = ("uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi", "nats")
 _CHATTY = ("httpx2", "httpcore2", "asyncio")
-_CALLSITE = {"pathname", "lineno", "func", "exc_origin"}
+_CALLSITE = {"pathname", "lineno", "func"}
+_PLACES = ("exc_origin", "exc_user_origin")
+_CONTROLS = dict.fromkeys([*range(0x20), *range(0x7F, 0xA0)], "?") | {ord(kept): kept for kept in "\n\t"}
+"""What a terminal may take for a command, in a text that is shown as it is."""
 _COLOUR = "color_message"
 """uvicorn's second copy of the message, with terminal codes in it."""
 
@@ -135,6 +138,8 @@ class _Exceptions:
             info = sys.exc_info()
         error = info[1] if isinstance(info, tuple) else info
         if not isinstance(error, BaseException):
+            if not self._include_traceback:  # of an exception that another process has told us
+                event.pop("exc_traceback", None)
             return event
         event["exc_type"] = type(error).__name__
         event["exc_message"] = _text_of(error)
@@ -202,13 +207,20 @@ def _for_people(logger: Any, method: str, event: EventDict) -> EventDict:
     """Keep what helps on a terminal, and each line a single one; only a traceback has more."""
     trace = event.pop("exc_traceback", None)
     kept = {
-        name: value if isinstance(value, (str, int, float)) else _text_of(value, repr)
+        name: value.translate(_CONTROLS) if isinstance(value, str)
+        else value if isinstance(value, (int, float))
+        else _text_of(value, repr)
         for name, value in event.items()
         if name not in _CALLSITE
-    }
-    kept["message"] = "\\n".join(str(event["message"]).splitlines())
+    }  # fmt: skip
+    kept["message"] = "\\n".join(str(kept["message"]).splitlines())
     kept["level"] = event["level"].lower()
-    return kept | ({"exception": trace.rstrip()} if trace else {})
+    for name in _PLACES:
+        if isinstance(place := event.get(name), dict):
+            kept[name] = f"{place.get('file')}:{place.get('line')} in {place.get('func')}"
+    if kept.get("exc_user_origin") == kept.get("exc_origin"):
+        kept.pop("exc_user_origin", None)
+    return kept | ({"exception": str(trace).rstrip().translate(_CONTROLS)} if trace else {})
 
 
 def _local_time(logger: Any, method: str, event: EventDict) -> EventDict:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from nats.aio.msg import Msg
 from nats.errors import TimeoutError as NothingThere
+from structlog.testing import capture_logs
 
 from pyoco_server.errors import StoreUnavailable
 from pyoco_server.model.run import EndReason as End
@@ -235,9 +236,15 @@ async def test_an_advisory_that_makes_no_sense_holds_nothing_up(here: Running) -
     run_id = await here.submit()
     await change(here, run_id, attempt=3)
     queue = await queue_of(here.gateway.connection)
-    await queue.exhaust()
-    assert await queue.pull(0.3) is None
-    assert (await ended(here, run_id, "FAILED"))["end_reason"] == "worker_lost"
+    with capture_logs() as lines:
+        await queue.exhaust()
+        assert await queue.pull(0.3) is None
+        assert (await ended(here, run_id, "FAILED"))["end_reason"] == "worker_lost"
+        deadline = time.monotonic() + DEADLINE
+        while not await letters(here):  # it comes after the line
+            await pause(deadline)
+    [told] = [line for line in lines if line["log_level"] == "error" and line["event"] == "run failed"]
+    assert (told["run_id"], told["end_reason"]) == (run_id, "worker_lost")
 
 
 @pytest.mark.parametrize(("attempt", "left", "status"), [(1, 1, "PENDING"), (3, 0, "FAILED")])

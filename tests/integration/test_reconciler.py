@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from pyoco_server.errors import StoreUnavailable
 from pyoco_server.gateway import lost_jobs
@@ -255,16 +256,24 @@ async def test_whatever_became_of_the_worker(here: Running) -> None:
 
 
 async def test_without_attempts_left_it_fails_with_one_letter(quick: Settings) -> None:
-    async with running(quick) as here, running(quick):
-        await lose_job(here, await claimed(here, "r", attempt=2, max_attempts=2, tag="gpu"))
-        await eventually(lambda: has_status(here, "r", RunStatus.FAILED))
-        run = (await here.http.get("/runs/r")).json()
-        assert run["end_reason"] == "worker_lost" and "attempt 2 of 2" in run["error"] and "w" in run["error"]
-        await eventually(lambda: has_letters(here))
-        await rounds(here)
-        letters = await here.gateway.letters.list(tag="gpu", before=None, limit=10)
-        assert len(letters) == 1 and b"attempts_exhausted" in letters[0].raw
-        assert await queued(here) == []
+    with capture_logs() as lines:
+        async with running(quick) as here, running(quick):
+            await lose_job(here, await claimed(here, "r", attempt=2, max_attempts=2, tag="gpu"))
+            await eventually(lambda: has_status(here, "r", RunStatus.FAILED))
+            await its_one_letter(here)
+    [told] = [line for line in lines if line["event"] == "run failed"]
+    assert (told["log_level"], told["run_id"], told["attempt"], told["tag"]) == ("error", "r", 2, "gpu")
+    assert (told["end_reason"], told["lost_worker"]) == ("worker_lost", "w")
+
+
+async def its_one_letter(here: Running) -> None:
+    run = (await here.http.get("/runs/r")).json()
+    assert run["end_reason"] == "worker_lost" and "attempt 2 of 2" in run["error"] and "w" in run["error"]
+    await eventually(lambda: has_letters(here))
+    await rounds(here)
+    letters = await here.gateway.letters.list(tag="gpu", before=None, limit=10)
+    assert len(letters) == 1 and b"attempts_exhausted" in letters[0].raw
+    assert await queued(here) == []
 
 
 async def has_letters(here: Running) -> bool:

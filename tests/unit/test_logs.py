@@ -209,3 +209,39 @@ def test_a_process_with_only_its_environment_and_a_foreign_locale(tmp_path: Path
     before, line = done.stdout.decode("utf-8").splitlines()
     assert before == "before"
     assert json.loads(line)["message"] == "日本"
+
+
+TOLD: dict[str, Any] = {
+    "exc_type": "ValueError",
+    "exc_message": "bad \x1b[31mred",
+    "exc_origin": {"file": "/a/lib.py", "line": 3, "func": "f"},
+    "exc_user_origin": {"file": "/a/mine.py", "line": 7, "func": "t"},
+    "exc_traceback": "Traceback\n  a\nValueError: \x1b",
+}
+
+
+@pytest.mark.parametrize("include", [True, False])
+def test_an_exception_that_another_process_told_is_as_one_of_ours(lines: Lines, include: bool) -> None:
+    configure(WORKER, log_include_traceback=include)
+    log.error("task failed", **TOLD)
+    (line,) = lines()
+    kept = {name: value for name, value in TOLD.items() if include or name != "exc_traceback"}
+    assert {name: value for name, value in line.items() if name.startswith("exc_")} == kept
+
+
+@pytest.mark.parametrize("include", [True, False])
+def test_text_shows_the_places_as_a_terminal_opens_them(
+    capfdbinary: pytest.CaptureFixture[bytes], include: bool
+) -> None:
+    configure(WORKER, log_format="text", log_include_traceback=include)
+    log.error("task failed", **TOLD)
+    log.error("task failed", **{**TOLD, "exc_user_origin": TOLD["exc_origin"]})
+    shown = capfdbinary.readouterr().out.decode()
+    assert "\x1b" not in shown
+    first, *rest = shown.splitlines()
+    assert "exc_origin='/a/lib.py:3 in f' exc_user_origin='/a/mine.py:7 in t'" in first
+    assert "exc_message='bad ?[31mred'" in first
+    second = rest[3] if include else rest[0]
+    assert "exc_origin='/a/lib.py:3 in f'" in second
+    assert "exc_user_origin" not in second
+    assert rest[:3] == ["Traceback", "  a", "ValueError: ?"] if include else len(rest) == 1

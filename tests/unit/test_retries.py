@@ -14,7 +14,7 @@ from pyoco.dsl.syntax import TaskWrapper
 from pyoco_server.model.run import EndReason
 from pyoco_server.worker.child import retries
 from pyoco_server.worker.child.engine import RunEngine
-from pyoco_server.worker.child.failures import describe_exception, end_reason
+from pyoco_server.worker.child.failures import TaskExited, TaskFailed, describe_exception, end_reason
 from pyoco_server.worker.child.reporter import TaskReporter
 from pyoco_server.worker.child.retries import RunStopped, pause_before, supervised, tasks_of
 
@@ -97,7 +97,8 @@ def test_the_last_try_fails_the_task_with_its_own_error_alone() -> None:
 
     run = Run(flow_of(task(t, retries=2)))
     assert len(calls) == 3
-    assert isinstance(run.raised, ValueError)
+    assert isinstance(run.raised, TaskFailed)
+    assert str(run.raised) == "ValueError: bad"
     assert run.raised.__context__ is None
     assert run.reporter.task_that_raised(run.raised) == "t"
     record = run.records["t"]
@@ -150,8 +151,9 @@ def test_an_exit_is_neither_retried_nor_lost(raised: BaseException) -> None:
         raise raised
 
     run = Run(flow_of(task(leave, retries=3)))
-    assert run.raised is raised
-    assert run.reporter.task_that_raised(raised) == "t"
+    assert isinstance(run.raised, TaskExited)
+    assert end_reason(run.raised) is EndReason.TASK_FAILED
+    assert run.reporter.task_that_raised(run.raised) == "t"
     assert (run.records["t"]["state"], run.records["t"]["try"]) == ("FAILED", 1)
 
 

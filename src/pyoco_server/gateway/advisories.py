@@ -24,6 +24,7 @@ from pyoco_server.model.deadletter import (
 )
 from pyoco_server.model.job import Job
 from pyoco_server.model.run import RunRecord, RunStatus, undeliverable
+from pyoco_server.model.snapshot import end_fields, log_fields
 from pyoco_server.settings import Settings
 from pyoco_server.store.advisories import Advisory, AdvisoryQueue
 from pyoco_server.store.connection import Connection
@@ -186,6 +187,9 @@ class Backstop:
         if not record.status.is_terminal:
             record = undeliverable(record, record.max_attempts or self._settings.run_max_attempts)
             await self._runs.update(record, stored.revision)
+            if record.status is RunStatus.FAILED:
+                lost = stored.record.worker_id
+                log.error("run failed", **log_fields(record), **end_fields(record), lost_worker=lost)
         told = {"run_id": record.run_id, "tag": stuck.tag, "attempt": record.attempt, "num_delivered": stuck.deliveries}
         if record.status is RunStatus.PENDING:
             # The server has seen a job under the run's own name; under this one it drops a repeat of ours.

@@ -15,6 +15,7 @@ from pyoco_server.gateway.job_ledger import BusyRun, JobLedger
 from pyoco_server.gateway.worker_index import WorkerIndex
 from pyoco_server.model.deadletter import DeadLetterReason, key_of_run, letter_of_run
 from pyoco_server.model.run import RunRecord, RunStatus, undeliverable
+from pyoco_server.model.snapshot import end_fields, log_fields
 from pyoco_server.settings import Settings
 from pyoco_server.store.deadletters import DeadLetterStore
 from pyoco_server.store.jobs import QueuedJobs
@@ -117,8 +118,11 @@ class LostOwners:
             )
         except RevisionConflict:
             return
-        log.warning("a run had lost its worker", run_id=record.run_id, worker=record.worker_id, attempt=record.attempt,
-                    status=settled.record.status.value)  # fmt: skip
+        told = {**log_fields(settled.record), "lost_worker": record.worker_id}
+        if settled.record.status is RunStatus.FAILED:
+            log.error("run failed", **told, **end_fields(settled.record))
+        else:
+            log.warning("a run had lost its worker", **told, status=settled.record.status.value)
         await self._follow_up(settled)
 
     async def _follow_up(self, settled: StoredRun) -> None:

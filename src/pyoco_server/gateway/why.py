@@ -305,14 +305,23 @@ def _culprit(failed: dict[str, dict[str, Any]], error: str | None) -> dict[str, 
         return {}
     exception = failed[name].get("exception")
     exception = exception if isinstance(exception, dict) else {}
-    file, line = _text(exception.get("file")), int(number(exception.get("line")))
+    place, origin = _place(exception), _place(failed[name].get("origin"))
     return {
         "task": name,
         "exception": _text(failed[name].get("error")) if exception else None,
         "exception_class": _text(exception.get("class")),
-        "place": f"{file}:{line}" if file and line else None,
+        "place": place or origin,
+        "raised_at": origin if place and origin != place else None,
         "tries": int(number(failed[name].get("tries"))) or None,
     }
+
+
+def _place(told: Any) -> str | None:
+    """Return a place that a record tells as ``file:line``."""
+    if not isinstance(told, dict):
+        return None
+    file, line = _text(told.get("file")), int(number(told.get("line")))
+    return f"{file}:{line}" if file and line else None
 
 
 def _is_held(snapshot: dict[str, Any], facts: Facts) -> bool:

@@ -36,9 +36,9 @@ _AHEAD = "[; runs ahead of it: {ahead}]."
 _AHEAD_JA = "[。先に待っている実行: {ahead}]。"
 _SEEN = "[ (last sign of life {silent_for} ago)]"
 _SEEN_JA = "[ (最後の応答は {silent_for}前)]"
-_FAILED = "It failed[ after {ran}][: {error}][, at {place}]."
+_FAILED = "It failed[ after {ran}][: {error}][, at {place}][ (raised in {raised_at})]."
 _RAN_JA = "[ (実行時間 {ran})]"
-_ERROR_JA = "[。タスク: {task}][ ({error})][。場所: {place}]。"
+_ERROR_JA = "[。タスク: {task}][ ({error})][。場所: {place}][ (例外の発生元: {raised_at})]。"
 
 TEXTS: dict[WhyCode, Text] = {
     WhyCode.NO_WORKER: Text(
@@ -206,7 +206,7 @@ TEXTS: dict[WhyCode, Text] = {
         f"SIGSEGV と SIGABRT はライブラリのネイティブコード、SIGKILL は外部からです。最後の出力: {_LOGS}",
     ),
     WhyCode.OUT_OF_MEMORY: Text(
-        "It failed[ after {ran}], out of memory[: {error}][, at {place}].",
+        "It failed[ after {ran}], out of memory[: {error}][, at {place}][ (raised in {raised_at})].",
         "Let the task hold less at a time, or give runs like it a tag whose workers have more memory.",
         f"メモリー不足で失敗しました{_RAN_JA}{_ERROR_JA}",
         "一度に保持するデータを減らすか、メモリーの多いワーカーのタグを使ってください。",

@@ -314,6 +314,6 @@ def _end_records(
             if record.get("retry_at"):
                 record["retry_at"] = None
             if state is TaskStatus.FAILED:  # what stands there is of an earlier try, and so is last_error
-                record |= {"error": error, "exception": None, "traceback": None}
+                record |= {"error": error, "exception": None, "traceback": None, "origin": None}
         ended[name] = record
     return ended

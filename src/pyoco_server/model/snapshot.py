@@ -87,3 +87,13 @@ def public(raw: bytes, *, records: bool) -> dict[str, Any]:
     for field in _INTERNAL_FIELDS if records else (*_INTERNAL_FIELDS, *_RECORD_FIELDS):
         snapshot.pop(field, None)
     return snapshot
+
+
+def log_fields(record: RunRecord) -> dict[str, Any]:
+    """Return what a log line about a run names."""
+    return {"run_id": record.run_id, "flow_name": record.flow_name, "tag": record.tag, "attempt": record.attempt}
+
+
+def end_fields(record: RunRecord) -> dict[str, Any]:
+    """Return what a log line about the end of a run tells of it."""
+    return {"end_reason": record.end_reason, "reason": record.error}

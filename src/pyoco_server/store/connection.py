@@ -211,8 +211,14 @@ class Connection:
         if self._client.is_connected:
             with contextlib.suppress(nats.errors.Error, asyncio.TimeoutError, OSError):
                 await self._client.flush(timeout=2)
-        with contextlib.suppress(nats.errors.Error, asyncio.TimeoutError, OSError):
-            await asyncio.wait_for(self._client.close(), 3)
+        try:
+            with contextlib.suppress(nats.errors.Error, asyncio.TimeoutError, OSError):
+                await asyncio.wait_for(self._client.close(), 3)
+        except RuntimeError as error:
+            if _CLOSED not in str(error):
+                raise
+            # NATS went first, and nats-py would have sent what was left; only uvloop makes an error of it.
+            log.debug("what was left for NATS was not sent: it is gone", nats_url=self.shown_url)
 
     @contextlib.contextmanager
     def errors(self, what: str, *, missing: bool = False) -> Iterator[None]:

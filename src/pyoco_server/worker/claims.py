@@ -17,6 +17,7 @@ from pyoco_server.model.deadletter import (
 )
 from pyoco_server.model.job import Job
 from pyoco_server.model.run import RunRecord, RunStatus, cancelled, claim, undeliverable
+from pyoco_server.model.snapshot import end_fields, log_fields
 from pyoco_server.settings import Settings
 from pyoco_server.store.deadletters import DeadLetterStore
 from pyoco_server.store.queue import Delivery
@@ -193,7 +194,7 @@ class Claims:
         await self._runs.update(ended, stored.revision)
         await self.bury(ended, delivery)
         await delivery.ack()
-        log.error("a run has no attempts left", run_id=record.run_id, attempt=record.attempt)
+        log.error("run failed", **log_fields(ended), **end_fields(ended), lost_worker=record.worker_id)
 
     async def _miss(self, delivery: Delivery, job: Job) -> None:
         """Deal with a job whose record is not found; where that may be a mistake, only when it happens again."""

@@ -18,6 +18,7 @@ from pyoco_server.waiting import first_event
 from pyoco_server.worker.child.process import ChildEnd, ChildProcess, run_directory
 from pyoco_server.worker.child.protocol import LOST_WORKER, Message
 from pyoco_server.worker.claims import Claimed
+from pyoco_server.worker.failure_log import FailureLog
 from pyoco_server.worker.recorder import Recorder
 
 log = structlog.get_logger(__name__)
@@ -99,6 +100,7 @@ class Execution:
             on_lost=self._lose,
         )
         self.run_id = claimed.stored.record.run_id
+        self._failures = FailureLog(claimed.stored.record)
 
     async def run(self) -> RunRecord | None:
         """Run to the end.
@@ -119,8 +121,11 @@ class Execution:
             return await self.recorder.hand_back()
         if self._fenced:
             record = self.recorder.record
-            return await self.recorder.give_up(record.max_attempts or self._settings.run_max_attempts)
-        return await self.recorder.settle(outcome.status, outcome.reason, outcome.error)
+            last = await self.recorder.give_up(record.max_attempts or self._settings.run_max_attempts)
+        else:
+            last = await self.recorder.settle(outcome.status, outcome.reason, outcome.error)
+        self._failures.run_ended(last)
+        return last
 
     def hand_back(self) -> None:
         """Stop the run here at once; it will start anew elsewhere."""
@@ -195,6 +200,8 @@ class Execution:
             self._plan(message)
         elif message["type"] == "task":
             self.recorder.note_task(message)
+            stopping = self._ending is not None or self._stopped.is_set()
+            self._failures.note_task(message["name"], message["fields"], stopping=stopping)
             self._watch_task(message["name"], message["fields"])
         return None
 
@@ -228,6 +235,7 @@ class Execution:
             return Outcome(RunStatus.COMPLETED, EndReason.COMPLETED)
         if message["outcome"] == "cancelled":
             return Outcome(RunStatus.CANCELLED, EndReason.CANCELLED)
+        self._failures.note_end(message)
         if message.get("task"):
             fields: dict[str, Any] = {"state": "FAILED", "error": message["error"], **message.get("details", {})}
             self.recorder.note_task({"name": message["task"], "fields": fields})

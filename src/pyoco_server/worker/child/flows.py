@@ -19,6 +19,7 @@ from pyoco.schemas.config import PyocoConfig, TaskConfig
 
 from pyoco_server.model.run import EndReason
 from pyoco_server.model.workflow import FlowFile, TaskSpec, build_flow, graph_task_names, parse_workflow
+from pyoco_server.worker.child.failures import summarise
 from pyoco_server.worker.child.freshness import FreshLoader
 
 Resolver = Callable[[str], Flow]
@@ -159,7 +160,7 @@ def _from_callable(name: str, spec: TaskSpec) -> Task:
     except Exception as error:  # a module's top level may raise anything
         raise FlowProblem(
             EndReason.INVALID_FLOW,
-            f"task {name!r}: importing {spec.callable} raised {type(error).__name__}: {error}",
+            f"task {name!r}: importing {spec.callable} raised {summarise(error)}",
             name,
         ) from error
     for part in attribute.split("."):

@@ -17,7 +17,7 @@ from pyoco_server.worker.child.protocol import Message
 _BURST = 100
 _REPEAT_SEC = 0.05
 """After its first ``_BURST`` messages a task in a tight loop is reported this often; its last state always."""
-_NO_ERROR: dict[str, Any] = {"error": None, "exception": None, "traceback": None}
+_NO_ERROR: dict[str, Any] = {"error": None, "exception": None, "traceback": None, "origin": None}
 
 
 class TaskReporter(TraceBackend):
@@ -75,8 +75,8 @@ class TaskReporter(TraceBackend):
 
     def on_try_error(self, name: str, number: int, error: Exception, retry_at: float) -> None:
         """Tell that a try failed, and when the next one follows (unix seconds)."""
+        told = describe_exception(error)  # runs user code, which must not keep the other tasks from reporting
         with self._lock:
-            told = describe_exception(error)
             self._own[name] |= {"try": number, "retry_at": retry_at, "last_error": told["error"], **told}
             self._tell(name, {"state": "RUNNING", **self._own[name]})
 
@@ -98,12 +98,13 @@ class TaskReporter(TraceBackend):
 
     def on_node_error(self, node_name: str, error: BaseException) -> None:
         """Tell that a task failed."""
+        if self._raised.get(node_name) is error:
+            return  # the engine tells it twice where the task is isolated
+        told = describe_exception(error)  # runs user code, which must not keep the other tasks from reporting
         with self._lock:
-            if self._raised.get(node_name) is error:
-                return  # the engine tells it twice where the task is isolated
             self._raised[node_name] = error
             own = self._own.setdefault(node_name, {})
-            own |= {"state": "FAILED", "ended_at": time.time(), **describe_exception(error)}
+            own |= {"state": "FAILED", "ended_at": time.time(), **told}
             self._count[node_name] = 0
             self._tell(node_name, own)
             self._unsent.add(node_name)

@@ -17,7 +17,7 @@ from pyoco.core.models import Flow, RunContext, RunStatus, Task
 from pyoco.dsl.nodes import CaseNode, DSLNode, SwitchNode, TaskNode
 
 from pyoco_server.model.workflow import RETRY_DELAY_SEC
-from pyoco_server.worker.child.failures import summarise
+from pyoco_server.worker.child.failures import TaskFailed, failure_of
 from pyoco_server.worker.child.reporter import TaskReporter
 
 LONGEST_PAUSE = 60.0
@@ -101,26 +101,26 @@ class _Supervisor:
                     self._reporter.on_try_start(self._name, number)
                 try:
                     return function(**inputs)
-                except Exception as error:
-                    if number >= self._tries:
-                        raise
-                    retry_at = self._tell(number, error)
-                except BaseException as error:  # sys.exit: the engine lets it pass without a word
-                    self._reporter.on_node_error(self._name, error)
-                    raise
+                except BaseException as error:  # noqa: BLE001 - told here, and by what is raised in its place
+                    failure = failure_of(error, function)
                 # Outside of "except", or the next failure would be told as a consequence of this one.
-                self._wait(retry_at)
+                if not isinstance(failure, TaskFailed):  # sys.exit: the engine lets it pass without a word
+                    self._reporter.on_node_error(self._name, failure)
+                    raise failure
+                if number >= self._tries:
+                    raise failure
+                self._wait(self._tell(number, failure))
             raise AssertionError("unreachable")
 
         return run
 
-    def _tell(self, number: int, error: Exception) -> float:
+    def _tell(self, number: int, failure: TaskFailed) -> float:
         pause = pause_before(number + 1, self._delay)
         retry_at = time.time() + pause
-        self._reporter.on_try_error(self._name, number, error, retry_at)
+        self._reporter.on_try_error(self._name, number, failure, retry_at)
         said = f"try {number} of {self._tries} of task {self._name!r} failed, the next follows in {pause:.1f} s"
         with contextlib.suppress(OSError, ValueError):  # the task may have closed it
-            sys.stderr.write(f"{said}: {summarise(error)}\n")  # among the task's own lines
+            sys.stderr.write(f"{said}: {failure}\n")  # among the task's own lines
         return retry_at
 
     def _wait(self, retry_at: float) -> None:

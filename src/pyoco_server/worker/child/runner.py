@@ -144,7 +144,7 @@ class Runner:
         try:
             load_resolver(message["resolver"])
         except BaseException as raised:  # noqa: BLE001 - whatever a user's module raises on import, SystemExit too
-            error = clean_text(f"{type(raised).__name__}: {raised}")
+            error = summarise(raised)
         self._output.end()
         self._send({"type": "tried", "error": error})
         os._exit(0)
@@ -166,7 +166,8 @@ class Runner:
         except BaseException as error:  # noqa: BLE001 - a resolver is user code and may raise anything
             if os.getpid() != self._pid:
                 end_fork(error)
-            return _failed(EndReason.INVALID_FLOW, f"making the flow raised {type(error).__name__}: {error}", error)
+            told = describe_exception(error)
+            return _failed(EndReason.INVALID_FLOW, f"making the flow raised {told['error']}", None, details=told)
         directory = Path(job["directory"])
         try:
             directory.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -200,8 +201,10 @@ class Runner:
             if os.getpid() != self._pid:
                 end_fork(error)
             task = reporter.task_that_raised(error)
+            told = describe_exception(error)
             where = f"task {task!r} failed: " if task else ""
-            return _failed(end_reason(error), f"{where}{summarise(error)}{reporter.count_tries(task)}", None)
+            text = f"{where}{told['error']}{reporter.count_tries(task)}"
+            return _failed(end_reason(error), text, None, details=told, raised_in=task)
         finally:
             self._context = None
             reporter.close()
@@ -245,14 +248,35 @@ class Runner:
                 empty.rmdir()
 
 
-def _failed(reason: EndReason, message: str, error: BaseException | None, task: str | None = None) -> Message:
+def _failed(
+    reason: EndReason,
+    message: str,
+    error: BaseException | None,
+    task: str | None = None,
+    *,
+    details: Message | None = None,
+    raised_in: str | None = None,
+) -> Message:
+    """Return the last word on a run that failed.
+
+    Args:
+        reason: How it is called.
+        message: Why, in a sentence.
+        error: Ours; behind it may be an exception of the user's.
+        task: The task at fault, of which nothing has been told yet.
+        details: What is known of an exception of the user's.
+        raised_in: The task that failed with it and has told so itself.
+    """
     result: Message = {
         "type": "finished",
         "outcome": "failed",
         "reason": reason.value,
         "error": clean_text(message),
         "task": task,
+        "raised_in": raised_in,
     }
-    if error is not None and error.__cause__ is not None:  # the user's exception behind our sentence
-        result["details"] = describe_exception(error.__cause__)
+    if error is not None and error.__cause__ is not None:
+        details = describe_exception(error.__cause__)
+    if details is not None:
+        result["details"] = details
     return result
