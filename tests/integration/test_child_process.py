@@ -24,6 +24,7 @@ async def started(lease: float) -> tuple[ChildProcess, psutil.Process]:
     guardian = psutil.Process(child.pid).parent()  # looked up first: a short lease may be over in no time
     assert guardian is not None
     child.begin(lease)
+    await template.fork().born()  # so it has heard of the lease too
     return child, guardian
 
 
