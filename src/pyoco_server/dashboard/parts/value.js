@@ -1,13 +1,12 @@
-// A value that a task took or gave, as readable JSON; a long one begins folded.
+// A value that a task took or gave, as text; a long one begins folded.
 import { html, useState } from "../html.js";
 import { t } from "../i18n.js";
 import { CopyButton } from "./copy.js";
 
 const SHOWN = 4000;
 
-export function Value({ name, value }) {
+export function Value({ name, text }) {
   const [all, setAll] = useState(false);
-  const text = typeof value === "string" ? value : JSON.stringify(value, null, 2);
   const cut = !all && text.length > SHOWN;
   return html`<div class="value">
     <h3>${name}<${CopyButton} text=${text} /></h3>

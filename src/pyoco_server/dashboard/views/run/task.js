@@ -2,6 +2,7 @@
 import { html } from "../../html.js";
 import { now } from "../../clock.js";
 import { t } from "../../i18n.js";
+import { fieldText, written } from "../../json.js";
 import { Status } from "../../parts/status.js";
 import { Time, duration } from "../../parts/time.js";
 import { Icon } from "../../parts/icon.js";
@@ -44,9 +45,9 @@ export function TaskPanel({ run, name, onLog, onClose }) {
       <button type="button" class="link" onClick=${() => onLog(name)}>${t("task.log")}</button></p>
     <${Retry} record=${record} />
     <${Trouble} record=${record} />
-    ${record.inputs && Object.keys(record.inputs).length > 0 && html`<${Value} name=${t("task.inputs")} value=${record.inputs} />`}
-    ${record.output !== undefined && record.output !== null && html`<${Value} name=${t("task.output")} value=${record.output} />`}
-    ${record.artifacts && Object.keys(record.artifacts).length > 0 && html`<${Value} name=${t("task.artifacts")} value=${record.artifacts} />`}
+    ${record.inputs && Object.keys(record.inputs).length > 0 && html`<${Value} name=${t("task.inputs")} text=${written(record.inputs, 2)} />`}
+    ${record.output !== undefined && record.output !== null && html`<${Value} name=${t("task.output")} text=${fieldText(record, "output", 2)} />`}
+    ${record.artifacts && Object.keys(record.artifacts).length > 0 && html`<${Value} name=${t("task.artifacts")} text=${written(record.artifacts, 2)} />`}
     ${run.task_records_truncated && html`<p><small>${t("task.truncated")}</small></p>`}
   </aside>`;
 }
