@@ -61,13 +61,15 @@ class Prefix:
         if not values or not self._proxies or not self._trusts(scope):
             return ""
         try:
+            if len(values) > 1:
+                raise ValueError("it was sent more than once")
             prefix = check_prefix(values[0])
-            if len(values) > 1 or _first(prefix) in self._own:
-                raise ValueError("the server has paths of its own that begin so, or it was told twice")
+            if _first(prefix) in self._own:
+                raise ValueError("the server has paths of its own that begin so")
         except ValueError as error:
             raise InvalidInput(
                 f"X-Forwarded-Prefix: {', '.join(values)[:_SHOWN]!r} cannot be used: {error}",
-                hint="The proxy must set it, and put nothing beside what its clients send.",
+                hint="The proxy must set it, and not pass on what its clients send.",
             ) from None
         return prefix
 

@@ -8,7 +8,7 @@ import { copyText } from "../../parts/copy.js";
 import { Icon } from "../../parts/icon.js";
 import { told } from "../../parts/problem.js";
 import { Time } from "../../parts/time.js";
-import { Value } from "../../parts/value.js";
+import { Json, Value } from "../../parts/value.js";
 import { link } from "../../router.js";
 import { allows } from "../../session.js";
 import { readable } from "./feed.js";
@@ -96,8 +96,8 @@ function Content({ letter }) {
   const there = (value) => value !== null && value !== undefined;
   return html`
     ${there(letter.payload) && html`<${Value} name=${t("letters.payload")} text=${payload(letter)} />`}
-    ${there(letter.params) && html`<${Value} name=${t("run.params")} text=${fieldText(letter, "params", 2)} />`}
-    ${there(letter.workflow_yaml) && html`<${Value} name="flow.yaml" text=${fieldText(letter, "workflow_yaml", 2)} />`}`;
+    ${there(letter.params) && html`<${Json} name=${t("run.params")} of=${letter} field="params" />`}
+    ${there(letter.workflow_yaml) && html`<${Json} name="flow.yaml" of=${letter} field="workflow_yaml" />`}`;
 }
 
 function payload(letter) {
