@@ -5,6 +5,7 @@ A value that cannot be read stops the start with the name of the variable and th
 """
 
 import difflib
+import ipaddress
 import os
 import re
 from collections.abc import Mapping
@@ -24,6 +25,7 @@ from pydantic_settings import NoDecode, SettingsConfigDict
 from typing_extensions import Self
 
 from pyoco_server.errors import InvalidSetting
+from pyoco_server.model.prefixes import check_prefix
 from pyoco_server.nats_settings import ACCESS_FIELDS, NatsSettings, Subject, without_users
 
 _PREFIX = "PYOCO_"
@@ -72,6 +74,15 @@ def _check_origins(origins: tuple[str, ...]) -> tuple[str, ...]:
         if not re.fullmatch(r"https?://(\[[0-9a-f:.]+\]|[^\s/:@]+)(:[0-9]{1,5})?", origin):
             raise ValueError(f"{origin!r} is no origin, such as https://pyoco.example.com")
     return origins
+
+
+def _check_networks(networks: tuple[str, ...]) -> tuple[str, ...]:
+    for network in networks:
+        try:
+            ipaddress.ip_network(network)
+        except ValueError as error:
+            raise ValueError(f"write addresses or networks, such as 127.0.0.1, 10.1.0.0/16: {error}") from None
+    return networks
 
 
 Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
@@ -197,6 +208,11 @@ class Settings(NatsSettings):
     """Pages of other sites that may send changes."""
     http_allowed_hosts: Words = ()
     """Names under which the server may be asked for, beside addresses and localhost."""
+
+    root_path: Annotated[str, AfterValidator(check_prefix)] = ""
+    """Path under which a proxy serves the gateway."""
+    trusted_proxies: Annotated[Words, AfterValidator(_check_networks)] = ()
+    """Proxies that may tell another one. Nobody by default: on its own machine anybody could be the proxy."""
 
     dashboard_lang: Literal["auto", "ja", "en"] = "auto"
     state_dir: Path = Path(".pyoco")

@@ -53,6 +53,7 @@ def test_a_failed_run_says_where_in_the_code(dashboard: Dashboard, system: Syste
     expect(verdict.locator("pre")).to_contain_text("return a / b")
     expect(page.locator(".facts")).to_contain_text("a task failed")
     expect(page.locator(".facts")).to_contain_text("cpu-1")
+    expect(page.locator(".facts")).to_contain_text("own process")
     expect(node(page, "explode")).to_have_class(re.compile("failed selected"))
     expect(node(page, "load")).to_have_class(re.compile("completed"))
     expect(page.locator(".gantt [data-task='never']")).to_contain_text("Not run")

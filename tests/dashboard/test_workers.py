@@ -13,6 +13,7 @@ from .conftest import LANGUAGES, NARROW, THEMES, WIDE, Dashboard
 
 pytestmark = pytest.mark.browser
 
+ISOLATIONS = {"en": ("own process", "shared process"), "ja": ("専用プロセス", "共有プロセス")}
 SLEEPING = "import time\n\ndef t():\n    time.sleep(600)\n"
 
 
@@ -63,7 +64,7 @@ def busy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     """A system with a worker that runs something and one that has stopped."""
     with running_system(tmp_path_factory.mktemp("busy")) as running:
         running.worker("--concurrency", "2", "--drain-timeout-sec", "1", worker_id="cpu-1", tags="cpu,default")
-        running.worker(worker_id="gpu-1", tags="gpu").stop()
+        running.worker("--isolation", "shared", worker_id="gpu-1", tags="gpu").stop()
         run_id = str(running.client.submit_run_yaml(running.flow(SLEEPING), flow_name="main", tag="cpu")["run_id"])
         running.until(run_id, lambda snapshot: snapshot["status"] == "RUNNING")
         yield running
@@ -78,6 +79,8 @@ def test_pictures(
     dashboard = dashboards(busy.url, language=language, theme=theme, size=size)
     page = dashboard.open("/workers")
     expect(page.locator("tr[data-worker]")).to_have_count(2)
+    for worker, words in zip(("cpu-1", "gpu-1"), ISOLATIONS[language], strict=True):
+        expect(page.locator(f"tr[data-worker='{worker}'] .slots")).to_contain_text(words)
     dashboard.check_accessibility()
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     dashboard.shoot(f"workers-{language}-{theme}-{size[0]}")

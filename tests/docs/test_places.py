@@ -78,7 +78,7 @@ def test_both_languages_have_the_same_chapter_on_logs() -> None:
 
 
 def shown_default(value: Any) -> str:
-    if value is None or value == ():
+    if value in (None, (), ""):
         return "\N{EN DASH}"
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"

@@ -33,6 +33,7 @@ def command() -> None:
 @click.option("--insecure", is_flag=True, help="Let other machines in though nobody asks who they are.")
 @click.option("--log-level", help="DEBUG, INFO, WARNING, ERROR  [env: PYOCO_LOG_LEVEL; default: INFO]")
 @nats_url_option
+@click.option("--root-path", help="Path under which a proxy serves this, such as /pyoco  [env: PYOCO_ROOT_PATH]")
 @click.option("--dashboard-lang", type=click.Choice(["auto", "ja", "en"]), help="Language of the page.")
 @click.option("--with-nats-bootstrap", "--with-nats", "with_nats", is_flag=True, help="Start an own nats-server too.")
 @click.option("--nats-listen-host", default="127.0.0.1", show_default=True, help="Its address; it lets everybody in.")
@@ -58,6 +59,7 @@ def up(**options: Any) -> None:
         nats_url=options["nats_url"],
         nats_sync=options["nats_sync"],
         log_level=options["log_level"],
+        root_path=options["root_path"],
         dashboard_lang=options["dashboard_lang"],
     )
     configure_logging(service="pyoco-server:http", settings=settings)

@@ -1,4 +1,6 @@
 // Requests to the server that the page came from.
+import { BASE } from "./base.js";
+import { read } from "./json.js";
 import { language } from "./preferences.js";
 import { KEY_HEADER, key, keyWanted, who } from "./session.js";
 
@@ -31,11 +33,11 @@ export function headers(more = {}) {
   return known;
 }
 
-/** Make an address of this server; parameters that are null, undefined or empty are left out. */
+/** Make an address of this server from a path such as "/runs"; parameters that are null, undefined or empty are left out. */
 export function address(path, query = {}) {
   const wanted = Object.entries(query).filter(([, value]) => value !== null && value !== undefined && value !== "");
   const parameters = new URLSearchParams(wanted).toString();
-  return parameters ? `${path}${path.includes("?") ? "&" : "?"}${parameters}` : path;
+  return BASE + path + (parameters && `${path.includes("?") ? "&" : "?"}${parameters}`);
 }
 
 /** Send a request, and give the answer itself; an error's answer is thrown as ApiError. */
@@ -65,7 +67,7 @@ export async function refusal(answer) {
 }
 
 export async function get(path, query = {}, signal = undefined) {
-  return (await send("GET", path, { query, signal })).json();
+  return read(await getText(path, query, signal));
 }
 
 export async function getText(path, query = {}, signal = undefined) {
@@ -73,15 +75,15 @@ export async function getText(path, query = {}, signal = undefined) {
 }
 
 export async function post(path, body = undefined) {
-  return (await send("POST", path, { body })).json();
+  return read(await (await send("POST", path, { body })).text());
 }
 
 export async function patch(path, body) {
-  return (await send("PATCH", path, { body })).json();
+  return read(await (await send("PATCH", path, { body })).text());
 }
 
 export async function remove(path) {
-  return (await send("DELETE", path)).json();
+  return read(await (await send("DELETE", path)).text());
 }
 
 /** Learn who the key makes of us. */

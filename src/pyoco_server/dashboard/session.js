@@ -1,7 +1,8 @@
 // The reader's key, and what it allows. It lives in this tab alone, and travels in a header, never in an address.
+import { BASE } from "./base.js";
 import { batch, effect, signal } from "./html.js";
 
-const NAME = "pyoco-server.key";
+const NAME = `pyoco-server.key${BASE}`; // behind one proxy there may be several servers
 const ROLES = ["viewer", "member", "admin"];
 export const KEY_HEADER = document.documentElement.dataset.keyHeader;
 

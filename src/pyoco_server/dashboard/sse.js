@@ -1,5 +1,6 @@
 // Server-sent events read by fetch, which can send the key in a header where EventSource cannot.
 import { address, headers, refusal } from "./api.js";
+import { read } from "./json.js";
 
 /**
  * Give the events of one connection as `{ name, data, id }`, until it ends or is aborted.
@@ -35,7 +36,7 @@ function parsed(block) {
     else if (field === "id") event.id = value;
     else if (field === "data") event.data += (event.data && "\n") + value;
   }
-  return event.data ? { ...event, data: JSON.parse(event.data) } : null;
+  return event.data ? { ...event, data: read(event.data) } : null;
 }
 
 /** Wait, doubled with each try, and never in step with other pages. */

@@ -13,6 +13,7 @@ from pyoco_server.gateway.guard import Guard
 from pyoco_server.gateway.http_metrics import HttpMetrics
 from pyoco_server.gateway.limits import BodyLimit
 from pyoco_server.gateway.metrics import Metrics
+from pyoco_server.gateway.prefix import Prefix, own_parts
 from pyoco_server.gateway.routes import (
     audit,
     dashboard,
@@ -48,7 +49,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         settings: The settings; read from the environment when not given.
 
     Raises:
-        InvalidSetting: the environment cannot be read.
+        InvalidSetting: the environment cannot be read, or the root path is one of the server's own paths.
     """
     settings = settings or Settings.from_env()
     # No /docs: that page runs scripts of another site beside the key that our own page may hold.
@@ -60,10 +61,14 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         openapi_url=None,
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,
     )
     app.state.settings = settings
     app.state.metrics = Metrics()
     problems.install(app)
+    for module in _ROUTES:
+        app.include_router(module.router)
+    dashboard.mount_static(app)
     app.add_middleware(
         BodyLimit,
         largest=max(settings.max_run_snapshot_bytes, settings.workflow_yaml_max_bytes),
@@ -71,10 +76,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.add_middleware(Guard, settings=settings)
     app.add_middleware(Auditing)
+    app.add_middleware(Prefix, settings=settings, own=own_parts(app, settings))
     app.add_middleware(HttpMetrics, metrics=app.state.metrics)  # the last one is the outermost: it sees all answers
-    for module in _ROUTES:
-        app.include_router(module.router)
-    dashboard.mount_static(app)
     return app
 
 

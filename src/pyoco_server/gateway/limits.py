@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from starlette._utils import get_route_path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pyoco_server.errors import TooLarge
@@ -29,7 +30,7 @@ class BodyLimit:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        file = self._files.get(scope["path"]) if scope["method"] == "POST" else None
+        file = self._files.get(get_route_path(scope)) if scope["method"] == "POST" else None
         limit = self._limit if file is None else file + _FORM_OVERHEAD
         length = dict(scope["headers"]).get(b"content-length", b"")
         if length.isdigit() and int(length) > limit:

@@ -1,4 +1,6 @@
 // What is shown, as commands of pyoco-client.
+import { BASE } from "../base.js";
+
 const PLAIN = /^[A-Za-z0-9_./:=@,-]+$/;
 
 function quoted(text) {
@@ -9,7 +11,7 @@ function quoted(text) {
 export function clientCommand(words, options = {}) {
   const given = Object.entries(options).filter(([, value]) => value !== null && value !== undefined && value !== "");
   const parts = [...words, ...given.flatMap(([name, value]) => [`--${name}`, quoted(String(value))])];
-  return `pyoco-client --server ${quoted(location.origin)} ${parts.join(" ")}`;
+  return `pyoco-client --server ${quoted(location.origin + BASE)} ${parts.join(" ")}`;
 }
 
 const LOCAL_NATS = "nats://127.0.0.1:4222";

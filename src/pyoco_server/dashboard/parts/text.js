@@ -1,9 +1,11 @@
 // Values that other programs may have written: whatever they are, something that can be shown.
+import { fieldText } from "../json.js";
 
-/** Give a value as text; null for none. */
-export function plain(value) {
+/** Give a field as text; null for none. */
+export function plain(holder, key) {
+  const value = holder[key];
   if (value === null || value === undefined || value === "") return null;
-  const text = typeof value === "string" ? value : JSON.stringify(value);
+  const text = fieldText(holder, key);
   return text.toWellFormed ? text.toWellFormed() : text;
 }
 

@@ -1,5 +1,7 @@
 """The page."""
 
+import html
+
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import HTMLResponse
 
@@ -22,11 +24,13 @@ _HEADERS = {
 @router.get("/")
 @public
 async def page(here: Here, request: Request) -> HTMLResponse:
-    """Give the page in the language of the settings, or of the browser."""
+    """Return the page in the language of the settings, or of the browser."""
     language = here.settings.dashboard_lang
     if language == "auto":
         language = preferred(request.headers.get("accept-language", ""))
-    files = f"/static/{PAGE.digest}"
+    # Where no prefix is known there may be one all the same, and the address of the page ends with its slash.
+    prefix = request.scope.get("root_path")
+    files = html.escape(f"{prefix}/static/{PAGE.digest}" if prefix else f"static/{PAGE.digest}")
     values = {
         "language": language,
         "files": files,

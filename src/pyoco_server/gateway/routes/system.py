@@ -72,8 +72,10 @@ async def ready(here: Here, visitor: Visitor, response: Response) -> dict[str, A
 @router.get("/openapi.json", include_in_schema=False)
 @needs(Role.VIEWER)
 async def schema(request: Request) -> dict[str, Any]:
-    """Give the description of all paths."""
-    return cast(dict[str, Any], request.app.openapi())
+    """Return the description of all paths."""
+    document = cast(dict[str, Any], request.app.openapi())
+    prefix = request.scope.get("root_path")
+    return {**document, "servers": [{"url": prefix}]} if prefix else document
 
 
 def _without_key(answer: dict[str, Any]) -> dict[str, Any]:

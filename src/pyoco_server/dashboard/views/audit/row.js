@@ -1,6 +1,7 @@
 // One entry of the audit trail.
 import { html } from "../../html.js";
 import { has, t } from "../../i18n.js";
+import { fieldText } from "../../json.js";
 import { Icon } from "../../parts/icon.js";
 import { Time } from "../../parts/time.js";
 import { link } from "../../router.js";
@@ -37,16 +38,17 @@ function Actor({ actor, query }) {
   return html`<a href=${link("/audit", { ...query, actor: actor.api_key_id })} title=${actor.api_key_id}><code>${actor.api_key_id.slice(0, 8)}</code></a>${actor.tenant_id && html` <small>${actor.tenant_id}</small>`}`;
 }
 
-function told(value) {
-  if (Array.isArray(value)) return value.join(", ") || "–";
-  return typeof value === "object" && value !== null ? JSON.stringify(value) : String(value ?? "–");
+function told(holder, key) {
+  const value = holder[key];
+  if (Array.isArray(value)) return value.map((_, at) => fieldText(value, String(at))).join(", ") || "–";
+  return value === null || value === undefined ? "–" : fieldText(holder, key);
 }
 
 function Details({ details }) {
   const entries = Object.entries(details ?? {});
   if (!entries.length) return NONE;
-  return entries.map(([name, value]) => html`<span key=${name} class="detail" title=${told(value)}><small>${name}</small> ${
-    name === "run_id" && typeof value === "string" ? html`<a href=${link(`/runs/${encodeURIComponent(value)}`)}><code>${value.slice(0, 13)}</code></a>` : told(value)}</span> `);
+  return entries.map(([name, value]) => html`<span key=${name} class="detail" title=${told(details, name)}><small>${name}</small> ${
+    name === "run_id" && typeof value === "string" ? html`<a href=${link(`/runs/${encodeURIComponent(value)}`)}><code>${value.slice(0, 13)}</code></a>` : told(details, name)}</span> `);
 }
 
 export function Row({ entry, query }) {

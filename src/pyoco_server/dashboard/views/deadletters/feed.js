@@ -18,9 +18,9 @@ export function askedOf(query) {
 /** Give a letter whose fields can be shown: other programs write letters too. */
 export function readable(letter) {
   const texts = Object.fromEntries(
-    ["reason", "error", "run_id", "flow_name", "worker_id", "subject", "end_reason", "tenant_id"].map((name) => [name, plain(letter[name])]),
+    ["reason", "error", "run_id", "flow_name", "worker_id", "subject", "end_reason", "tenant_id"].map((name) => [name, plain(letter, name)]),
   );
-  const omitted = Array.isArray(letter.omitted) ? letter.omitted.map(plain) : [];
+  const omitted = Array.isArray(letter.omitted) ? letter.omitted.map((_, at) => plain(letter.omitted, String(at))) : [];
   return { ...letter, ...texts, omitted, timestamp: moment(letter.timestamp), submitted_at: moment(letter.submitted_at) };
 }
 

@@ -1,13 +1,14 @@
 // One letter: what was to be run, why it was not, and what can be done with it.
 import { html, useEffect, useState } from "../../html.js";
 import { get } from "../../api.js";
+import { fieldText, indented } from "../../json.js";
 import { has, number, t } from "../../i18n.js";
 import { clientCommand } from "../../parts/commands.js";
 import { copyText } from "../../parts/copy.js";
 import { Icon } from "../../parts/icon.js";
 import { told } from "../../parts/problem.js";
 import { Time } from "../../parts/time.js";
-import { Value } from "../../parts/value.js";
+import { Json, Value } from "../../parts/value.js";
 import { link } from "../../router.js";
 import { allows } from "../../session.js";
 import { readable } from "./feed.js";
@@ -94,15 +95,16 @@ function Facts({ letter }) {
 function Content({ letter }) {
   const there = (value) => value !== null && value !== undefined;
   return html`
-    ${there(letter.payload) && html`<${Value} name=${t("letters.payload")} value=${indented(letter.payload)} />`}
-    ${there(letter.params) && html`<${Value} name=${t("run.params")} value=${letter.params} />`}
-    ${there(letter.workflow_yaml) && html`<${Value} name="flow.yaml" value=${letter.workflow_yaml} />`}`;
+    ${there(letter.payload) && html`<${Value} name=${t("letters.payload")} text=${payload(letter)} />`}
+    ${there(letter.params) && html`<${Json} name=${t("run.params")} of=${letter} field="params" />`}
+    ${there(letter.workflow_yaml) && html`<${Json} name="flow.yaml" of=${letter} field="workflow_yaml" />`}`;
 }
 
-function indented(payload) {
+function payload(letter) {
+  const text = fieldText(letter, "payload", 2);
   try {
-    return typeof payload === "string" ? JSON.stringify(JSON.parse(payload), null, 2) : payload;
+    return indented(text);
   } catch {
-    return payload;
+    return text;
   }
 }

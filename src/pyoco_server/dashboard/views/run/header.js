@@ -5,6 +5,7 @@ import { say, sayError } from "../../parts/announce.js";
 import { clientCommand } from "../../parts/commands.js";
 import { CopyButton, copyText } from "../../parts/copy.js";
 import { Icon } from "../../parts/icon.js";
+import { Isolation } from "../../parts/isolation.js";
 import { Status, hasEnded } from "../../parts/status.js";
 import { Duration, Time } from "../../parts/time.js";
 import { go, link } from "../../router.js";
@@ -69,6 +70,7 @@ export function Header({ run, reruns, letters }) {
       ${reruns.length > 0 && html`<${Fact} name="run.reruns">${reruns.map((one) => html`${runLink(one.run_id)} `)}</${Fact}>`}
       ${letters.length > 0 && html`<${Fact} name="run.letter">${letters.map((id) => html`<a key=${id} href=${link("/deadletters", { letter: id })}>#${String(id)}</a> `)}</${Fact}>`}
       ${run.tenant_id && html`<${Fact} name="run.tenant">${run.tenant_id}</${Fact}>`}
+      ${run.isolation && html`<${Fact} name="isolation"><${Isolation} of=${run.isolation} /></${Fact}>`}
       ${run.environment && html`<${Fact} name="run.environment"><code>${run.environment.slice(0, 12)}</code></${Fact}>`}
     </dl>
   </header>`;

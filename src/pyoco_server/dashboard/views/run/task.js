@@ -5,7 +5,7 @@ import { t } from "../../i18n.js";
 import { Status } from "../../parts/status.js";
 import { Time, duration } from "../../parts/time.js";
 import { Icon } from "../../parts/icon.js";
-import { Value } from "../../parts/value.js";
+import { Json } from "../../parts/value.js";
 import { recordOf, taskStatus } from "./tasks.js";
 import { Place, Traceback } from "./verdict.js";
 
@@ -44,9 +44,9 @@ export function TaskPanel({ run, name, onLog, onClose }) {
       <button type="button" class="link" onClick=${() => onLog(name)}>${t("task.log")}</button></p>
     <${Retry} record=${record} />
     <${Trouble} record=${record} />
-    ${record.inputs && Object.keys(record.inputs).length > 0 && html`<${Value} name=${t("task.inputs")} value=${record.inputs} />`}
-    ${record.output !== undefined && record.output !== null && html`<${Value} name=${t("task.output")} value=${record.output} />`}
-    ${record.artifacts && Object.keys(record.artifacts).length > 0 && html`<${Value} name=${t("task.artifacts")} value=${record.artifacts} />`}
+    ${record.inputs && Object.keys(record.inputs).length > 0 && html`<${Json} name=${t("task.inputs")} of=${record.inputs} />`}
+    ${record.output !== undefined && record.output !== null && html`<${Json} name=${t("task.output")} of=${record} field="output" />`}
+    ${record.artifacts && Object.keys(record.artifacts).length > 0 && html`<${Json} name=${t("task.artifacts")} of=${record.artifacts} />`}
     ${run.task_records_truncated && html`<p><small>${t("task.truncated")}</small></p>`}
   </aside>`;
 }

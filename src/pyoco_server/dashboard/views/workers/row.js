@@ -4,6 +4,7 @@ import { patch, post } from "../../api.js";
 import { has, number, t } from "../../i18n.js";
 import { say, sayError } from "../../parts/announce.js";
 import { Icon } from "../../parts/icon.js";
+import { Isolation } from "../../parts/isolation.js";
 import { ReasonDialog } from "../../parts/reason.js";
 import { size } from "../../parts/size.js";
 import { Ago } from "../../parts/time.js";
@@ -22,6 +23,11 @@ function State({ worker }) {
   const look = LOOKS[state] ?? "other";
   const word = has(`workers.state.${state}`) ? t(`workers.state.${state}`) : state;
   return html`<span class="status ${look}" title=${worker.stop_reason ?? worker.drain_reason ?? ""}><${Icon} name=${look} /><span>${word}</span></span>`;
+}
+
+function Slots({ worker }) {
+  if (!worker.slots) return NONE;
+  return html`${isHere(worker) ? worker.slots_in_use ?? 0 : 0} / ${worker.slots}${worker.isolation && html`<small><${Isolation} of=${worker.isolation} /></small>`}`;
 }
 
 function Runs({ worker }) {
@@ -61,7 +67,7 @@ export function Row({ worker, onChange }) {
     ${cell("state", html`<${State} worker=${worker} />`)}
     <th scope="row" class="name" title=${worker.host ? `${worker.host} · pid ${worker.pid} · ${worker.version}` : ""}>${worker.worker_id}</th>
     ${cell("tags", (worker.tags ?? []).map((tag) => html`<a key=${tag} class="chip" href=${link("/runs", { tag })}>${tag}</a> `))}
-    ${cell("slots", worker.slots ? `${isHere(worker) ? worker.slots_in_use ?? 0 : 0} / ${worker.slots}` : NONE)}
+    ${cell("slots", html`<${Slots} worker=${worker} />`)}
     ${cell("runs", html`<${Runs} worker=${worker} />`)}
     ${cell("memory", size(worker.memory_bytes))}
     ${cell("cpu", worker.cpu_percent === null || worker.cpu_percent === undefined ? NONE : `${number(Math.round(worker.cpu_percent))} %`)}
