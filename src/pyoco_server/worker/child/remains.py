@@ -19,6 +19,8 @@ _LIMIT = 30.0
 _TRACKER_SEC = 5.0
 """How long trackers may take to clean up after the last other process of the run."""
 _LISTED = Path(f"/proc/self/task/{os.getpid()}/children").exists()
+_UNSURE_SEC = 0.1
+"""How long a process may take to show its own command."""
 _TRACKERS = (b"resource_tracker", b"torch_shm_manager")
 
 
@@ -37,23 +39,23 @@ def end_all(spared: Collection[int]) -> int:
         How many had not ended by themselves, without trackers.
     """
     found: set[int] = set()
-    deadline, trackers_until = time.monotonic() + _LIMIT, math.inf
-    while time.monotonic() < deadline:
+    began, trackers_until = time.monotonic(), math.inf
+    while (now := time.monotonic()) < began + _LIMIT:
         alive = _living_descendants(own_children().difference(spared))
         if not alive:
             break
-        ordinary = [pid for pid in alive if not _is_tracker(pid)]
-        if not ordinary:
-            trackers_until = min(trackers_until, time.monotonic() + _TRACKER_SEC)
-        found.update(ordinary)
-        _kill(alive if time.monotonic() >= trackers_until else ordinary)
+        trackers = {pid for pid in alive if _may_be_tracker(pid, unsure=now < began + _UNSURE_SEC)}
+        if len(trackers) == len(alive):
+            trackers_until = min(trackers_until, now + _TRACKER_SEC)
+        _kill(alive if now >= trackers_until else set(alive) - trackers)
+        found.update(set(alive) - trackers)
         time.sleep(_PAUSE)
     return len(found)
 
 
 def kill_soon(pid: int) -> None:
     """Kill a process and what it has started; trackers only lose what they wait for."""
-    _kill([pid, *(below for below in _descendants_of(pid) if not _is_tracker(below))])
+    _kill([pid, *(below for below in _descendants_of(pid) if not _may_be_tracker(below, unsure=True))])
 
 
 def _kill(pids: Iterable[int]) -> None:
@@ -98,9 +100,24 @@ def _children_of(pid: int) -> set[int]:
     return found
 
 
-def _is_tracker(pid: int) -> bool:
-    try:
-        command = Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return False
+def _may_be_tracker(pid: int, *, unsure: bool) -> bool:
+    """Whether a process is a tracker.
+
+    Args:
+        pid: Its id.
+        unsure: The answer for one that has just been started: it still shows the command of its parent, or none.
+    """
+    command = _command_of(pid)
+    if command in (b"", _OWN_COMMAND):
+        return unsure
     return any(word in command for word in _TRACKERS)
+
+
+def _command_of(pid: int | str) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+_OWN_COMMAND = _command_of("self")
