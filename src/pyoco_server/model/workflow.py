@@ -5,26 +5,30 @@ The graph's language is pyoco's own: its parser and compiler are used, never Pyt
 
 import copy
 import hashlib
+import itertools
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Mapping as MappingType
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic_core import PydanticCustomError
 from pyoco.core.models import Flow, Task
 from pyoco.dsl import expressions
 from pyoco.dsl import graph as pyoco_graph
 from pyoco.dsl.graph_terms import Pipeline, PipeRefTerm, SwitchTerm, TaskTerm, Term
 
 from pyoco_server.errors import InvalidFlow
-from pyoco_server.model.yaml_source import Path, YamlSource, read_yaml, short, suggest
+from pyoco_server.model.flow_names import FlowNames, Use
+from pyoco_server.model.references import BadReference, has_meaning, inner_reference, read_text
+from pyoco_server.model.yaml_source import Path, Place, YamlSource, normal_name, read_yaml, short, suggest
 
 _GRAPH: Path = ("flow", "graph")
 _MAX_EXPANDED = 300_000
 RETRY_DELAY_SEC = 1.0
 """Seconds before a task's second try; twice as long before each further one."""
 _POSITION = re.compile(r" at position (\d+)")
-_DOTTED = r"[^\W\d]\w*(\.[^\W\d]\w*)*"
 _REFUSED = {
     "flows": "one workflow a file: write it under 'flow:'",
     "discovery": "name what you need with tasks.<name>.callable or tasks.<name>.use",
@@ -34,7 +38,6 @@ _EXPRESSION_HINT = "Write a path such as params.x, or {{ $ctx.results.task > 3 }
 _GRAPH_HINT = "A graph reads like: a >> b >> switch(on=x) { 1: c; default: d }"
 _KINDS = dict.fromkeys(("dict_type", "model_type", "model_attributes_type"), "this must be a mapping (key: value)")
 _KINDS |= {"missing": "this key is missing", "string_type": "this must be text", "list_type": "this must be a list"}
-_KINDS |= {"string_pattern_mismatch": "this is not in the form that is needed"}
 _WRITE = {
     "callable": "Write it as package.module:function",
     "graph": "Write the graph as text under flow: graph: a >> b",
@@ -48,9 +51,34 @@ _COMPILING = (ValueError, TypeError, SyntaxError, MemoryError, OverflowError)
 
 _EmptyMap = BeforeValidator(lambda value: {} if value is None else value)
 _EmptyList = BeforeValidator(lambda value: [] if value is None else value)
-Identifier = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_]\w*$")]
 Mapping = Annotated[dict[str, Any], _EmptyMap]
 Texts = Annotated[list[str], _EmptyList]
+
+
+def _identifier(name: str) -> str:
+    """Check a name as Python does, which takes letters of every script, and give the form that Python compares."""
+    if not name.isidentifier():
+        raise PydanticCustomError("not_a_name", "this is not in the form that is needed")
+    return normal_name(name)
+
+
+def _callable(path: str) -> str:
+    module, colon, function = path.partition(":")
+    if not colon:
+        raise PydanticCustomError("not_a_callable", "this is not in the form that is needed")
+    parts = [".".join(map(_identifier, part.split("."))) for part in (module, function)]
+    return ":".join(parts)
+
+
+def _arguments(inputs: dict[str, Any]) -> dict[str, Any]:
+    """Name inputs as Python names the parameters that take them."""
+    named = {normal_name(name): value for name, value in inputs.items()}
+    if len(named) < len(inputs):
+        raise PydanticCustomError("same_name", "two of these names are the same to Python")
+    return named
+
+
+Identifier = Annotated[str, AfterValidator(_identifier)]
 
 
 class _Part(BaseModel):
@@ -67,9 +95,9 @@ class FlowSpec(_Part):
 class TaskSpec(_Part):
     """One entry of ``tasks:``."""
 
-    callable: Annotated[str, StringConstraints(pattern=rf"^{_DOTTED}:{_DOTTED}$")] | None = None
+    callable: Annotated[str, AfterValidator(_callable)] | None = None
     use: Annotated[str, StringConstraints(min_length=1)] | None = None
-    inputs: Mapping = Field(default_factory=dict)
+    inputs: Annotated[Mapping, AfterValidator(_arguments)] = Field(default_factory=dict)
     outputs: Texts = Field(default_factory=list)
     retries: Annotated[int, Field(ge=0, le=1000, strict=True)] = 0
     retry_delay_sec: Annotated[float, Field(ge=0, le=60, strict=True)] = RETRY_DELAY_SEC
@@ -102,17 +130,30 @@ class Workflow:
         sha256: Hash of its text: its name in the store.
         size_bytes: Length of its text.
         node_names: The graph's task nodes, in the order in which they are written.
+        names: The names that inputs and graph use.
     """
 
     file: FlowFile
     sha256: str
     size_bytes: int
     node_names: tuple[str, ...]
+    names: FlowNames = field(repr=False, compare=False)
 
     @property
     def defaults(self) -> dict[str, Any]:
         """The params that a run has unless it is given others; a copy, since workflows are remembered."""
         return copy.deepcopy(self.file.flow.defaults)
+
+    def check(self, params: Mapping, environ: MappingType[str, str] | None = None) -> None:
+        """Check what the params of a run decide, and the environment of the process that runs it if that is known.
+
+        Raises:
+            InvalidFlow: a task asks for a param or a variable that is not there; the message names line and key.
+        """
+        try:
+            self.names.check(params, environ)
+        except RecursionError:
+            raise InvalidFlow("the graph nests too deeply", hint="Split it into several flows.") from None
 
 
 def parse_workflow(raw: bytes, *, max_bytes: int) -> Workflow:
@@ -129,10 +170,10 @@ def parse_workflow(raw: bytes, *, max_bytes: int) -> Workflow:
     source = read_yaml(raw, max_bytes=max_bytes)
     try:
         file = _read_file(source)
-        node_names = _check_graph(source, file)
+        node_names, names = _check_graph(source, file)
     except RecursionError:
         raise source.refuse(_GRAPH, "the graph nests too deeply", hint="Split it into several flows.") from None
-    return Workflow(file, hashlib.sha256(raw).hexdigest(), len(raw), node_names)
+    return Workflow(file, hashlib.sha256(raw).hexdigest(), len(raw), node_names, names)
 
 
 def graph_task_names(file: FlowFile) -> list[str]:
@@ -179,7 +220,7 @@ def _first_problem(source: YamlSource, error: ValidationError) -> InvalidFlow:
     return source.refuse(path, message + more, hint=hint)
 
 
-def _check_graph(source: YamlSource, file: FlowFile) -> tuple[str, ...]:
+def _check_graph(source: YamlSource, file: FlowFile) -> tuple[tuple[str, ...], FlowNames]:
     """Compile the graph over placeholders; what pyoco refuses now cannot surprise a worker later."""
     texts: dict[Path, str] = {_GRAPH: file.flow.graph} | {("pipes", name): text for name, text in file.pipes.items()}
     _check_pipes(source, texts, {path: _parse(source, path, text) for path, text in texts.items()})
@@ -189,14 +230,61 @@ def _check_graph(source: YamlSource, file: FlowFile) -> tuple[str, ...]:
         report = pyoco_graph.validate_graph_terms(resolved)
         if report.errors:
             raise source.refuse(_GRAPH, "; ".join(report.errors), hint=_GRAPH_HINT)
-        build_flow(file, {name: Task(func=_placeholder, name=name) for name in file.tasks}, "main")
+        stand_ins = {name: Task(_StandIn(name), name, outputs=list(task.outputs)) for name, task in file.tasks.items()}
+        program = build_flow(file, stand_ins, "main").build_program()  # type: ignore[no-untyped-call]
     except _COMPILING as error:
         raise _blame(source, texts, error) from None
-    return names
+    run = {term.name for term in _terms(resolved) if isinstance(term, TaskTerm)}
+    places = _expression_places(source, texts)
+    uses = {name: list(_read_inputs(found)) for name, found in source.texts_below("tasks", "*", "inputs").items()}
+    return names, FlowNames(
+        program,
+        {normal_name(name): some for name, some in uses.items() if name in run},
+        lambda task: task.func.name,  # type: ignore[attr-defined]
+        lambda text: places.get(text) or source.place(_GRAPH),
+        file.flow.defaults,
+    )
 
 
-def _placeholder() -> None:
-    """Stand in for a task's function while a graph is only checked."""
+@dataclass(frozen=True)
+class _StandIn:
+    """Stands in for the function of an entry of ``tasks`` while a graph is only checked."""
+
+    name: str
+
+    def __call__(self) -> None:
+        """Nothing is run."""
+
+
+def _read_inputs(texts: list[tuple[Place, str]]) -> Iterator[Use]:
+    for place, text in texts:
+        if not has_meaning(text):
+            continue
+        if (inner := inner_reference(text)) is not None:
+            yield Use(place, text, inner, in_braces=True)
+        else:
+            try:
+                read = read_text(text)
+            except BadReference as error:
+                raise place.refuse(f"{short(text)!r}: {error.message}", error.hint) from None
+            if not isinstance(read, str):
+                yield Use(place, text, read)
+
+
+def _expression_places(source: YamlSource, texts: dict[Path, str]) -> dict[str, Place]:
+    """Find the expressions of the graph by what pyoco makes of them."""
+    found: dict[str, Place] = {}
+    for path, text in texts.items():
+        tokens = [
+            token
+            for before, token in itertools.pairwise(pyoco_graph.tokenize_graph(text))
+            if before.kind == "EQUAL" and token.kind in ("IDENT", "STRING", "TEMPLATE")
+        ]
+        for token, place in zip(tokens, source.places_in(path, text, [token.pos for token in tokens]), strict=True):
+            inner = token.value.removeprefix("{{").removesuffix("}}").strip()
+            for expression in (inner, f"$ctx.params.{inner}", f"$ctx.{inner}", f"${inner}"):
+                found.setdefault(expression, place)
+    return found
 
 
 def _parse(source: YamlSource, path: Path, text: str) -> Pipeline:
