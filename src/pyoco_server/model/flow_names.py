@@ -1,8 +1,8 @@
 """The names that a flow uses in ``inputs`` and in the expressions of its graph, checked before it runs.
 
 What the graph decides is checked once, when the flow is read: whether there is such a node, and whether it can have
-run by then. What the params and the environment of the worker decide is checked for each run, for the tasks that run
-for certain: behind a ``switch`` or in a ``foreach`` a task may never ask.
+run by then. What the params and the environment of the worker decide is checked for each run, for the tasks that this
+run is expected to reach: behind a ``switch`` a task may never ask.
 """
 
 import re
@@ -97,12 +97,12 @@ class FlowNames:
         """By entry: the nodes that run it."""
         self._order = FlowOrder(program, self._written_by)
         self._expressions: dict[int, list[ExpressionName]] = {}
-        self._elsewhere = {name: f"Write params.{short(name)} for the param." for name in params}
+        self._elsewhere = {name: f"Write {{{{ params.{short(name)} }}}} for the param." for name in params}
         for alias in {alias for point, _, _ in self._order.points for alias in _aliases(point)}:
-            self._elsewhere[alias] = f"{short(alias)} is known inside of its foreach only."
+            self._elsewhere[alias] = f"Write {{{{ $ctx.{short(alias)} }}}} for the item, inside of its foreach."
         for kind, name in self._bits:
             if kind == "results":
-                self._elsewhere[name] = f"Write results.{short(name)} for what that node gave."
+                self._elsewhere[name] = f"Write {{{{ results.{short(name)} }}}} for what that node gave."
         for point, scopes, in_loop in self._order.points:
             if isinstance(point, TaskNode):
                 self._check_task(point)
@@ -120,7 +120,7 @@ class FlowNames:
         """
         given = dict(params)
         found: dict[str, Lacking] = {}
-        for point in self._order.certain(lambda expression: self._value(expression, given)):
+        for point in self._order.expected(lambda expression: self._value(expression, given)):
             if isinstance(point, TaskNode):
                 name = self._entry_of(point.task)
                 if name not in found:
@@ -246,6 +246,8 @@ class FlowNames:
         if root in params:
             message += f": {short(str(error.args[0]))}"
         known = suggest(key, known_fields(params, key), "They have")
+        if root in self._elsewhere and root not in params:
+            known = self._elsewhere[root].rstrip(".")
         ways = f"Give it with the run, under flow: defaults, or let a task before it write it: outputs: [params.{root}]"
         lacking.note(place.refuse(message, f"{known}. {short(ways, 200)}"), self._bits.get(("params", root), 0))
 

@@ -1,4 +1,4 @@
-"""What may have been done before a point of a graph, and which points are certainly reached.
+"""What may have been done before a point of a graph, and which points are expected to be reached.
 
 A point is where a task starts, or where the expression of a ``switch``, ``repeat``, ``foreach`` or ``until`` is looked
 at. What is done is counted in bits of an integer: each task has those of the names that its end writes.
@@ -84,31 +84,31 @@ class FlowOrder:
             current = holder
         return found
 
-    def certain(self, value_of: Callable[[Expression], Any]) -> Iterator[DSLNode]:
-        """Yield the points that are reached for certain.
+    def expected(self, value_of: Callable[[Expression], Any]) -> Iterator[DSLNode]:
+        """Yield the points that are reached unless a ``switch`` goes another way or a loop has nothing to do.
 
         Args:
             value_of: Gives what an expression will give, or ``UNKNOWN``.
         """
-        yield from self._certain(self._program, value_of)
+        yield from self._expected(self._program, value_of)
 
-    def _certain(self, steps: SubFlowNode, value_of: Callable[[Expression], Any]) -> Iterator[DSLNode]:
+    def _expected(self, steps: SubFlowNode, value_of: Callable[[Expression], Any]) -> Iterator[DSLNode]:
         for node in steps.steps:
             if isinstance(node, UntilNode):
-                yield from self._certain(node.body, value_of)
+                yield from self._expected(node.body, value_of)
             yield node
             if isinstance(node, SwitchNode):
                 value = value_of(node.expression)
                 for case in _chosen(node, value):
-                    yield from self._certain(case.target, value_of)
+                    yield from self._expected(case.target, value_of)
             elif isinstance(node, RepeatNode):
                 count = node.count if isinstance(node.count, int) else value_of(node.count)
-                if isinstance(count, int) and count > 0:
-                    yield from self._certain(node.body, value_of)
+                if count is UNKNOWN or (isinstance(count, int) and count > 0):
+                    yield from self._expected(node.body, value_of)
             elif isinstance(node, ForEachNode):
                 items = value_of(node.source)
-                if isinstance(items, (list, tuple)) and items:
-                    yield from self._certain(node.body, value_of)
+                if items is UNKNOWN or (isinstance(items, (list, tuple)) and items):
+                    yield from self._expected(node.body, value_of)
 
     def _walk(self, steps: SubFlowNode, done: int, scopes: tuple[ForEachNode, ...], in_loop: bool) -> int:
         """Note every point inside; the bits that may be set there are the answer."""

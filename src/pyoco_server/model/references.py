@@ -15,7 +15,7 @@ from typing import Any
 from pyoco_server.model.yaml_source import normal_name
 
 _BEGINS = ("$node.", "$ctx.", "$env.")
-_TEMPLATE = re.compile(r"\{\{([^{}]*\$(?:node|ctx|env)\b[^{}]*)\}\}")
+_NAMED = re.compile(r"\$(?:node|ctx|env)\b")
 _FORMS = "References are $node.<name>.output, $ctx.params.<key> and $env.<NAME>."
 _PARAMS = {"params", "param", "flow", "defaults", "inputs", "input"}
 _NODES = {"nodes", "results", "result", "tasks", "task", "outputs", "output"}
@@ -161,23 +161,30 @@ def _param(text: str, rest: str) -> Param:
 
 
 def _refuse_template(text: str) -> None:
-    if "{{" not in text or (found := _TEMPLATE.search(text)) is None:
-        return
-    inner = found[1].strip()
-    if found.span() == (0, len(text)) and inner.startswith("$"):
+    if (inner := _whole_template(text)) is not None and inner.startswith("$"):
         read_text(inner)  # what is wrong inside is said first
         raise BadReference("inputs have no templates", f"Write {_shown(inner)} without the braces.")
-    hint = "An input is one reference or a plain text. Compute it in the task, or in one before it."
-    raise BadReference("inputs have no templates", hint)
+    begin = text.find("{{")
+    while begin >= 0 and (end := text.find("}}", begin)) >= 0:
+        if _NAMED.search(text, begin, end):
+            hint = "An input is one reference or a plain text. Compute it in the task, or in one before it."
+            raise BadReference("inputs have no templates", hint)
+        begin = text.find("{{", end)
+
+
+def _whole_template(text: str) -> str | None:
+    inner = text[2:-2].strip()
+    is_one = text.startswith("{{") and text.endswith("}}") and "{{" not in inner and "}}" not in inner
+    return inner if is_one and _NAMED.search(inner) else None
 
 
 def inner_reference(text: str) -> Reference | None:
     """Return the one reference that stands in braces, as in ``{{ $node.a.output }}``; ``None`` if there is none."""
-    found = _TEMPLATE.fullmatch(text)
-    if found is None:
+    inner = _whole_template(text)
+    if inner is None:
         return None
     try:
-        read = read_text(found[1].strip())
+        read = read_text(inner)
     except BadReference:
         return None
     return None if isinstance(read, str) else read

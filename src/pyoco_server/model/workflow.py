@@ -34,7 +34,7 @@ _REFUSED = {
     "discovery": "name what you need with tasks.<name>.callable or tasks.<name>.use",
 }
 _QUOTED_BRANCH = re.compile(r":\s*[\"']")
-_EXPRESSION_HINT = "Write a path such as params.x, or {{ $ctx.results.task > 3 }}"
+_EXPRESSION_HINT = "Write {{ params.x }}, or {{ $ctx.results.task > 3 }}"
 _GRAPH_HINT = "A graph reads like: a >> b >> switch(on=x) { 1: c; default: d }"
 _KINDS = dict.fromkeys(("dict_type", "model_type", "model_attributes_type"), "this must be a mapping (key: value)")
 _KINDS |= {"missing": "this key is missing", "string_type": "this must be text", "list_type": "this must be a list"}

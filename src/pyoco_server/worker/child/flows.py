@@ -5,6 +5,7 @@ Callables are imported here and not by pyoco, which only prints a failing import
 
 import importlib
 import importlib.util
+import os
 import sys
 from collections import OrderedDict
 from collections.abc import Callable
@@ -18,9 +19,10 @@ from pyoco.dsl.syntax import TaskWrapper
 from pyoco.schemas.config import PyocoConfig, TaskConfig
 
 from pyoco_server.model.run import EndReason
-from pyoco_server.model.workflow import FlowFile, TaskSpec, build_flow, graph_task_names, parse_workflow
+from pyoco_server.model.workflow import FlowFile, TaskSpec, Workflow, build_flow, graph_task_names, parse_workflow
 from pyoco_server.worker.child.failures import summarise
 from pyoco_server.worker.child.freshness import FreshLoader
+from pyoco_server.worker.child.wiring import wire
 
 Resolver = Callable[[str], Flow]
 _CACHED_FLOWS = 64
@@ -47,28 +49,36 @@ class FlowSource:
 
     def __init__(self, resolver: Resolver | None) -> None:
         self._resolver = resolver
-        self._compiled: OrderedDict[tuple[str, str], tuple[FlowFile, Flow]] = OrderedDict()
+        self._compiled: OrderedDict[tuple[str, str], tuple[Workflow, Flow]] = OrderedDict()
 
-    def from_yaml(self, text: str, flow_name: str) -> tuple[Flow, dict[str, Any]]:
+    def from_yaml(self, text: str, flow_name: str, params: dict[str, Any]) -> tuple[Flow, dict[str, Any]]:
         """Compile a flow.yaml.
 
+        Args:
+            text: The file.
+            flow_name: What the run calls it.
+            params: What the run was given.
+
         Returns:
-            The flow and its defaults.
+            The flow, and the params over its defaults.
 
         Raises:
             FlowProblem: a callable cannot be imported, a plug-in task is unknown, …
-            InvalidFlow: the text is no flow.
+            InvalidFlow: the text is no flow, or asks for a param or a variable of the environment that is not there.
         """
         key = (text, flow_name)
         if key not in self._compiled:
             raw = text.encode()
-            file = parse_workflow(raw, max_bytes=len(raw)).file
-            self._compiled[key] = (file, build_flow(file, _load_tasks(file), flow_name))
+            workflow = parse_workflow(raw, max_bytes=len(raw))
+            workflow.check({**workflow.defaults, **params})  # before anything of the user's is imported
+            self._compiled[key] = (workflow, build_flow(workflow.file, _load_tasks(workflow.file), flow_name))
             if len(self._compiled) > _CACHED_FLOWS:
                 self._compiled.popitem(last=False)
         self._compiled.move_to_end(key)
-        file, flow = self._compiled[key]
-        return flow, dict(file.flow.defaults)
+        workflow, flow = self._compiled[key]
+        params = {**workflow.defaults, **params}
+        workflow.check(params, os.environ)  # the modules may have set variables
+        return flow, params
 
     def from_resolver(self, flow_name: str) -> Flow:
         """Ask the resolver for a flow.
@@ -172,7 +182,7 @@ def _from_callable(name: str, spec: TaskSpec) -> Task:
     function = found.task.func if isinstance(found, TaskWrapper) else found.func if isinstance(found, Task) else found
     if not callable(function):
         raise FlowProblem(EndReason.INVALID_FLOW, f"task {name!r}: {spec.callable} is not a function", name)
-    return Task(func=function, name=name, inputs=dict(spec.inputs), outputs=list(spec.outputs))
+    return Task(func=function, name=name, inputs=wire(spec.inputs), outputs=list(spec.outputs))
 
 
 def _from_plugins(plugged: dict[str, TaskSpec]) -> dict[str, Task]:
@@ -181,7 +191,7 @@ def _from_plugins(plugged: dict[str, TaskSpec]) -> dict[str, Task]:
         version=1,
         flow=None,
         tasks={
-            name: TaskConfig(use=spec.use, inputs=dict(spec.inputs), outputs=list(spec.outputs))
+            name: TaskConfig(use=spec.use, inputs=wire(spec.inputs), outputs=list(spec.outputs))
             for name, spec in plugged.items()
         },
     )
