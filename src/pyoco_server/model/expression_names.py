@@ -51,8 +51,9 @@ class ExpressionName:
             return f"no task has run that could write {head}.{short(rest[0])}", "Only what runs before it can."
         near = difflib.get_close_matches(head[:30], [*_KNOWN, *aliases], n=1, cutoff=0.75)
         if head not in _KNOWN and (head in elsewhere or near or is_first):
-            hint = f"{suggest(head, [*_KNOWN, *sorted(aliases)], 'Known here')}. For a param write {{{{ params.{short(head)} }}}}"
-            return f"there is no {short(head)!r} here", elsewhere.get(head, hint)
+            known = suggest(head, [*_KNOWN, *sorted(aliases)], "Known here")
+            hint = elsewhere.get(head, f"{known}. For a param write {{{{ params.{short(head)} }}}}")
+            return f"there is no {short(head)!r} here", hint
         return None
 
     def _problem_with_loop(self, in_loop: bool) -> tuple[str, str] | None:
