@@ -271,7 +271,8 @@ GOOD_GRAPHS = [
     "first: a >> switch(on={{ results.first.o.p }}) { q: b }",
     "a >> repeat(count={{ results.a.n }}) { b }",
     "a >> foreach(over={{ results.a.rows }}, item=row, index=i) { switch(on={{ $ctx.row }}) { 1: b; default: c } }",
-    "foreach(over=items, item=row, index=i) { foreach(over=items, item=col) { switch(on={{ $ctx.row + $ctx.col + $ctx.i }}) { 2: b; default: c } } }",
+    "foreach(over=items, item=r, index=i) { foreach(over=items, item=c) { "
+    "switch(on={{ $ctx.r + $ctx.c + $ctx.i }}) { 2: b; default: c } } }",
     "foreach(over=items) { switch(on={{ loop.item }}) { 1: b; default: c } }",
     "repeat(count=2) { switch(on={{ loop.index }}) { 0: a; default: b } }",
     "repeat(count=2) { switch(on={{ $ctx.loop.index > 0 and $ctx.results.b.n > 0 }}) { true: a; false: c } >> b }",
@@ -335,7 +336,7 @@ def test_expressions_that_cannot_work(graph: str, said: str, hint: str) -> None:
     assert said in caught.value.message
     assert hint in caught.value.hint
     assert caught.value.line == line
-    with pytest.raises(Exception, match="not found|repeat|environment"):
+    with pytest.raises(Exception, match=r"not found|repeat|environment"):
         execute(graph, {}, None, ours=False)
 
 
@@ -376,8 +377,8 @@ def test_each_start_of_a_task_gets_lists_of_its_own() -> None:
     assert second == [1, {"k": [2]}] == written["x"]
 
 
-FRAGMENTS = ["$", "$$", "$node", "$ctx", "$env", ".", "params", "output", "a", "b", "typo", "lr", "{{", "}}", "{", "}", " ",
-             "HOME_OF_TEST", "名前", "0", "results", "loop", "\n"]  # fmt: skip
+FRAGMENTS = ["$", "$$", "$node", "$ctx", "$env", ".", "params", "output", "a", "b", "typo", "lr", "{{", "}}", "{", "}",
+             " ", "HOME_OF_TEST", "名前", "0", "results", "loop", "\n"]  # fmt: skip
 TEXTS = st.one_of(st.text(max_size=40), st.lists(st.sampled_from(FRAGMENTS), max_size=9).map("".join))
 VALUES = st.recursive(TEXTS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3))
 TERMS = st.recursive(
@@ -389,7 +390,7 @@ TERMS = st.recursive(
         inner.map(lambda body: f"foreach(over=items, item=i) {{ {body} }}"),
         inner.map(lambda body: f"until(cond={{{{ loop.iteration }}}}, max_iter=3) {{ {body} }}"),
         st.tuples(inner, inner).map(lambda two: f"switch(on=mode) {{ x: {two[0]}; default: {two[1]} }}"),
-        st.tuples(inner, inner).map(lambda two: f"switch(on={{{{ $ctx.loop.index }}}}) {{ 1: {two[0]}; default: {two[1]} }}"),
+        st.tuples(inner, inner).map(lambda two: f"switch(on={{{{ loop.index }}}}) {{1: {two[0]}; default: {two[1]}}}"),
     ),
     max_leaves=6,
 )  # fmt: skip

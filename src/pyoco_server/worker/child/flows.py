@@ -15,13 +15,12 @@ from typing import Any
 
 from pyoco.core.models import Flow, Task
 from pyoco.discovery.loader import TaskLoader
-from pyoco.dsl.syntax import TaskWrapper
 from pyoco.schemas.config import PyocoConfig, TaskConfig
 
 from pyoco_server.model.run import EndReason
 from pyoco_server.model.workflow import FlowFile, TaskSpec, Workflow, build_flow, graph_task_names, parse_workflow
-from pyoco_server.worker.child.failures import summarise
 from pyoco_server.worker.child.freshness import FreshLoader
+from pyoco_server.worker.child.modules import CannotLoad, load_function, missing_attribute
 from pyoco_server.worker.child.wiring import wire
 
 Resolver = Callable[[str], Flow]
@@ -117,8 +116,10 @@ def load_resolver(spec: str) -> Resolver:
         raise ValueError(f"--flow-resolver {spec!r} must look like module:function or path/file.py:function")
     module = _load_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
     resolver = getattr(module, attribute, None)
+    if resolver is None:
+        raise ValueError(f"--flow-resolver {spec!r}: {missing_attribute(module, module, attribute)}")
     if not callable(resolver):
-        raise ValueError(f"--flow-resolver {spec!r}: {place} has no function {attribute!r}")
+        raise ValueError(f"--flow-resolver {spec!r}: {attribute} is of the type {type(resolver).__name__}, no function")
     found: Resolver = resolver
     return found
 
@@ -154,34 +155,10 @@ def _load_tasks(file: FlowFile) -> dict[str, Task]:
 
 
 def _from_callable(name: str, spec: TaskSpec) -> Task:
-    module_name, _, attribute = str(spec.callable).partition(":")
     try:
-        found: Any = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        raise FlowProblem(
-            EndReason.DEPENDENCY_MISSING,
-            f"task {name!r}: importing {spec.callable} failed: no module named {error.name!r} on this worker",
-            name,
-        ) from error
-    except ImportError as error:
-        raise FlowProblem(
-            EndReason.DEPENDENCY_MISSING, f"task {name!r}: importing {spec.callable} failed: {error}", name
-        ) from error
-    except Exception as error:  # a module's top level may raise anything
-        raise FlowProblem(
-            EndReason.INVALID_FLOW,
-            f"task {name!r}: importing {spec.callable} raised {summarise(error)}",
-            name,
-        ) from error
-    for part in attribute.split("."):
-        if not hasattr(found, part):
-            raise FlowProblem(
-                EndReason.INVALID_FLOW, f"task {name!r}: module {module_name!r} has no {attribute!r}", name
-            )
-        found = getattr(found, part)
-    function = found.task.func if isinstance(found, TaskWrapper) else found.func if isinstance(found, Task) else found
-    if not callable(function):
-        raise FlowProblem(EndReason.INVALID_FLOW, f"task {name!r}: {spec.callable} is not a function", name)
+        function = load_function(str(spec.callable))
+    except CannotLoad as error:
+        raise FlowProblem(error.reason, f"task {name!r}: {error}", name) from error.__cause__
     return Task(func=function, name=name, inputs=wire(spec.inputs), outputs=list(spec.outputs))
 
 
