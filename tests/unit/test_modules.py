@@ -1,5 +1,6 @@
 """The functions that a flow names: what is said where they cannot be had."""
 
+import functools
 import importlib
 import sys
 from collections.abc import Iterator
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pyoco_server.model.run import EndReason
-from pyoco_server.worker.child.modules import CannotLoad, load_function
+from pyoco_server.worker.child.modules import CannotLoad, load_function, refused_argument
 
 FILES = {
     "test.py": "def prep(): return 1",
@@ -95,3 +96,18 @@ def test_what_cannot(own: Path, path: str, reason: str, parts: list[str]) -> Non
     assert caught.value.reason is EndReason(reason)
     for part in parts:
         assert part.replace("{own}", str(own)) in str(caught.value), str(caught.value)
+
+
+def test_inputs_that_a_function_does_not_take() -> None:
+    def named(rows: int, *, lr: int) -> None: ...
+    def open_(rows: int, **others: int) -> None: ...
+    def positional(rows: int, /) -> None: ...
+
+    @functools.wraps(positional)
+    def decorated(**others: int) -> None: ...
+
+    assert refused_argument(named, ["rows", "lr"]) == ""
+    assert refused_argument(open_, ["anything"]) == ""
+    assert refused_argument(decorated, ["anything"]) == ""
+    assert refused_argument(named, ["rows", "row"]).startswith("takes no input 'row'. Did you mean 'rows'?")
+    assert refused_argument(positional, ["rows"]).startswith("takes no input 'rows'")

@@ -20,7 +20,8 @@ from pyoco.schemas.config import PyocoConfig, TaskConfig
 from pyoco_server.model.run import EndReason
 from pyoco_server.model.workflow import FlowFile, TaskSpec, Workflow, build_flow, graph_task_names, parse_workflow
 from pyoco_server.worker.child.freshness import FreshLoader
-from pyoco_server.worker.child.modules import CannotLoad, load_function, missing_attribute
+from pyoco_server.worker.child.modules import CannotLoad, load_function, missing_attribute, refused_argument
+from pyoco_server.worker.child.python_flows import check_flow
 from pyoco_server.worker.child.wiring import wire
 
 Resolver = Callable[[str], Flow]
@@ -79,11 +80,16 @@ class FlowSource:
         workflow.check(params, os.environ)  # the modules may have set variables
         return flow, params
 
-    def from_resolver(self, flow_name: str) -> Flow:
+    def from_resolver(self, flow_name: str, params: dict[str, Any]) -> Flow:
         """Ask the resolver for a flow.
+
+        Args:
+            flow_name: Which.
+            params: What the run was given.
 
         Raises:
             FlowProblem: there is no resolver, or it knows no such flow.
+            InvalidFlow: a task of the flow refers to what is not there.
         """
         if self._resolver is None:
             raise FlowProblem(
@@ -101,6 +107,7 @@ class FlowSource:
                 EndReason.INVALID_FLOW,
                 f"the --flow-resolver gave a {type(flow).__name__} for {flow_name!r}, not a pyoco.Flow",
             )
+        check_flow(flow, params, os.environ)
         return flow
 
 
@@ -149,6 +156,8 @@ def _load_tasks(file: FlowFile) -> dict[str, Task]:
         tasks.update(_from_plugins(plugged))
     for name, task in tasks.items():
         spec = wanted[name]
+        if problem := refused_argument(task.func, spec.inputs):
+            raise FlowProblem(EndReason.INVALID_FLOW, f"task {name!r}: {spec.callable or spec.use} {problem}", name)
         for policy in sorted(_POLICIES & spec.model_fields_set):  # what is not given stays as the plug-in made it
             setattr(task, policy, getattr(spec, policy))
     return tasks

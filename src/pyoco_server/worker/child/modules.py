@@ -9,6 +9,7 @@ import importlib
 import inspect
 import sys
 import sysconfig
+from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,7 +19,7 @@ from pyoco.core.models import Task
 from pyoco.dsl.syntax import TaskWrapper
 
 from pyoco_server.model.run import EndReason
-from pyoco_server.model.yaml_source import short
+from pyoco_server.model.yaml_source import short, suggest
 
 _INSTALLED = {f"{sysconfig.get_path(name)}/" for name in ("purelib", "platlib")}
 _STANDARD = {f"{sysconfig.get_path(name)}/" for name in ("stdlib", "platstdlib")}
@@ -58,6 +59,22 @@ def load_function(path: str) -> Any:
     if problem := _unfit(function):
         raise CannotLoad(EndReason.INVALID_FLOW, f"{path} ({_origin(module)}) {problem}")
     return function
+
+
+def refused_argument(function: Any, inputs: Iterable[str]) -> str:
+    """Return which input a task's function cannot take, as the end of a sentence; nothing if it takes them all."""
+    try:
+        # Not that of the function behind a decorator: only what is called decides.
+        parameters = inspect.signature(function, follow_wrapped=False).parameters
+    except (ValueError, TypeError):
+        return ""
+    kinds = {parameter.kind for parameter in parameters.values()}
+    if inspect.Parameter.VAR_KEYWORD in kinds:
+        return ""
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    taken = [name for name, parameter in parameters.items() if parameter.kind in named]
+    wrong = next((name for name in inputs if name not in taken), None)
+    return "" if wrong is None else f"takes no input {short(wrong)!r}. {suggest(wrong, taken, 'It takes')}"
 
 
 def missing_attribute(module: ModuleType, holder: Any, name: str) -> str:

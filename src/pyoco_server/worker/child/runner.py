@@ -157,7 +157,7 @@ class Runner:
             if job.get("workflow_yaml") is not None:
                 flow, params = flows.from_yaml(job["workflow_yaml"], job["flow_name"], params)
             else:
-                flow = flows.from_resolver(job["flow_name"])
+                flow = flows.from_resolver(job["flow_name"], params)
         except FlowProblem as error:
             return _failed(error.reason, str(error), error, task=error.task)
         except InvalidFlow as error:

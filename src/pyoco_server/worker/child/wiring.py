@@ -1,8 +1,8 @@
-"""What the inputs of a flow.yaml become when their task starts.
+"""What the inputs of a task become when it starts.
 
-pyoco's engine asks its context what an input stands for. Ours answers for the inputs of flow.yaml, which say more than
-pyoco's own: references inside lists and mappings, nested params, texts that begin with ``$`` (``model/references``).
-The inputs of a Python flow stay what they are to pyoco.
+pyoco's engine asks its context what an input stands for. Ours knows more than pyoco's own: nested params, and texts
+that begin with ``$`` (``model/references``); in flow.yaml also references inside lists and mappings. What stands in
+those of a flow made in Python is left alone: it may be anything, and large.
 """
 
 from collections.abc import Mapping
@@ -39,7 +39,7 @@ def wire(inputs: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class WiredContext(Context):
-    """A context that knows what the inputs of a flow.yaml stand for."""
+    """A context that knows what inputs stand for."""
 
     def resolve(self, value: Any) -> Any:
         """Return what an input stands for.
@@ -47,7 +47,9 @@ class WiredContext(Context):
         Raises:
             NothingThere: a reference leads to what is not there.
         """
-        return self._read(value.written) if isinstance(value, Wired) else super().resolve(value)
+        if isinstance(value, Wired):
+            return self._read(value.written)
+        return self._follow(value) if isinstance(value, str) and value.startswith("$") else value
 
     def _read(self, written: Any) -> Any:
         if isinstance(written, list):
