@@ -317,6 +317,8 @@ pipes: {{{name}: '次: {normal}'}}
     [
         (with_graph("ﬁt >> b"), 3, "'ﬁt' has signs in another form", "Write fit"),
         (with_graph("a >>\nか\u3099く"), 4, "Unexpected character", "composed (NFC): がく"),
+        (with_graph("a >>\nforeach(over=一覧) { b }"), 4, "'一覧' cannot be used", "Write {{ params.一覧 }}"),
+        (with_graph("foreach(over=rows, item=項) { b }"), 2, "must be an identifier", "ASCII letter"),
         (with_graph("कि"), 3, "Unexpected character", "U+093F DEVANAGARI VOWEL SIGN I"),
         (with_graph("a.b"), 3, "Unexpected character", "in braces"),
         (with_graph("a >>\nswitch(on=$ctx.params.x) { 1: b }"), 4, "Unexpected character", "in braces"),

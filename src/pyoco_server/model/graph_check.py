@@ -24,8 +24,10 @@ from pyoco_server.model.yaml_source import Path, Place, YamlSource, normal_name,
 GRAPH: Path = ("flow", "graph")
 _MAX_EXPANDED = 300_000
 _POSITION = re.compile(r" at position (\d+)")
+_UNSUPPORTED = re.compile(r"Unsupported expression '(.*)'\.")
 _QUOTED_BRANCH = re.compile(r":\s*[\"']")
 _EXPRESSION_HINT = "Write {{ params.x }}, or {{ $ctx.results.task > 3 }}"
+_ALIAS_HINT = "pyoco takes names of letters, digits and _ here, the first an ASCII letter or _: item=row"
 _GRAPH_HINT = "A graph reads like: a >> b >> switch(on=x) { 1: c; default: d }"
 # What compiling a graph or an expression may raise: pyoco's errors are ValueErrors, Python's compiler adds the others.
 _COMPILING = (ValueError, TypeError, SyntaxError, MemoryError, OverflowError)
@@ -52,7 +54,8 @@ def check_graph(source: YamlSource, file: FlowFile) -> tuple[tuple[str, ...], Fl
         names = _check_names(source, texts, file, resolved)
         report = pyoco_graph.validate_graph_terms(resolved)
         if report.errors:
-            raise source.refuse(GRAPH, "; ".join(report.errors), hint=_GRAPH_HINT)
+            is_alias = any("must be an identifier" in error for error in report.errors)
+            raise source.refuse(GRAPH, "; ".join(report.errors), hint=_ALIAS_HINT if is_alias else _GRAPH_HINT)
         stand_ins = {name: Task(_StandIn(name), name, outputs=list(task.outputs)) for name, task in file.tasks.items()}
         program = compile_graph(file, stand_ins, "main").build_program()  # type: ignore[no-untyped-call]
     except _COMPILING as error:
@@ -208,6 +211,11 @@ def _check_names(source: YamlSource, texts: dict[Path, str], file: FlowFile, res
 
 def _blame(source: YamlSource, texts: dict[Path, str], error: BaseException) -> InvalidFlow:
     """Find the expression that pyoco could not compile; its errors do not always name it."""
+    bare = _UNSUPPORTED.match(str(error))
+    if bare is not None and bare[1].isidentifier():  # pyoco's paths begin with an ASCII letter
+        path, at = _find(texts, bare[1], value=True)
+        hint = f"Write {{{{ params.{short(bare[1])} }}}}"
+        return source.refuse(path, f"the expression {short(bare[1])!r} cannot be used", hint=hint, at=at)
     said = str(error) or "it cannot be compiled"
     for path, text in texts.items():
         for token in pyoco_graph.tokenize_graph(text):
@@ -223,15 +231,17 @@ def _blame(source: YamlSource, texts: dict[Path, str], error: BaseException) -> 
 
 
 def _find(
-    texts: dict[Path, str], name: str, inside: Path | None = None, *, nth: int = 0
+    texts: dict[Path, str], name: str, inside: Path | None = None, *, nth: int = 0, value: bool = False
 ) -> tuple[Path, tuple[str, int] | None]:
-    """Find a name in the graph or a pipe: the path of the text, and the text with the position."""
+    """Find a name in the graph or a pipe, or with ``value`` what is given after ``=``: the text and the position."""
     for path, text in texts.items():
         tokens = pyoco_graph.tokenize_graph(text) if inside in (None, path) else []
         places = [
             token.pos
             for before, token, after in zip([None, *tokens], tokens, tokens[1:], strict=False)
-            if token.value == name and after.kind not in ("EQUAL", "LPAREN") and (not before or before.kind != "EQUAL")
+            if token.value == name
+            and after.kind not in ("EQUAL", "LPAREN")
+            and value == (before is not None and before.kind == "EQUAL")
         ]
         if places:
             return path, (text, places[min(nth, len(places) - 1)])
