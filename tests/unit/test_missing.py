@@ -23,6 +23,7 @@ ALL = [ABI, GPU, BROKEN]  # fmt: skip
         ("no module named 'Rows'. Did you mean 'row'?", [" This worker", "bad zip"], ["? . ", "acme"]),
         ("no module named 'acme'", ["acme_tool-1.0", "acme.gpu_kit"], ["rows"]),
         ("no module named 'cv2'", ["If a wheel has it", "acme_tool", "rows"], ["gpu"]),
+        ("Task 'd' uses unknown task 'rows/clean'. Register it", ["the wheel rows-1.0"], ["acme"]),
         ("importing m:f failed: cannot import name 'x' from 'm'", [], ["wheel"]),
         ("no module named ''", [], ["wheel"]),
     ],

@@ -15,6 +15,8 @@ _MAX_DEPTH = 64
 _MAX_NODES = 20_000
 _MAX_NUMBER = 100
 _MAX_MESSAGE = 500
+_MOST_COMPARED = 2000
+"""Names among which the nearest one is looked for."""
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _YAML = "tag:yaml.org,2002:"
 _MERGE = _YAML + "merge"
@@ -175,7 +177,7 @@ def short(text: str, limit: int = 80) -> str:
 def suggest(name: str, known: Iterable[str], heading: str) -> str:
     """Make the hint for a name that is not known: the nearest one, then all."""
     names = list(known)
-    close = difflib.get_close_matches(short(name), names, n=1)
+    close = difflib.get_close_matches(short(name), names[:_MOST_COMPARED], n=1)
     guess = f"Did you mean {close[0]!r}? " if close else ""
     rest = f" and {len(names) - 20} more" if len(names) > 20 else ""
     return f"{guess}{heading}: {', '.join(map(short, names[:20])) or 'none'}{rest}"
