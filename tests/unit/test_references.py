@@ -320,6 +320,9 @@ BAD_GRAPHS = [
     ("foreach(over=items, item=row) { switch(on=row) { 1: a } }", "have no 'row'", "Write {{ $ctx.row }}"),
     ("a >> foreach(over={{ results.a.rows }}) { switch(on=missing) { 1: b } }", "have no 'missing'", ""),
     ("a >> switch(on=a) { 1: b }", "have no 'a'", "Write {{ results.a }}"),
+    ("a >> foreach(over=mode) { b }", "foreach goes over a list, this param is of the type str", ""),
+    ("a >> repeat(count=mode) { b }", "repeat takes a whole number from 0 on, this param is of the type str", ""),
+    ("a >> repeat(count=items) { b }", "of the type list", ""),
     ("pipe(p)", "no node 'aa'", ""),
 ]  # fmt: skip
 
@@ -336,7 +339,7 @@ def test_expressions_that_cannot_work(graph: str, said: str, hint: str) -> None:
     assert said in caught.value.message
     assert hint in caught.value.hint
     assert caught.value.line == line
-    with pytest.raises(Exception, match=r"not found|repeat|environment"):
+    with pytest.raises(Exception, match=r"not found|[Rr]epeat|environment|must evaluate"):
         execute(graph, {}, None, ours=False)
 
 
@@ -425,6 +428,8 @@ def test_no_reference_that_works_is_refused(graph: str, task: str, other: str) -
 @pytest.mark.parametrize(
     "text",
     [
+        "flow:\n  graph: |\n    " + " >> ".join(f"n{n}: a" for n in range(4000)) + "\ntasks:\n"
+        "  a: {callable: 'm:f', outputs: [" + ",".join(f"results.x{n}" for n in range(15_000)) + "]}\n",
         "flow: {graph: a}\ntasks: {a: {callable: 'm:f', inputs: {x: [" + "'$ctx.params.p', " * 15_000 + "]}}}\n",
         "flow:\n  graph: |\n    repeat(count=2) { "
         + " >> ".join(f"switch(on=m) {{ 1: n{n}: a; default: o{n}: b }}" for n in range(1200))
@@ -439,7 +444,7 @@ def test_no_reference_that_works_is_refused(graph: str, task: str, other: str) -
         + "".join(f"  p{n}: 'repeat(count={{{{ $ctx.params.m + {n} }}}}) {{ a }}'\n" for n in range(1500))
         + "tasks: {a: {callable: 'm:f'}}\n",
     ],
-    ids=["15000 references", "each depends on an earlier round", "braces", "no end", "dots", "pipes"],
+    ids=["many outputs", "15000 references", "each depends on an earlier round", "braces", "no end", "dots", "pipes"],
 )
 def test_large_files_are_checked_in_seconds(text: str) -> None:
     import time

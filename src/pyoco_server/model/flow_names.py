@@ -5,65 +5,33 @@ run by then. What the params and the environment of the worker decide is checked
 run is expected to reach: behind a ``switch`` a task may never ask.
 """
 
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from pyoco.core.models import Task
-from pyoco.dsl.expressions import Expression
-from pyoco.dsl.nodes import DSLNode, ForEachNode, RepeatNode, SubFlowNode, SwitchNode, TaskNode, UntilNode
+from pyoco.dsl.nodes import DSLNode, ForEachNode, SubFlowNode, TaskNode
 
 from pyoco_server.errors import InvalidFlow
 from pyoco_server.model.expression_names import ExpressionName, names_in
-from pyoco_server.model.flow_order import UNKNOWN, FlowOrder
-from pyoco_server.model.references import EnvVar, NodeOutput, Param, Reference, descend, find_param, known_fields
+from pyoco_server.model.flow_order import FlowOrder
+from pyoco_server.model.references import NodeOutput
+from pyoco_server.model.run_names import Lacking, RunNames, Use, expression_of
 from pyoco_server.model.yaml_source import Place, short, suggest
 
-_PARAM_PATH = re.compile(r"\$ctx\.params\.([\w.]+)")
 _LATER = "Only what stands before it can be used. "
-
-
-@dataclass(frozen=True)
-class Use:
-    """A reference in the inputs of a task."""
-
-    place: Place
-    text: str
-    reference: Reference
-    in_braces: bool = False
-    """Whether it is written as a template, which inputs have not: said when nothing else is wrong with it."""
-
-
-@dataclass
-class Lacking:
-    """What is not there, of the names at one point.
-
-    Args:
-        error: What is raised for certain.
-        unless: By bit: what is raised unless a task may have written it by then.
-    """
-
-    error: InvalidFlow | None = None
-    unless: dict[int, InvalidFlow] = field(default_factory=dict)
-    bits: int = 0
-
-    def note(self, error: InvalidFlow, bit: int = 0) -> None:
-        """Add one."""
-        if bit:
-            self.unless.setdefault(bit, error)
-            self.bits |= bit
-        else:
-            self.error = self.error or error
 
 
 @dataclass
 class Entry:
-    """An entry of ``tasks:``: its references, and the bits of the nodes among them."""
+    """An entry of ``tasks:``: its references, and where its output goes beside its own node."""
 
-    uses: list[Use]
-    needed: int = 0
-    checked: bool = field(default=False)
+    uses: list[Use] = field(default_factory=list)
+    outputs: list[str] = field(default_factory=list)
+    needed: int | None = None
+    """The bits of the nodes among the references, once they are known."""
+    written: int | None = None
+    """The bits of the outputs."""
 
 
 class FlowNames:
@@ -71,7 +39,7 @@ class FlowNames:
 
     Args:
         program: Its compiled graph.
-        uses: The references of each task that it runs, by what ``entry_of`` gives.
+        entries: The entries of ``tasks:`` that it runs.
         entry_of: Gives the entry of ``tasks:`` that a node runs.
         place_of: Gives the place of an expression.
         params: Names of params that every run has.
@@ -83,12 +51,12 @@ class FlowNames:
     def __init__(
         self,
         program: SubFlowNode,
-        uses: Mapping[str, list[Use]],
+        entries: Mapping[str, Entry],
         entry_of: Callable[[Task], str],
         place_of: Callable[[str], Place],
         params: Iterable[str] = (),
     ) -> None:
-        self._entries = {name: Entry(some) for name, some in uses.items()}
+        self._entries = entries
         self._entry_of = entry_of
         self._place_of = place_of
         self._bits: dict[tuple[str, str], int] = {}
@@ -118,16 +86,17 @@ class FlowNames:
         Raises:
             InvalidFlow: a task, or the graph, asks for something that is not there.
         """
-        given = dict(params)
+        run = RunNames(params, environ, self._bits, self._elsewhere, self._place_of)
         found: dict[str, Lacking] = {}
-        for point in self._order.expected(lambda expression: self._value(expression, given)):
+        for point in self._order.expected(run.value_of):
             if isinstance(point, TaskNode):
                 name = self._entry_of(point.task)
                 if name not in found:
-                    found[name] = self._lacking_inputs(name, given, environ)
+                    found[name] = run.lacking_inputs(self._entries[name].uses)
                 lacking = found[name]
             else:
-                lacking = self._lacking_names(point, given, environ)
+                run.check_count(point)
+                lacking = run.lacking_names(point, self._expressions.get(id(point), []))
             if lacking.error is not None:
                 raise lacking.error
             if lacking.bits & ~self._order.before(point):
@@ -138,27 +107,28 @@ class FlowNames:
 
     def _written_by(self, task: Task) -> int:
         if task.name not in self._written:
-            bits = self._bit("results", task.name)
-            for target in task.outputs:
-                root, _, path = str(target).partition(".")
-                if root in ("results", "params"):
-                    bits |= self._bit(root, (path or root).partition(".")[0])
-            self._written[task.name] = bits
-            self._nodes.setdefault(self._entry_of(task), []).append(task.name)
+            name = self._entry_of(task)
+            self._nodes.setdefault(name, []).append(task.name)
+            entry = self._entries[name]
+            if entry.written is None:
+                entry.written = 0
+                for target in entry.outputs:
+                    root, _, path = target.partition(".")
+                    if root in ("results", "params"):
+                        entry.written |= self._bit(root, (path or root).partition(".")[0])
+            self._written[task.name] = self._bit("results", task.name) | entry.written
         return self._written[task.name]
 
     def _bit(self, kind: str, name: str) -> int:
         return self._bits.setdefault((kind, name), 1 << len(self._bits))
 
     def _check_task(self, point: TaskNode) -> None:
-        entry = self._entries.get(self._entry_of(point.task))
-        if entry is None:
-            return
-        if not entry.checked:
+        entry = self._entries[self._entry_of(point.task)]
+        if entry.needed is None:
+            entry.needed = 0
             for use in entry.uses:
                 if isinstance(use.reference, NodeOutput):
                     entry.needed |= self._known_node(use.reference.node, use.text, use.place)
-            entry.checked = True
         lacking = entry.needed & ~self._order.before(point)
         if lacking and (lacking := lacking & ~self._order.before_again(point)):
             for use in entry.uses:
@@ -185,7 +155,7 @@ class FlowNames:
         return place.refuse(message, _LATER + suggest(name, names, "Before it can have run"))
 
     def _check_expression(self, point: DSLNode, scopes: tuple[ForEachNode, ...], in_loop: bool) -> None:
-        expression = _expression_of(point)
+        expression = expression_of(point)
         if expression is None:
             return
         names = names_in(expression)
@@ -201,75 +171,6 @@ class FlowNames:
                 bit = self._known_node(name.path[1], text, place)
                 if name.certain and not bit & before and not bit & self._order.before_again(point):
                     raise self._too_early(point, name.path[1], text, place, _kind(point))
-
-    def _value(self, expression: Expression, params: dict[str, Any]) -> Any:
-        """Return what an expression gives, where that is the value of a param that no task writes."""
-        path = _PARAM_PATH.fullmatch(expression.source)
-        if path is None or ("params", path[1].partition(".")[0]) in self._bits:
-            return UNKNOWN
-        try:
-            return descend(params, tuple(path[1].split(".")))
-        except LookupError:
-            return UNKNOWN
-
-    def _lacking_inputs(self, entry: str, params: dict[str, Any], environ: Mapping[str, str] | None) -> Lacking:
-        lacking = Lacking()
-        for use in self._entries[entry].uses if entry in self._entries else ():
-            if isinstance(use.reference, EnvVar):
-                _look_for_variable(lacking, use.place, use.text, use.reference.name, environ)
-            elif isinstance(use.reference, Param):
-                try:
-                    find_param(params, use.reference.key)
-                except LookupError as error:
-                    self._no_param(lacking, use.place, use.text, use.reference.key, error, params)
-        return lacking
-
-    def _lacking_names(self, point: DSLNode, params: dict[str, Any], environ: Mapping[str, str] | None) -> Lacking:
-        lacking, expression = Lacking(), _expression_of(point)
-        for name in self._expressions.get(id(point), ()) if expression else ():
-            assert expression is not None  # noqa: S101 - it has names
-            text, place = expression.source, self._place_of(expression.source)
-            if name.root == "env" and name.certain:
-                _look_for_variable(lacking, place, text, name.path[0], environ)
-            elif name.path[0] == "params" and name.certain:
-                try:
-                    descend(params, name.path[1:])
-                except LookupError as error:
-                    self._no_param(lacking, place, text, ".".join(name.path[1:]), error, params)
-        return lacking
-
-    def _no_param(
-        self, lacking: Lacking, place: Place, text: str, key: str, error: LookupError, params: dict[str, Any]
-    ) -> None:
-        root = key.partition(".")[0]
-        message = f"{short(text)!r}: the run's params have no {short(key)!r}"
-        if root in params:
-            message += f": {short(str(error.args[0]))}"
-        known = suggest(key, known_fields(params, key), "They have")
-        if root in self._elsewhere and root not in params:
-            known = self._elsewhere[root].rstrip(".")
-        ways = f"Give it with the run, under flow: defaults, or let a task before it write it: outputs: [params.{root}]"
-        lacking.note(place.refuse(message, f"{known}. {short(ways, 200)}"), self._bits.get(("params", root), 0))
-
-
-def _look_for_variable(lacking: Lacking, place: Place, text: str, name: str, environ: Mapping[str, str] | None) -> None:
-    if environ is not None and name not in environ:
-        message = f"{short(text)!r}: the environment variable {short(name)!r} is not set where this worker runs"
-        hint = "Set it for the worker. What a task sets itself, another one reads from os.environ."
-        lacking.note(place.refuse(message, hint))
-
-
-def _expression_of(point: DSLNode) -> Expression | None:
-    found: Any = None
-    if isinstance(point, SwitchNode):
-        found = point.expression
-    elif isinstance(point, RepeatNode):
-        found = point.count
-    elif isinstance(point, ForEachNode):
-        found = point.source
-    elif isinstance(point, UntilNode):
-        found = point.condition
-    return found if isinstance(found, Expression) else None
 
 
 def _aliases(point: DSLNode) -> list[str]:

@@ -17,8 +17,9 @@ from pyoco.dsl.nodes import SubFlowNode
 
 from pyoco_server.errors import InvalidFlow
 from pyoco_server.model.flow_file import FlowFile
-from pyoco_server.model.flow_names import FlowNames, Use
+from pyoco_server.model.flow_names import Entry, FlowNames
 from pyoco_server.model.references import BadReference, has_meaning, inner_reference, read_text
+from pyoco_server.model.run_names import Use
 from pyoco_server.model.yaml_source import Path, Place, YamlSource, normal_name, short, suggest
 
 GRAPH: Path = ("flow", "graph")
@@ -56,7 +57,7 @@ def check_graph(source: YamlSource, file: FlowFile) -> tuple[tuple[str, ...], Fl
         if report.errors:
             is_alias = any("must be an identifier" in error for error in report.errors)
             raise source.refuse(GRAPH, "; ".join(report.errors), hint=_ALIAS_HINT if is_alias else _GRAPH_HINT)
-        stand_ins = {name: Task(_StandIn(name), name, outputs=list(task.outputs)) for name, task in file.tasks.items()}
+        stand_ins = {name: Task(_StandIn(name), name) for name in file.tasks}
         program = compile_graph(file, stand_ins, "main").build_program()  # type: ignore[no-untyped-call]
     except _COMPILING as error:
         raise _blame(source, texts, error) from None
@@ -69,9 +70,10 @@ def _check_references(
     """Check the names in the inputs of the tasks that are run, and in the graph."""
     written = source.texts_below("tasks", "*", "inputs").items()
     uses = {normal_name(name): list(_read_inputs(found)) for name, found in written if normal_name(name) in run}
+    entries = {name: Entry(uses.get(name, []), file.tasks[name].outputs) for name in run}
     # What is kept with a flow must not keep its whole source.
     places, anywhere = _expression_places(source, texts), source.place(GRAPH)
-    return FlowNames(program, uses, _entry_of, lambda text: places.get(text, anywhere), file.flow.defaults)
+    return FlowNames(program, entries, _entry_of, lambda text: places.get(text, anywhere), file.flow.defaults)
 
 
 def _entry_of(task: Task) -> str:
