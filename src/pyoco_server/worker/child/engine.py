@@ -26,7 +26,7 @@ class RunEngine(Engine):
     """Runs a flow."""
 
     def _run_flow(self, flow: Flow, ctx: Context, run_ctx: RunContext, log_capture: Any) -> Context:
-        ctx = WiredContext(params=ctx.params, run_context=run_ctx)
+        ctx = WiredContext(params=ctx.params, run_context=run_ctx, artifact_dir=ctx.artifact_dir)
         if flow.has_control_flow():
             return super()._run_flow(flow, ctx, run_ctx, log_capture)
         try:
