@@ -251,7 +251,7 @@ class TestFailures:
         made = task(failing(0))
         made.inputs = {"x": "$ctx.params.missing"}
         place = Run(flow_of(made)).records["t"]["exception"]
-        assert (place["class"], place["file"], place["line"]) == ("KeyError", None, None)
+        assert (place["class"], place["file"], place["line"]) == ("NothingThere", None, None)
 
     def test_an_exception_that_cannot_be_shown_is_told_all_the_same(self) -> None:
         class Odd(Exception):

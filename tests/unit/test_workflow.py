@@ -296,3 +296,55 @@ def test_any_graph_is_accepted_or_refused_with_a_sentence(graph: str):
         parse(text.encode("utf-8", "replace"))
     except InvalidFlow as error:
         assert error.message
+
+
+@pytest.mark.parametrize("name", ["前処理", "Größe", "λ", "имя", "데이터", "class", "_1", "ﬁt"])
+def test_names_are_those_that_python_takes(name: str):
+    normal = "fit" if name == "ﬁt" else name
+    text = f"""\
+flow: {{graph: '節: {normal} >> pipe({normal})', defaults: {{{normal}: 1}}}}
+tasks: {{{name}: {{callable: 'パッケージ.{name}:クラス.{name}', inputs: {{{name}: 1}}}}}}
+pipes: {{{name}: '次: {normal}'}}
+"""
+    workflow = parse(text)
+    task = workflow.file.tasks[normal]
+    assert workflow.node_names == ("節", "次")
+    assert (task.callable, list(task.inputs)) == (f"パッケージ.{normal}:クラス.{normal}", [normal])
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "said", "hint"),
+    [
+        (with_graph("ﬁt >> b"), 3, "'ﬁt' has signs in another form", "Write fit"),
+        (with_graph("a >>\nか\u3099く"), 4, "Unexpected character", "composed (NFC): がく"),
+        (with_graph("a >>\nforeach(over=一覧) { b }"), 4, "'一覧' cannot be used", "Write {{ params.一覧 }}"),
+        (with_graph("foreach(over=rows, item=項) { b }"), 2, "must be an identifier", "ASCII letter"),
+        (with_graph("कि"), 3, "Unexpected character", "U+093F DEVANAGARI VOWEL SIGN I"),
+        (with_graph("a.b"), 3, "Unexpected character", "in braces"),
+        (with_graph("a >>\nswitch(on=$ctx.params.x) { 1: b }"), 4, "Unexpected character", "in braces"),
+        ("flow: {graph: a}\ntasks: {ﬁt: {callable: 'm:f'}, fit: {callable: 'm:f'}}\n", 2, "same to Python", "another"),
+        ("flow: {graph: a}\ntasks: {a: {callable: 'm:f', inputs: {ﬁt: 1, fit: 2}}}\n", 2, "same to Python", ""),
+        ("flow: {graph: a}\ntasks: {a-b: {callable: 'm:f'}}\n", 2, "form", "letters"),
+        ("flow: {graph: a}\ntasks: {a: {callable: 'm'}}\n", 2, "form", "package.module:function"),
+        ("flow: {graph: a}\ntasks: {a: {callable: 'm:'}}\n", 2, "form", "package.module:function"),
+        ("flow: {graph: a}\ntasks: {a: {callable: 'my-module:f'}}\n", 2, "form", "package.module:function"),
+    ],
+)
+def test_names_that_cannot_be_used(text: str, line: int, said: str, hint: str):
+    with pytest.raises(InvalidFlow) as caught:
+        parse(text)
+    assert said in caught.value.message
+    assert (caught.value.line, hint in caught.value.hint) == (line, True), caught.value.hint
+
+
+def test_a_remembered_flow_does_not_keep_its_source():
+    import gc
+
+    from pyoco_server.model.yaml_source import YamlSource
+
+    gc.collect()
+    before = sum(isinstance(item, YamlSource) for item in gc.get_objects())
+    workflow = parse(with_graph("a >> switch(on=x) { 1: b }"))
+    gc.collect()
+    assert sum(isinstance(item, YamlSource) for item in gc.get_objects()) == before
+    assert workflow.node_names

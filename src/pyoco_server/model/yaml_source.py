@@ -2,8 +2,9 @@
 
 import difflib
 import math
+import unicodedata
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
@@ -14,6 +15,8 @@ _MAX_DEPTH = 64
 _MAX_NODES = 20_000
 _MAX_NUMBER = 100
 _MAX_MESSAGE = 500
+_MOST_COMPARED = 2000
+"""Names among which the nearest one is looked for."""
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _YAML = "tag:yaml.org,2002:"
 _MERGE = _YAML + "merge"
@@ -33,6 +36,24 @@ Path = tuple[str | int, ...]
 
 
 @dataclass(frozen=True)
+class Place:
+    """Where something stands in a file.
+
+    Args:
+        key: Dotted path of its key.
+        line: Its 1-based line.
+    """
+
+    key: str | None = None
+    line: int | None = None
+
+    def refuse(self, message: str, hint: str = "") -> InvalidFlow:
+        """Return the error that names this place."""
+        hint = short(hint, _MAX_MESSAGE)
+        return InvalidFlow(short(message, _MAX_MESSAGE), hint=hint, line=self.line, key=self.key)
+
+
+@dataclass(frozen=True)
 class YamlSource:
     """A parsed text.
 
@@ -43,6 +64,7 @@ class YamlSource:
 
     data: dict[str, Any]
     root: yaml.MappingNode
+    _indexes: dict[int, dict[str, tuple[yaml.Node, yaml.Node]]] = field(default_factory=dict, repr=False, compare=False)
 
     def line_of(self, path: Path) -> int | None:
         """Give the 1-based line of a key, or of the nearest one above it that exists."""
@@ -52,7 +74,7 @@ class YamlSource:
             if isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
                 node = node.value[part]
                 line = _line(node)
-            elif found := _entry(node, part):
+            elif found := self._entry(node, part):
                 line, node = _line(found[0]), found[1]
             else:
                 return line
@@ -67,19 +89,84 @@ class YamlSource:
             hint: What to write instead.
             at: The key's text value and a position in it, when the line inside the text is known.
         """
-        line = self._line_in(path, *at) if at else self.line_of(path)
-        parts = [str(part) if str(part).isprintable() else ascii(part) for part in path]
-        key = ".".join(map(short, parts)) or None
-        return InvalidFlow(short(message, _MAX_MESSAGE), hint=short(hint, _MAX_MESSAGE), line=line, key=key)
+        return self.place(path, at=at).refuse(message, hint)
 
-    def _line_in(self, path: Path, text: str, position: int) -> int | None:
+    def place(self, path: Path, *, at: tuple[str, int] | None = None) -> Place:
+        """Return where a key stands; the arguments are those of ``refuse``."""
+        return Place(_dotted(path), self._line_in(path, *at) if at else self.line_of(path))
+
+    def texts_below(self, *path: str) -> dict[str, list[tuple[Place, str]]]:
+        """Return the texts in each entry of a mapping, at any depth, with the place of each.
+
+        Args:
+            path: Of the mapping of entries, then ``*`` for each of them, and then of what is looked at in it.
+        """
+        star = path.index("*")
+        found: dict[str, list[tuple[Place, str]]] = {}
+        for key, node in _items(self._node(path[:star])):
+            inside: yaml.Node | None = node
+            for part in path[star + 1 :]:
+                inside = (self._entry(inside, part) or (None, None))[1]
+            found[key.value] = list(_texts(inside, (*path[:star], key.value, *path[star + 1 :])))
+        return found
+
+    def places_in(self, path: Path, text: str, positions: Iterable[int]) -> list[Place]:
+        """Return the places of several positions in one text, in rising order."""
+        places, line, counted = [], self._line_in(path, text, 0), 0
+        style = getattr(self._node(path), "style", None)
+        for position in positions:
+            if line is not None and style == "|":
+                line += text.count("\n", counted, position)
+            counted = position
+            places.append(Place(_dotted(path), line))
+        return places
+
+    def _node(self, path: Path) -> yaml.Node | None:
         node: yaml.Node | None = self.root
         for part in path:
-            node = (_entry(node, part) or (None, None))[1]
+            node = (self._entry(node, part) or (None, None))[1]
+        return node
+
+    def _entry(self, node: yaml.Node | None, part: str | int) -> tuple[yaml.Node, yaml.Node] | None:
+        """Find a key; after a merge (``<<``) the last one of its name is the one that counts."""
+        if not isinstance(node, yaml.MappingNode):
+            return None
+        index = self._indexes.get(id(node))
+        if index is None:
+            index = {item[0].value: item for item in _items(node)}
+            for item in [*index.values()]:
+                index.setdefault(normal_name(item[0].value), item)
+            self._indexes[id(node)] = index
+        return index.get(str(part)) or index.get(normal_name(str(part)))
+
+    def _line_in(self, path: Path, text: str, position: int) -> int | None:
+        node = self._node(path)
         if not isinstance(node, yaml.ScalarNode):
             return self.line_of(path)
         start: int = node.start_mark.line + 1
         return start + 1 + text.count("\n", 0, position) if node.style == "|" else start
+
+
+def _dotted(path: Path) -> str | None:
+    parts = [str(part) if str(part).isprintable() else ascii(part) for part in path]
+    return ".".join(map(short, parts)) or None
+
+
+def _texts(node: yaml.Node | None, path: Path) -> Iterator[tuple[Place, str]]:
+    if isinstance(node, yaml.ScalarNode):
+        if node.tag == _YAML + "str":
+            yield Place(_dotted(path), _line(node)), node.value
+    elif isinstance(node, yaml.SequenceNode):
+        for number, item in enumerate(node.value):
+            yield from _texts(item, (*path, number))
+    else:
+        for key, value in _items(node):
+            yield from _texts(value, (*path, key.value))
+
+
+def normal_name(name: str) -> str:
+    """Return a name as Python reads it in a program, where identifiers that only look different are one (NFKC)."""
+    return name if name.isascii() else unicodedata.normalize("NFKC", name)
 
 
 def short(text: str, limit: int = 80) -> str:
@@ -90,7 +177,7 @@ def short(text: str, limit: int = 80) -> str:
 def suggest(name: str, known: Iterable[str], heading: str) -> str:
     """Make the hint for a name that is not known: the nearest one, then all."""
     names = list(known)
-    close = difflib.get_close_matches(short(name), names, n=1)
+    close = difflib.get_close_matches(short(name), names[:_MOST_COMPARED], n=1)
     guess = f"Did you mean {close[0]!r}? " if close else ""
     rest = f" and {len(names) - 20} more" if len(names) > 20 else ""
     return f"{guess}{heading}: {', '.join(map(short, names[:20])) or 'none'}{rest}"
@@ -237,11 +324,6 @@ def _check_scalar(node: yaml.ScalarNode, line: int | None) -> None:
 
 def _line(marked: yaml.Event | yaml.Node) -> int | None:
     return marked.start_mark.line + 1 if marked.start_mark else None
-
-
-def _entry(node: yaml.Node | None, part: str | int) -> tuple[yaml.Node, yaml.Node] | None:
-    """Find a key; after a merge (``<<``) the last one of its name is the one that counts."""
-    return next((item for item in reversed(list(_items(node))) if item[0].value == str(part)), None)
 
 
 def _items(node: yaml.Node | None) -> Iterator[tuple[yaml.Node, yaml.Node]]:

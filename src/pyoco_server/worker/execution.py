@@ -51,6 +51,7 @@ class Execution:
         read_flow: Gives the text of a flow.yaml by its hash.
         end_log: Called before the run's end is written, so that whoever sees the end finds the whole log.
         begun: Called when the child has its job: time to fork the next one.
+        explain_missing: Gives what the worker's wheels explain of a module that was not found, as a sentence to follow.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class Execution:
         read_flow: Callable[[str], Awaitable[str | None]],
         end_log: Callable[[], Awaitable[None]],
         begun: Callable[[], None],
+        explain_missing: Callable[[str], str] = lambda error: "",
     ) -> None:
         self._settings = settings
         self._job = claimed.job
@@ -75,6 +77,7 @@ class Execution:
         self._lease = lease
         self._end_log = end_log
         self._begun = begun
+        self._explain_missing = explain_missing
         self._resolver = resolver
         self._max_record = runs.max_bytes
         self._ending: Outcome | None = None
@@ -239,7 +242,9 @@ class Execution:
         if message.get("task"):
             fields: dict[str, Any] = {"state": "FAILED", "error": message["error"], **message.get("details", {})}
             self.recorder.note_task({"name": message["task"], "fields": fields})
-        return _failure(EndReason(message["reason"]), message["error"])
+        reason, error = EndReason(message["reason"]), message["error"]
+        known = self._explain_missing(error) if reason is EndReason.DEPENDENCY_MISSING else ""
+        return _failure(reason, f"{error}{known}")
 
     async def _explain_death(self) -> Outcome:
         end = await self._child.wait_end()

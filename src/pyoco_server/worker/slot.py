@@ -242,6 +242,7 @@ class Slot:
             read_flow=self._flows.read,
             end_log=end_log,
             begun=self._children.fork_next,
+            explain_missing=self._wheels.explain if self._wheels is not None else lambda error: "",
         )
         if self._handing_back:
             self.execution.hand_back()

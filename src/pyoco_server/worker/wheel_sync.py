@@ -23,6 +23,7 @@ from pyoco_server.waiting import first_event
 from pyoco_server.worker.downloads import Downloads
 from pyoco_server.worker.environments import Environment, Environments
 from pyoco_server.worker.installer import BuildFailed, own_packages, shorten
+from pyoco_server.worker.missing import LeftOut, explain_missing
 from pyoco_server.worker.plugins import PLUGINS, WheelsBroken, check_plugins, start_check
 from pyoco_server.worker.troubles import Troubles
 
@@ -104,6 +105,7 @@ class WheelSync:
         self._refused = Troubles(_FIRST_RETRY)
         self._own_plugins: list[dict[str, Any]] | None = None
         self._tidied: Environment | object | None = _NEVER
+        self._other_tags: list[WheelEntry] = []
         self._status: dict[str, Any] = {
             "enabled": True,
             "last_sync_at": None,
@@ -179,6 +181,16 @@ class WheelSync:
         self._use(before)
         self._tell("failed", f"no process for runs starts with the new wheels: {reason}")
         return True
+
+    def explain(self, error: str) -> str:
+        """Return what the wheels explain of a module that a run did not find."""
+        left_out = [LeftOut(wheel["wheel_name"], wheel["reason"]) for wheel in self._status["skipped_incompatible"]]
+        served = ", ".join(self._tags)
+        for entry in self._other_tags:
+            reason = f"it is for workers of the tags {', '.join(entry.tags)}, this one has {served}"
+            left_out.append(LeftOut(entry.name, reason, is_meant=False))
+        failed = self._status["last_result"] == "failed"
+        return explain_missing(error, left_out, self._status["last_error"] if failed else None)
 
     async def _round(self) -> float:
         """Make one round; the seconds until the next one are the answer."""
@@ -295,6 +307,7 @@ class WheelSync:
     def _describe(self, selection: Selection, entries: list[WheelEntry]) -> None:
         """Report a round that went well, but perhaps without some wheels."""
         serves = set(self._tags)
+        self._other_tags = [entry for entry in entries if entry.tags and not serves & set(entry.tags)]
         own = [
             {"wheel_name": entry.name,
              "reason": f"the worker itself has {entry.package} {self._own[entry.package]}, which comes first"}

@@ -107,7 +107,8 @@ async def submit_yaml(
             hint="Pass large data as params or files; PYOCO_WORKFLOW_YAML_MAX_BYTES sets the limit.",
         )
     checked = await here.checker.check(raw)
-    given = _read_params(params)
+    merged = {**checked.defaults, **_read_params(params)}
+    checked.check(merged)
     if key is None:
         here.room.check()  # before its flow takes room; a run that exists is answered all the same
     with deadline.within(deadline.ANSWER_SEC):
@@ -117,7 +118,7 @@ async def submit_yaml(
             who,
             change,
             flow_name=flow_name.strip(),
-            params={**checked.defaults, **given},
+            params=merged,
             tag=tag,
             tags=[tag],
             timeout_sec=timeout_sec,

@@ -15,6 +15,7 @@ from pyoco.core.engine import Engine
 from pyoco.core.models import Flow, RunContext, RunStatus, Task, TaskState
 
 from pyoco_server.worker.child.retries import tasks_of
+from pyoco_server.worker.child.wiring import WiredContext
 
 _PARALLEL = 8
 """Tasks of a run that run side by side at most, as in pyoco."""
@@ -25,6 +26,7 @@ class RunEngine(Engine):
     """Runs a flow."""
 
     def _run_flow(self, flow: Flow, ctx: Context, run_ctx: RunContext, log_capture: Any) -> Context:
+        ctx = WiredContext(params=ctx.params, run_context=run_ctx, artifact_dir=ctx.artifact_dir)
         if flow.has_control_flow():
             return super()._run_flow(flow, ctx, run_ctx, log_capture)
         try:

@@ -5,6 +5,7 @@ Callables are imported here and not by pyoco, which only prints a failing import
 
 import importlib
 import importlib.util
+import os
 import sys
 from collections import OrderedDict
 from collections.abc import Callable
@@ -14,13 +15,14 @@ from typing import Any
 
 from pyoco.core.models import Flow, Task
 from pyoco.discovery.loader import TaskLoader
-from pyoco.dsl.syntax import TaskWrapper
 from pyoco.schemas.config import PyocoConfig, TaskConfig
 
 from pyoco_server.model.run import EndReason
-from pyoco_server.model.workflow import FlowFile, TaskSpec, build_flow, graph_task_names, parse_workflow
-from pyoco_server.worker.child.failures import summarise
+from pyoco_server.model.workflow import FlowFile, TaskSpec, Workflow, build_flow, graph_task_names, parse_workflow
 from pyoco_server.worker.child.freshness import FreshLoader
+from pyoco_server.worker.child.modules import CannotLoad, load_function, missing_attribute, refused_argument
+from pyoco_server.worker.child.python_flows import check_flow
+from pyoco_server.worker.child.wiring import wire
 
 Resolver = Callable[[str], Flow]
 _CACHED_FLOWS = 64
@@ -47,34 +49,47 @@ class FlowSource:
 
     def __init__(self, resolver: Resolver | None) -> None:
         self._resolver = resolver
-        self._compiled: OrderedDict[tuple[str, str], tuple[FlowFile, Flow]] = OrderedDict()
+        self._compiled: OrderedDict[tuple[str, str], tuple[Workflow, Flow]] = OrderedDict()
 
-    def from_yaml(self, text: str, flow_name: str) -> tuple[Flow, dict[str, Any]]:
+    def from_yaml(self, text: str, flow_name: str, params: dict[str, Any]) -> tuple[Flow, dict[str, Any]]:
         """Compile a flow.yaml.
 
+        Args:
+            text: The file.
+            flow_name: What the run calls it.
+            params: What the run was given.
+
         Returns:
-            The flow and its defaults.
+            The flow, and the params over its defaults.
 
         Raises:
             FlowProblem: a callable cannot be imported, a plug-in task is unknown, …
-            InvalidFlow: the text is no flow.
+            InvalidFlow: the text is no flow, or asks for a param or a variable of the environment that is not there.
         """
         key = (text, flow_name)
         if key not in self._compiled:
             raw = text.encode()
-            file = parse_workflow(raw, max_bytes=len(raw)).file
-            self._compiled[key] = (file, build_flow(file, _load_tasks(file), flow_name))
+            workflow = parse_workflow(raw, max_bytes=len(raw))
+            workflow.check({**workflow.defaults, **params})  # before anything of the user's is imported
+            self._compiled[key] = (workflow, build_flow(workflow.file, _load_tasks(workflow.file), flow_name))
             if len(self._compiled) > _CACHED_FLOWS:
                 self._compiled.popitem(last=False)
         self._compiled.move_to_end(key)
-        file, flow = self._compiled[key]
-        return flow, dict(file.flow.defaults)
+        workflow, flow = self._compiled[key]
+        params = {**workflow.defaults, **params}
+        workflow.check(params, os.environ)  # the modules may have set variables
+        return flow, params
 
-    def from_resolver(self, flow_name: str) -> Flow:
+    def from_resolver(self, flow_name: str, params: dict[str, Any]) -> Flow:
         """Ask the resolver for a flow.
+
+        Args:
+            flow_name: Which.
+            params: What the run was given.
 
         Raises:
             FlowProblem: there is no resolver, or it knows no such flow.
+            InvalidFlow: a task of the flow refers to what is not there.
         """
         if self._resolver is None:
             raise FlowProblem(
@@ -92,6 +107,7 @@ class FlowSource:
                 EndReason.INVALID_FLOW,
                 f"the --flow-resolver gave a {type(flow).__name__} for {flow_name!r}, not a pyoco.Flow",
             )
+        check_flow(flow, params, os.environ)
         return flow
 
 
@@ -107,8 +123,10 @@ def load_resolver(spec: str) -> Resolver:
         raise ValueError(f"--flow-resolver {spec!r} must look like module:function or path/file.py:function")
     module = _load_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
     resolver = getattr(module, attribute, None)
+    if resolver is None:
+        raise ValueError(f"--flow-resolver {spec!r}: {missing_attribute(module, module, attribute)}")
     if not callable(resolver):
-        raise ValueError(f"--flow-resolver {spec!r}: {place} has no function {attribute!r}")
+        raise ValueError(f"--flow-resolver {spec!r}: {attribute} is of the type {type(resolver).__name__}, no function")
     found: Resolver = resolver
     return found
 
@@ -138,41 +156,19 @@ def _load_tasks(file: FlowFile) -> dict[str, Task]:
         tasks.update(_from_plugins(plugged))
     for name, task in tasks.items():
         spec = wanted[name]
+        if problem := refused_argument(task.func, spec.inputs):
+            raise FlowProblem(EndReason.INVALID_FLOW, f"task {name!r}: {spec.callable or spec.use} {problem}", name)
         for policy in sorted(_POLICIES & spec.model_fields_set):  # what is not given stays as the plug-in made it
             setattr(task, policy, getattr(spec, policy))
     return tasks
 
 
 def _from_callable(name: str, spec: TaskSpec) -> Task:
-    module_name, _, attribute = str(spec.callable).partition(":")
     try:
-        found: Any = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        raise FlowProblem(
-            EndReason.DEPENDENCY_MISSING,
-            f"task {name!r}: importing {spec.callable} failed: no module named {error.name!r} on this worker",
-            name,
-        ) from error
-    except ImportError as error:
-        raise FlowProblem(
-            EndReason.DEPENDENCY_MISSING, f"task {name!r}: importing {spec.callable} failed: {error}", name
-        ) from error
-    except Exception as error:  # a module's top level may raise anything
-        raise FlowProblem(
-            EndReason.INVALID_FLOW,
-            f"task {name!r}: importing {spec.callable} raised {summarise(error)}",
-            name,
-        ) from error
-    for part in attribute.split("."):
-        if not hasattr(found, part):
-            raise FlowProblem(
-                EndReason.INVALID_FLOW, f"task {name!r}: module {module_name!r} has no {attribute!r}", name
-            )
-        found = getattr(found, part)
-    function = found.task.func if isinstance(found, TaskWrapper) else found.func if isinstance(found, Task) else found
-    if not callable(function):
-        raise FlowProblem(EndReason.INVALID_FLOW, f"task {name!r}: {spec.callable} is not a function", name)
-    return Task(func=function, name=name, inputs=dict(spec.inputs), outputs=list(spec.outputs))
+        function = load_function(str(spec.callable))
+    except CannotLoad as error:
+        raise FlowProblem(error.reason, f"task {name!r}: {error}", name) from error.__cause__
+    return Task(func=function, name=name, inputs=wire(spec.inputs), outputs=list(spec.outputs))
 
 
 def _from_plugins(plugged: dict[str, TaskSpec]) -> dict[str, Task]:
@@ -181,7 +177,7 @@ def _from_plugins(plugged: dict[str, TaskSpec]) -> dict[str, Task]:
         version=1,
         flow=None,
         tasks={
-            name: TaskConfig(use=spec.use, inputs=dict(spec.inputs), outputs=list(spec.outputs))
+            name: TaskConfig(use=spec.use, inputs=wire(spec.inputs), outputs=list(spec.outputs))
             for name, spec in plugged.items()
         },
     )

@@ -155,14 +155,13 @@ class Runner:
         try:
             flows = self._flow_source(job["resolver"])
             if job.get("workflow_yaml") is not None:
-                flow, defaults = flows.from_yaml(job["workflow_yaml"], job["flow_name"])
-                params = {**defaults, **params}
+                flow, params = flows.from_yaml(job["workflow_yaml"], job["flow_name"], params)
             else:
-                flow = flows.from_resolver(job["flow_name"])
+                flow = flows.from_resolver(job["flow_name"], params)
         except FlowProblem as error:
             return _failed(error.reason, str(error), error, task=error.task)
         except InvalidFlow as error:
-            return _failed(EndReason.INVALID_FLOW, error.message, error)
+            return _failed(EndReason.INVALID_FLOW, f"{error.message}. {error.hint}".rstrip(" ."), error)
         except BaseException as error:  # noqa: BLE001 - a resolver is user code and may raise anything
             if os.getpid() != self._pid:
                 end_fork(error)

@@ -4,7 +4,6 @@ Code that has run a few times is faster. And a forked process copies each page o
 done while it waits for a job, this is not done while a run waits.
 """
 
-from pyoco.core.context import Context
 from pyoco.core.models import RunContext
 
 from pyoco_server.worker.child.engine import RunEngine
@@ -13,6 +12,7 @@ from pyoco_server.worker.child.forks import forks_kept_out
 from pyoco_server.worker.child.protocol import Message, encode
 from pyoco_server.worker.child.reporter import TaskReporter
 from pyoco_server.worker.child.retries import supervised, tasks_of
+from pyoco_server.worker.child.wiring import WiredContext
 
 _FLOW = f"""\
 version: 1
@@ -22,7 +22,7 @@ flow:
   defaults: {{x: 1}}
 tasks:
   first: {{callable: "{__name__}:first"}}
-  second: {{callable: "{__name__}:second"}}
+  second: {{callable: "{__name__}:second", inputs: {{first: $node.first.output}}}}
 """
 
 
@@ -43,10 +43,10 @@ def _tell_nobody(message: Message) -> None:
 def warm_up(times: int = 1) -> None:
     """Make and run the flow, without a trace outside of this process."""
     for _ in range(times):
-        flow, params = FlowSource(None).from_yaml(_FLOW, "warm")
+        flow, params = FlowSource(None).from_yaml(_FLOW, "warm", {})
         context = RunContext(run_id="warm", flow_name="warm")
         # The engine itself would make a directory for artifacts.
-        ctx = Context(params=params, run_context=context, artifact_dir=".")
+        ctx = WiredContext(params=params, run_context=context, artifact_dir=".")
         reporter = TaskReporter(_tell_nobody, context, 1000, lambda _: None)
         engine = RunEngine(trace_backend=reporter)
         with forks_kept_out(flow), supervised(flow, context, reporter):
