@@ -28,11 +28,18 @@ from pyoco_server.worker.import_path import use_environment
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
-_MOST_LIKELY_VICTIM = "500"
+_MOST_LIKELY_VICTIM = b"500"
 _WARM_TIMES = 20
 """After so many rounds Python has specialised the code that it will."""
 _MAX_PACKET = 64 * 1024
 _IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+# What a child does first is done with plain numbers and functions that are there: each page of memory that it touches
+# is copied for it.
+_prctl = ctypes.CDLL(None).prctl
+_SIGKILL = int(signal.SIGKILL)
+_HANDLERS = [
+    (int(number), signal.default_int_handler if number == signal.SIGINT else int(signal.SIG_DFL)) for number in _IGNORED
+]
 
 
 class PreloadRefused(Exception):
@@ -43,7 +50,7 @@ def main() -> None:
     """Serve the worker; ``argv`` holds the descriptor of the control socket."""
     control = socket.socket(fileno=int(sys.argv[1]))
     control.set_inheritable(False)
-    if ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+    if _prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         raise PyocoError("Linux does not let this process adopt the orphans of runs")
     for sig in _IGNORED:
         signal.signal(sig, signal.SIG_IGN)  # it ends with its worker and its runs, whoever asks
@@ -98,13 +105,15 @@ def forking(control: socket.socket, setup: dict[str, Any], installed: int) -> Ca
 def _begin_life(guardian: int) -> None:
     """Become a process of its own: session, signals, and an end no later than its guardian's."""
     os.setsid()
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # also while user code holds the interpreter
+    _prctl(_PR_SET_PDEATHSIG, _SIGKILL, 0, 0, 0)  # also while user code holds the interpreter
     if os.getppid() != guardian:
         os._exit(1)
-    for sig in _IGNORED:
-        signal.signal(sig, signal.default_int_handler if sig == signal.SIGINT else signal.SIG_DFL)
+    for number, handler in _HANDLERS:
+        signal.signal(number, handler)
     with contextlib.suppress(OSError):  # where memory gets short, the run is to go and not the worker
-        Path("/proc/self/oom_score_adj").write_text(_MOST_LIKELY_VICTIM)
+        descriptor = os.open("/proc/self/oom_score_adj", os.O_WRONLY)
+        os.write(descriptor, _MOST_LIKELY_VICTIM)
+        os.close(descriptor)
     # NumPy's generator is the one in use that does not notice a fork: all runs would draw the same numbers.
     if (numpy_random := sys.modules.get("numpy.random")) is not None:
         numpy_random.seed()
