@@ -13,6 +13,7 @@ from pyoco.dsl.syntax import TaskWrapper
 
 from pyoco_server.model.run import EndReason
 from pyoco_server.worker.child import retries
+from pyoco_server.worker.child.coroutines import coroutines_run
 from pyoco_server.worker.child.engine import RunEngine
 from pyoco_server.worker.child.failures import TaskExited, TaskFailed, describe_exception, end_reason
 from pyoco_server.worker.child.reporter import TaskReporter
@@ -30,16 +31,23 @@ class Run:
         self._cancel_when = cancel_when
         self.reporter = TaskReporter(self._send, self.context, 1000, lambda _: None)
         try:
-            with supervised(flow, self.context, self.reporter):
+            with coroutines_run(flow), supervised(flow, self.context, self.reporter):
                 RunEngine(self.reporter).run(flow, params={"x": 5}, run_context=self.context)
         except BaseException as error:  # noqa: BLE001 - a task may raise SystemExit
             self.raised = error
         self.reporter.close()
 
+    def unread(self) -> list[str]:
+        """Return the notices of generators that no task has read."""
+        notices: list[str] = []
+        self.reporter.tell_unread(notices.append)
+        self.reporter.close()
+        return notices
+
     def _send(self, message: dict[str, Any]) -> None:
         self.told.append({"name": message["name"], **message["fields"]})
         self.records.setdefault(message["name"], {}).update(message["fields"])
-        if self._cancel_when(message["fields"]):
+        if self._cancel_when({"name": message["name"], **message["fields"]}):
             self.context.status = RunStatus.CANCELLING
 
 

@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from pyoco_server.errors import PyocoError
-from pyoco_server.model.text import clean_value
+from pyoco_server.model.values import clean_value
 
 log = structlog.get_logger(__name__)
 

@@ -9,11 +9,9 @@ import structlog
 
 from pyoco_server.model.access import Caller
 from pyoco_server.model.snapshot import public
-from pyoco_server.model.text import clean_value
+from pyoco_server.model.text import clean_json
 
 log = structlog.get_logger(__name__)
-
-_ANY_SIZE = 1 << 40
 
 
 def readable(run_id: str, raw: bytes, *, who: Caller, records: bool) -> dict[str, Any] | None:
@@ -45,7 +43,7 @@ def parse(raw: bytes) -> dict[str, Any] | None:
         value = pydantic_core.from_json(raw, allow_inf_nan=False)
     except ValueError:
         try:
-            value = clean_value(json.loads(raw), _ANY_SIZE)
+            value = clean_json(json.loads(raw))
         except (ValueError, RecursionError):
             return None
     return value if isinstance(value, dict) else None

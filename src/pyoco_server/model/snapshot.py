@@ -5,7 +5,8 @@ from typing import Any
 import pydantic_core
 
 from pyoco_server.model.run import RunRecord
-from pyoco_server.model.text import clean_text, clean_value
+from pyoco_server.model.text import clean_text
+from pyoco_server.model.values import clean_value
 
 SUMMARY_FIELDS = (
     "run_id",

@@ -1,9 +1,8 @@
-"""Values on their way into a record: made valid JSON, valid UTF-8 and bounded where they enter.
+"""Texts on their way into a record: made valid UTF-8 and bounded where they enter, and JSON data of other programs.
 
 A lone surrogate in one error text, or a NaN in one output, must never make a list of runs unreadable.
 """
 
-import json
 from typing import Any
 
 import pydantic_core
@@ -14,40 +13,39 @@ MAX_TRACEBACK = 16_000
 
 
 def clean_text(text: str, limit: int = MAX_TEXT) -> str:
-    """Replace what UTF-8 cannot carry, and cut the middle out of a text longer than ``limit`` characters."""
-    if len(text) > limit:
+    """Replace what UTF-8 cannot carry, and cut the middle out of a text longer than ``limit`` characters.
+
+    No more than what is kept is copied, and of a subclass of ``str`` nothing is called.
+    """
+    length = str.__len__(text)
+    if length > limit:
         half = limit // 2
-        text = f"{text[:half]}\n… {len(text) - 2 * half} characters cut …\n{text[-half:]}"
-    return text.encode("utf-8", "replace").decode("utf-8")
+        first, last = str.__getitem__(text, slice(half)), str.__getitem__(text, slice(length - half, None))
+        text = f"{first}\n… {length - 2 * half} characters cut …\n{last}"
+    return str.encode(text, "utf-8", "replace").decode("utf-8")
 
 
-def clean_value(value: Any, max_bytes: int) -> Any:
-    """Make any Python value fit for a JSON record.
+def clean_json(value: Any) -> Any:
+    """Make what was read as JSON fit to be written as JSON again: no lone surrogates, NaN and infinities as strings.
 
     Args:
-        value: What a task took or returned.
-        max_bytes: Largest JSON text kept; a larger value becomes a short preview that says so.
+        value: Plain data, of any size, with the dates that YAML has; not what a task made (see ``values.clean_value``).
 
-    Returns:
-        Plain JSON data. Unknown types become their ``repr``; NaN and infinities become strings.
+    Raises:
+        ValueError: it nests too deeply.
     """
     try:
-        text = _to_json(value)
-    except Exception as error:  # noqa: BLE001 - a user's __repr__ or iterator may raise anything
-        return f"<{type(value).__name__} that cannot be shown: {clean_text(str(error), 200)}>"
-    if len(text) > max_bytes:
-        preview = text[:200].decode("utf-8", "ignore")
-        return {"truncated": True, "size_bytes": len(text), "preview": preview}
-    return pydantic_core.from_json(text)
+        return pydantic_core.from_json(_to_json(value))
+    except RecursionError as error:
+        raise ValueError("it nests too deeply") from error
 
 
 def _to_json(value: Any) -> bytes:
     try:
         return pydantic_core.to_json(value, fallback=repr, inf_nan_mode="strings")
     except pydantic_core.PydanticSerializationError:
-        # Lone surrogates, which the standard library's JSON carries: clean every text inside, then try once more.
-        plain = json.loads(json.dumps(value, default=repr))
-        return pydantic_core.to_json(_clean_strings(plain), fallback=repr, inf_nan_mode="strings")
+        # Lone surrogates: clean every text inside, then try once more.
+        return pydantic_core.to_json(_clean_strings(value), fallback=repr, inf_nan_mode="strings")
 
 
 def _clean_strings(value: Any) -> Any:

@@ -17,7 +17,7 @@ from pyoco_server.model.access import Caller, Role
 from pyoco_server.model.audit import AuditAction
 from pyoco_server.model.run import RunRecord, TaskStatus, new_run_id
 from pyoco_server.model.tags import check_tag
-from pyoco_server.model.text import clean_value
+from pyoco_server.model.text import clean_json
 from pyoco_server.store import deadline
 
 router = APIRouter(tags=["runs"])
@@ -137,7 +137,7 @@ async def _submit(here: Gateway, who: Caller, change: Change, *, key: str | None
     try:
         for name in ("flow_name", "params", "tags"):
             # Text that JSON cannot carry must not get into a record; sizes are checked on the whole.
-            fields[name] = clean_value(fields[name], max_bytes=1 << 40)
+            fields[name] = clean_json(fields[name])
         if key is not None:
             names = ("flow_name", "params", "tag", "tags", "timeout_sec", "max_attempts", "workflow_yaml_sha256")
             fields["submission_digest"] = idempotency.digest(**{name: fields.get(name) for name in names})
@@ -149,7 +149,7 @@ async def _submit(here: Gateway, who: Caller, change: Change, *, key: str | None
         stored = record.to_json()
         # What cannot be read back, also as some task's input or output, must not be accepted.
         pydantic_core.from_json(b"[" * _LEVELS_LEFT + stored + b"]" * _LEVELS_LEFT)
-    except ValueError:  # ValidationError is one too: what nests too deeply comes back from cleaning as a text
+    except ValueError:  # ValidationError is one too
         raise InvalidInput(
             "params cannot be stored: they nest too deeply", hint="Pass them flatter, or as a text that a task reads."
         ) from None

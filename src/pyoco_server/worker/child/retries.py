@@ -1,7 +1,8 @@
 """The tries of a task: a failed one is told, and made again after a pause that the end of the run cuts short.
 
 pyoco's own retries follow each other at once, go on in a run that is being cancelled, and tell nobody. So the engine is
-given tasks without retries, whose functions make the tries themselves.
+given tasks without retries, whose functions make the tries themselves. What a task took and gave is told here too, at
+the moment of the call and of the return: later the values may be others.
 """
 
 import contextlib
@@ -18,6 +19,7 @@ from pyoco.dsl.nodes import CaseNode, DSLNode, SwitchNode, TaskNode
 
 from pyoco_server.model.workflow import RETRY_DELAY_SEC
 from pyoco_server.worker.child.failures import TaskFailed, failure_of
+from pyoco_server.worker.child.given import GivenInputs
 from pyoco_server.worker.child.reporter import TaskReporter
 
 LONGEST_PAUSE = 60.0
@@ -73,11 +75,26 @@ def supervised(flow: Flow, context: RunContext, reporter: TaskReporter) -> Itera
 
 
 def _supervise(task: Task, context: RunContext, reporter: TaskReporter) -> None:
+    if any(_asks(value) for value in task.inputs.values()):
+        reporter.asks_values.add(task.name)
     tries = reporter.tries[task.name] = max(0, task.retries or 0) + 1
     delay = float(getattr(task, "retry_delay_sec", RETRY_DELAY_SEC))
     task.func = _Supervisor(context, reporter, task.name, tries, delay).wrap(task.func)
     task.retries = 0
     task.timeout_sec = None  # the worker keeps it, for each try; the engine's clock runs on while a task waits
+
+
+def _asks(given: Any) -> bool:
+    """Whether an input names something inside of another task's output, for which the engine asks the value itself."""
+    if isinstance(given, dict):
+        return any(map(_asks, given.values()))
+    if isinstance(given, (list, tuple)):
+        return any(map(_asks, given))
+    return isinstance(given, str) and ".output." in given
+
+
+class UnusableResult(TypeError):
+    """A task returned what cannot be passed on; another try would return the same."""
 
 
 class _Supervisor:
@@ -95,19 +112,27 @@ class _Supervisor:
 
         @functools.wraps(function)
         def run(**inputs: Any) -> Any:
+            given = GivenInputs(inputs) if self._tries > 1 else None
             for number in itertools.count(1):
                 self._stop_if_over()
-                if number > 1:
-                    self._reporter.on_try_start(self._name, number)
+                if number == 1:
+                    self._reporter.on_call(self._name, inputs)
+                elif given is not None:
+                    inputs = given.again()
+                    self._reporter.on_try_start(self._name, number, given.note(number))
                 try:
-                    return function(**inputs)
+                    result = function(**inputs)
                 except BaseException as error:  # noqa: BLE001 - told here, and by what is raised in its place
                     failure = failure_of(error, function)
+                    is_last = number >= self._tries or type(error) is UnusableResult
+                else:
+                    self._reporter.on_result(self._name, result)
+                    return result
                 # Outside of "except", or the next failure would be told as a consequence of this one.
                 if not isinstance(failure, TaskFailed):  # sys.exit: the engine lets it pass without a word
                     self._reporter.on_node_error(self._name, failure)
                     raise failure
-                if number >= self._tries:
+                if is_last:
                     raise failure
                 self._wait(self._tell(number, failure))
             raise AssertionError("unreachable")

@@ -18,6 +18,7 @@ from pyoco.core.models import Flow, RunContext, RunStatus
 from pyoco_server.errors import InvalidFlow
 from pyoco_server.model.run import EndReason
 from pyoco_server.model.text import clean_text
+from pyoco_server.worker.child.coroutines import coroutines_run
 from pyoco_server.worker.child.engine import RunEngine
 from pyoco_server.worker.child.failures import describe_exception, end_reason, note_environment, summarise
 from pyoco_server.worker.child.flows import FlowProblem, FlowSource, load_resolver
@@ -192,8 +193,10 @@ class Runner:
         if self._cancelled == run_id:  # told while the flow was still being made
             context.status = RunStatus.CANCELLING
         try:
-            with forks_kept_out(flow), supervised(flow, context, reporter):
+            with coroutines_run(flow), forks_kept_out(flow), supervised(flow, context, reporter):
                 RunEngine(trace_backend=reporter).run(flow, params=params, run_context=context)
+            if context.status is RunStatus.COMPLETED:
+                reporter.tell_unread(self._output.notice)
         except RunStopped:
             return {"type": "finished", "outcome": "cancelled"}
         except BaseException as error:  # noqa: BLE001 - sys.exit and KeyboardInterrupt in a task end the run, not us
