@@ -3,8 +3,6 @@
 import shutil
 import sys
 
-from rich.cells import set_cell_size
-
 from pyoco_server.model.terminal import plain
 
 _UP_AND_ERASE = "\x1b[{}A\x1b[J"
@@ -18,6 +16,8 @@ class LiveArea:
 
     def draw(self, rows: list[str]) -> None:
         """Draw as many of the last rows as there is room for; the cursor is at the beginning of a line."""
+        from rich.cells import set_cell_size  # noqa: PLC0415 - other commands do without
+
         self.erase()
         columns, lines = shutil.get_terminal_size()
         for row in rows[-max(1, lines - 1) :]:
