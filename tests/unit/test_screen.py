@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Iterable
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pyoco_server.worker.child.frames import MAX_TEXT, Form
@@ -117,13 +117,25 @@ def test_ten_hours_of_nested_bars_leave_a_few_lines() -> None:
     assert shown.finish() == [b"epoch 0", b"epoch 99", b"batch 99"]
 
 
-@given(
-    st.lists(st.tuples(st.sampled_from([b"a", b"bb", b" ", "日".encode(), b"x" * 999]), st.sampled_from([b"", b"\r", b"\n", b"\r\n"])),
-             max_size=40),
-    st.data(),
-)  # fmt: skip
+CUTS = st.lists(st.tuples(st.integers(1, 60), st.booleans()), min_size=1, max_size=30)
+TEXTS = st.sampled_from([b"a", b"bb", b" ", "日".encode(), b"x" * 999])
+
+
+def write_cut(shown: Shown, text: bytes, cuts: list[tuple[int, bool]]) -> None:
+    """Write a text in pieces, some of them followed by a flush."""
+    start = 0
+    for size, flush in itertools.cycle(cuts):
+        if start >= len(text):
+            return
+        shown.write(text[start : start + size], show=flush)
+        assert len(shown.states) <= MOST_ROWS
+        start += size
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(TEXTS, st.sampled_from([b"", b"\r", b"\n", b"\r\n"])), max_size=40), CUTS)
 def test_any_writes_leave_what_a_line_of_a_terminal_shows_last(
-    parts: list[tuple[bytes, bytes]], data: st.DataObject
+    parts: list[tuple[bytes, bytes]], cuts: list[tuple[int, bool]]
 ) -> None:
     text = b"".join(part for pair in parts for part in pair)
     expected = []
@@ -134,43 +146,42 @@ def test_any_writes_leave_what_a_line_of_a_terminal_shows_last(
         if number < len(lines) - 1 or last.strip() or (last and len(states) == 1):
             expected.append(last)
     shown = Shown()
-    start = 0
-    while start < len(text):
-        end = data.draw(st.integers(start + 1, len(text)), label="write up to")
-        shown.write(text[start:end], show=data.draw(st.booleans(), label="flush"))
-        start = end
-    short = [line for line in expected if len(line) <= MAX_TEXT]
-    if len(short) == len(expected):
+    write_cut(shown, text, cuts)
+    if all(len(state) <= MAX_TEXT for line in lines for state in line.split(b"\r")):
         assert shown.finish() == expected
-    else:  # of a line that was too long to wait its beginning cannot be rewritten
+    else:  # what was too long to wait cannot be rewritten
         assert [line[-10:] for line in shown.finish()] == [line[-10:] for line in expected]
 
 
-SEQUENCES = [b"a", b"bc ", b"\n", b"\r", b"\x1b[A", b"\x1b[2A", b"\x1b[99A", b"\x1b[B", b"\x1b[2K", b"\x1b[K", b"\x1b[J",
-             b"\x1b[G", b"\x1b[", b"\x1b", b"\x08\x08", b"\xe6\x97", b"\xff", b"x" * 2000]  # fmt: skip
+SEQUENCES = [
+    *(b"a", b"bc ", b"\n", b"\r", b"\x1b[A", b"\x1b[2A", b"\x1b[99A", b"\x1b[B", b"\x1b[2K", b"\x1b[K", b"\x1b[J"),
+    *(b"\x1b[G", b"\x1b[", b"\x1b", b"\x08\x08", b"\xe6\x97", b"\xff", b"x" * 2000),
+]
 
 
-@given(st.lists(st.sampled_from(SEQUENCES), max_size=60), st.data())
-def test_it_does_not_matter_how_writes_are_cut_nor_what_is_in_them(parts: list[bytes], data: st.DataObject) -> None:
+@settings(deadline=None)
+@given(st.lists(st.sampled_from(SEQUENCES), max_size=60), CUTS)
+def test_it_does_not_matter_how_writes_are_cut_nor_what_is_in_them(
+    parts: list[bytes], cuts: list[tuple[int, bool]]
+) -> None:
     text = b"".join(parts)
     at_once, in_pieces = Shown().write(text), Shown()
-    start = 0
-    while start < len(text):
-        end = data.draw(st.integers(start + 1, len(text)), label="write up to")
-        in_pieces.write(text[start:end], show=data.draw(st.booleans(), label="flush"))
-        assert len(in_pieces.states) <= MOST_ROWS
-        start = end
+    write_cut(in_pieces, text, cuts)
     if len(text) <= MAX_TEXT:
         assert in_pieces.finish() == at_once.finish()
+    else:
+        in_pieces.finish()
 
 
-@given(st.lists(st.binary(max_size=300), max_size=30), st.booleans())
-def test_a_block_of_plain_lines_is_the_same_as_its_lines(writes: list[bytes], show: bool) -> None:
+@settings(deadline=None)
+@given(st.lists(st.lists(st.sampled_from([*SEQUENCES, b"\n", b"\n"]), max_size=9), max_size=30), st.booleans())
+def test_a_block_of_plain_lines_is_the_same_as_its_lines(writes: list[list[bytes]], show: bool) -> None:
     one, other = Shown(), Shown()
-    for data in writes:
+    for parts in writes:
+        data = b"".join(parts)
         one.write(data, show=show)
-        if other.screen.is_plain(data) and (block := other.screen.finished_block(data)) is not None:
-            other.lines += block.split(b"\n")
-            data = b""
-        other.write(data, show=show)
+        block = other.screen.finished_block(data) if other.screen.is_plain(data) else None
+        if block is not None:
+            other.take(Change(Form.LINE, line) for line in block.split(b"\n"))
+        other.write(data if block is None else b"", show=show)
     assert one.finish() == other.finish()

@@ -8,10 +8,11 @@ import os
 import struct
 import termios
 import time
+from collections.abc import Iterable
 from typing import Protocol
 
 from pyoco_server.model.runlog import LogStream
-from pyoco_server.worker.child.frames import MAX_FRAME, Form, Frame, decode
+from pyoco_server.worker.child.frames import MAX_FRAME, Form, Frame, Kind, decode
 from pyoco_server.worker.child.screen import Change, Screen
 from pyoco_server.worker.logtail import Printed
 
@@ -58,6 +59,7 @@ class OutputPipes:
         self._rest = b""  # of a frame
         self._keys = itertools.count(1)
         self._screens = {descriptor: Screen(self._new_key) for descriptor in self._raw}
+        self._owners: dict[int, str | None] = dict.fromkeys(self._raw)
         self._paused: asyncio.TimerHandle | None = None
         self._patience_ends = 0.0
         for descriptor in self._open:
@@ -79,8 +81,7 @@ class OutputPipes:
             left = _waiting(descriptor) if descriptor in self._open else 0
             while left > 0 and descriptor in self._open:
                 left -= max(1, self._read(descriptor))
-        for descriptor, screen in self._screens.items():
-            self._take_changes(descriptor, screen.finish(), self._sink.running_task())
+        self._finish_lines(self._raw)
 
     def close(self) -> None:
         """Read what is left, and let go."""
@@ -145,20 +146,28 @@ class OutputPipes:
         self._rest = rest if len(rest) < MAX_FRAME else b""
         for text in frames:
             frame = decode(text)
-            if frame is not None:
-                self._sink.take_frame(frame)
+            if frame is None:
+                continue
+            if frame.kind is Kind.TASK_ENDED:
+                self._finish_lines([descriptor for descriptor, task in self._owners.items() if task == frame.task])
+            self._sink.take_frame(frame)
         return len(data)
 
     def _take_raw(self, descriptor: int, data: bytes, task: str | None, *, pausing: bool) -> None:
         screen = self._screens[descriptor]
+        self._owners[descriptor] = task
         if self._sink.is_spent and screen.is_plain(data) and (block := screen.finished_block(data)) is not None:
             lines = block.count(b"\n") + 1
             self._sink.take(Printed(time.time(), task, self._raw[descriptor], block, lines), Form.LINE)
             data = b""
-        self._take_changes(descriptor, screen.feed(data, show=pausing), task)
+        self._take_changes(descriptor, screen.feed(data, show=pausing))
 
-    def _take_changes(self, descriptor: int, changes: list[Change], task: str | None) -> None:
-        now = time.time()
+    def _finish_lines(self, descriptors: Iterable[int]) -> None:
+        for descriptor in descriptors:
+            self._take_changes(descriptor, self._screens[descriptor].finish())
+
+    def _take_changes(self, descriptor: int, changes: list[Change]) -> None:
+        now, task = time.time(), self._owners[descriptor]
         for form, text, key in changes:
             printed = Printed(now, task, self._raw[descriptor], text, continued=form is Form.PIECE)
             self._sink.take(printed, form, key)

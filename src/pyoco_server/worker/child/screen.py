@@ -80,7 +80,8 @@ class Screen:
 
     def is_plain(self, data: bytes) -> bool:
         """Whether the data are only text and line ends, and go to a row that nobody has seen."""
-        return self._is_simple and not self._rows[0].key and not _has_specials(data)
+        specials = b"\r" in data or b"\x1b" in data or b"\x08" in data
+        return not specials and self._is_simple and not self._rows[0].key
 
     def feed(self, data: bytes, *, show: bool = False) -> list[Change]:
         """Take what was written.
@@ -90,7 +91,7 @@ class Screen:
             show: Whether the unfinished rows are to be told; those that are rewritten are told in any case.
         """
         changes: list[Change] = []
-        if self._is_simple and not _has_specials(data):
+        if not (b"\r" in data or b"\x1b" in data or b"\x08" in data) and self._is_simple:
             self._feed_plain(data, changes)
         else:
             show = True
@@ -136,13 +137,13 @@ class Screen:
 
     def _feed_plain(self, data: bytes, changes: list[Change]) -> None:
         row = self._rows[0]
-        first, *more = data.split(b"\n")
-        if more:
+        if b"\n" in data:
+            first, *more, rest = data.split(b"\n")
             changes.append(Change(Form.LINE, row.text + first, row.key))
-            changes += [Change(Form.LINE, line) for line in more[:-1]]
-            row = self._rows[0] = _Row(more[-1])
-        elif first:
-            row.text += first
+            changes += [Change(Form.LINE, line) for line in more]
+            self._rows[0] = _Row(rest)
+        elif data:
+            row.text += data
             row.written = True
         self._shorten(changes)
 
@@ -247,7 +248,3 @@ class Screen:
                 row.shown = text
                 states.append(Change(Form.STATE, text, row.key))
         return states
-
-
-def _has_specials(data: bytes) -> bool:
-    return b"\r" in data or b"\x1b" in data or b"\x08" in data

@@ -115,11 +115,11 @@ class TaskOutput:
             # It is not in its place meanwhile: a signal's handler may print or raise at any point here, and then finds
             # no screen that is half changed.
             screen = self._screens.pop(place, None) or Screen(self._new_key)
-            self._send(stream, screen.feed(data, show=show))
+            if changes := screen.feed(data, show=show):
+                self._send(stream, changes)
             if place in self._screens:
                 self._finish(*place)
-            if not screen.is_empty:
-                self._screens[place] = screen
+            self._screens[place] = screen
 
     def _new_key(self) -> bytes:
         return b"%d.%d" % (os.getpid(), next(self._keys))  # another one than those of forked processes
