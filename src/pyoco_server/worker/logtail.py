@@ -28,9 +28,14 @@ class Printed(NamedTuple):
     continued: bool = False
 
     @property
+    def size(self) -> int:
+        """Their bytes without line ends."""
+        return len(self.text) - self.lines + 1
+
+    @property
     def cost(self) -> int:
         """What they count towards a log's limit."""
-        return len(self.text) + LINE_COST * self.lines
+        return self.size + LINE_COST * self.lines
 
     def split(self) -> Iterator[LogLine]:
         """Make lines of the log."""
@@ -70,11 +75,14 @@ class LogTail:
         while self.cost > self._limit:
             oldest = self._kept.popleft()
             self.cost -= oldest.cost
+            self.cut_lines += oldest.lines
+            self.cut_bytes += oldest.size
             rest = _shortened(oldest, self.cost + oldest.cost - self._limit)
-            self._count(oldest.lines - (rest.lines if rest else 0), len(oldest.text) - (len(rest.text) if rest else 0))
             if rest is not None:
                 self._kept.appendleft(rest)
                 self.cost += rest.cost
+                self.cut_lines -= rest.lines
+                self.cut_bytes -= rest.size
 
     def first(self) -> Printed | None:
         """Return the oldest lines that are kept."""
@@ -104,10 +112,6 @@ class LogTail:
         counts = self.cut_lines, self.cut_bytes
         self.cut_lines = self.cut_bytes = 0
         return counts
-
-    def _count(self, lines: int, size: int) -> None:
-        self.cut_lines += lines
-        self.cut_bytes += size
 
 
 def _shortened(printed: Printed, excess: int) -> Printed | None:

@@ -113,6 +113,7 @@ class Screen:
     def finish(self) -> list[Change]:
         """End every line that is unfinished."""
         changes: list[Change] = []
+        self._at = len(self._rows) - 1
         if self._rest:
             rest, self._rest = self._rest, b""
             self._put(rest, changes)

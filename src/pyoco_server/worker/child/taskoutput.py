@@ -115,8 +115,12 @@ class TaskOutput:
             # It is not in its place meanwhile: a signal's handler may print or raise at any point here, and then finds
             # no screen that is half changed.
             screen = self._screens.pop(place, None) or Screen(self._new_key)
-            if changes := screen.feed(data, show=show):
-                self._send(stream, changes)
+            try:
+                if changes := screen.feed(data, show=show):
+                    self._send(stream, changes)
+            except BaseException:  # of such a handler
+                self._send(stream, screen.finish())
+                raise
             if place in self._screens:
                 self._finish(*place)
             self._screens[place] = screen
