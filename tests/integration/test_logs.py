@@ -10,7 +10,7 @@ import pytest
 from pyoco_server.errors import StoreUnavailable
 from pyoco_server.gateway.routes import logs as logs_route
 from pyoco_server.model.run import EndReason, RunStatus, claim, settle
-from pyoco_server.model.runlog import LogChunk, LogLine, LogStream
+from pyoco_server.model.runlog import LiveLines, LogChunk, LogLine, LogStream
 from pyoco_server.settings import Settings
 
 from .test_gateway import Running, events, running, until
@@ -130,6 +130,63 @@ async def test_a_stored_chunk_of_another_program_does_no_harm(here: Running) -> 
     await here.gateway.logs.publish(run_id, chunk(1, "good"), "x.1")
     assert texts((await here.http.get(f"/runs/{run_id}/logs")).json()["lines"]) == ["good"]
     assert texts((await here.http.get(f"/runs/{run_id}/logs?tail=5")).json()["lines"]) == ["good"]
+
+
+def live(at: float, *found: str, task: str = "t") -> LiveLines:
+    return LiveLines(at, [LogLine(at, task, LogStream.STDERR, text) for text in found])
+
+
+async def test_what_is_not_finished_is_shown_to_those_who_follow_and_stored_nowhere(here: Running) -> None:
+    run_id = await here.submit()
+    store = here.gateway.logs
+    before = await store.end()
+    async with here.http.stream("GET", f"/runs/{run_id}/logs?follow=true&task=t") as answer:
+        stream = events(answer)
+        assert (await anext(stream))["event"] == "heartbeat"
+        await store.show(run_id, LogChunk(1, 0, [], live(1.0, "10 %")))
+        event = await anext(stream)
+        assert (event["event"], texts(event["data"]["live"]), event.get("id")) == ("live", ["10 %"], None)
+        await store.show(run_id, LogChunk(1, 0, [], live(2.0, "another task's", task="u")))
+        assert (await anext(stream))["data"]["live"] == []
+        await store.show(run_id, LogChunk(1, 0, [], live(3.0, "90 %")))
+        assert texts((await anext(stream))["data"]["live"]) == ["90 %"]
+        assert await store.end() == before
+        await store.publish(run_id, chunk(1, "100 %")._replace(live=live(4.0)), "x.1")
+        event = await anext(stream)
+        assert (event["event"], texts(event["data"]["lines"]), event["data"]["live"]) == ("log", ["100 %"], [])
+        await store.show(run_id, LogChunk(1, 0, [], live(2.5, "80 %")))  # it comes late
+        await store.publish(run_id, chunk(2, "last"), "x.2")
+        await end(here, run_id)
+        rest = [event async for event in stream if event["event"] != "heartbeat"]
+    assert [event["event"] for event in rest] == ["log", "end"]
+    assert "live" not in rest[0]["data"]
+
+
+async def test_what_a_lost_worker_had_not_finished_ends_its_attempt(here: Running) -> None:
+    run_id = await here.submit()
+    store = here.gateway.logs
+    await store.publish(run_id, chunk(1, "a")._replace(live=live(1.0, "10 %")), "x.1")
+    await store.publish(run_id, chunk(2, "b")._replace(live=live(2.0, "20 %")), "x.2")
+    await store.publish(run_id, chunk(3, "c"), "x.3")
+
+    async def read(query: str = "") -> list[str]:
+        return texts((await here.http.get(f"/runs/{run_id}/logs{query}")).json()["lines"])
+
+    async def follow(query: str = "") -> list[list[str]]:
+        async with here.http.stream("GET", f"/runs/{run_id}/logs?follow=true{query}") as answer:
+            return [texts(event["data"]["lines"]) async for event in events(answer) if event["event"] == "log"]
+
+    assert await read() == await read("?tail=9") == ["a", "b", "c", "20 %"]
+    assert await read("?tail=2") == ["c", "20 %"] and await read("?tail=0") == []
+    assert await read("?stream=stdout") == ["a", "b", "c"] and await read("?stream=stderr") == ["20 %"]
+    await store.publish(run_id, LogChunk(2, 1, chunk(1, "d").lines, live(1.5, "5 %")), "y.1")
+    await store.publish(run_id, LogChunk(1, 4, chunk(1, "late").lines), "x.4")
+    await end(here, run_id)
+    everything = ["a", "b", "c", "20 %", "d", "late", "5 %"]
+    assert await read() == everything
+    assert [text for found in await follow() for text in found] == everything
+    assert await read("?tail=3") == ["d", "late", "5 %"]
+    assert (await follow("&tail=2"))[-1] == ["5 %"]
 
 
 async def test_a_broken_read_breaks_the_answer(here: Running, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -120,20 +120,25 @@ class _Backwards:
         self.lines: Lines = []
         self.live = Live(0, LiveLines(0.0, []))
         """What the newest attempt shows behind them."""
-        self._attempt: int | None = None
-        self._end = 0
-        self._knows = False
+        self._begins: dict[int, int] = {}
+        """How many lines there were when the first chunk of an attempt, as far as it is known, had been added."""
+        self._known: set[int] = set()
 
     def add(self, attempt: int, lines: Lines, view: LiveLines | None, left: Callable[[int, LiveLines], Lines]) -> None:
         """Take the lines of a chunk that lies before all others, and what it says was behind them."""
-        if attempt != self._attempt:
-            if self._attempt is None:
-                self.live = self.live._replace(attempt=attempt)
-            self._attempt, self._end, self._knows = attempt, len(self.lines), False
-        if view is not None and not self._knows:
-            self._knows = True
+        if attempt > self.live.attempt:
+            self.live = Live(attempt, LiveLines(0.0, []))
+        if view is not None and attempt not in self._known:
+            self._known.add(attempt)
             if attempt == self.live.attempt:
                 self.live = Live(attempt, view)
-            else:  # its worker was lost, so it became the end of that attempt
-                self.lines[self._end : self._end] = left(attempt, view)[::-1]
+            else:  # its worker was lost; so they end this attempt, and the next one begins
+                self._insert(attempt, left(attempt, view))
         self.lines += lines[::-1]
+        self._begins[attempt] = len(self.lines)
+
+    def _insert(self, attempt: int, lines: Lines) -> None:
+        place = max((begin for other, begin in self._begins.items() if other > attempt), default=0)
+        self.lines[place:place] = lines[::-1]
+        for other, begin in self._begins.items():
+            self._begins[other] = begin + len(lines) if begin > place else begin
