@@ -74,10 +74,11 @@ class LogTail:
         self.cost += printed.cost
         while self.cost > self._limit:
             oldest = self._kept.popleft()
+            excess = self.cost - self._limit
             self.cost -= oldest.cost
             self.cut_lines += oldest.lines
             self.cut_bytes += oldest.size
-            rest = _shortened(oldest, self.cost + oldest.cost - self._limit)
+            rest = _shortened(oldest, excess) if oldest.lines > 1 else None
             if rest is not None:
                 self._kept.appendleft(rest)
                 self.cost += rest.cost
@@ -116,7 +117,7 @@ class LogTail:
 
 def _shortened(printed: Printed, excess: int) -> Printed | None:
     """Cut lines from the beginning, for about ``excess`` of their cost; ``None`` if that is all of them."""
-    if printed.lines == 1 or excess >= printed.cost:
+    if excess >= printed.cost:
         return None
     # As if all lines were of one length; where they are not, it is done again.
     end = printed.text.find(b"\n", len(printed.text) * excess // printed.cost)
