@@ -26,6 +26,9 @@ def t():
     os.write(1, b"from C\\n")
     if os.fork() == 0:
         print("from a fork"); os._exit(0)
+    os.wait()
+    if os.fork() == 0:
+        print("unfinished in a fork", end=""); sys.exit(0)
     os.wait(); print("bad \\ud800"); print("no line end", end="")
 """
 TWO = """
@@ -70,7 +73,7 @@ def test_everything_that_a_task_prints_is_kept_under_its_name(system: System) ->
     raw = ["from a subprocess", "from C"]
     assert [text for text in printed if text in raw] == raw
     assert [text for text in printed if text not in raw] == [
-        "printed", "bytes: 日本", "half whole", "from a fork", "bad \\ud800", "no line end",
+        "printed", "bytes: 日本", "half whole", "from a fork", "bad \\ud800", "no line end", "unfinished in a fork",
     ]  # fmt: skip
     assert lines(system, run["run_id"], stream="stderr", tail=1) == [("stderr", "t", errors[-1])]
 
