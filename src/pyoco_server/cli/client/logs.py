@@ -140,10 +140,11 @@ class _LinePrinter:
             self._say(str(line.get("text", "")))
             return
         place = (attempt, line.get("task"), line.get("stream"))
-        if place != self._open:
+        text = str(line.get("text", ""))
+        if place != self._open or "\r" in text:
             self.close()
             print_part(f"{line.get('task') or '-'} | ", end=False)
-        print_part(_last_state(str(line.get("text", ""))), end=False)
+        print_part(_last_state(text), end=False)
         self._open = place
         if not line.get("continued"):
             self.close()
