@@ -189,6 +189,25 @@ async def test_what_a_lost_worker_had_not_finished_ends_its_attempt(here: Runnin
     assert (await follow("&tail=2"))[-1] == ["5 %"]
 
 
+async def test_what_the_next_attempt_shows_does_not_hide_what_was_left_of_the_last_one(here: Running) -> None:
+    run_id = await here.submit()
+    store = here.gateway.logs
+    await store.publish(run_id, chunk(1, "a")._replace(live=live(1.0, "10 %")), "x.1")
+    async with here.http.stream("GET", f"/runs/{run_id}/logs?follow=true") as answer:
+        stream = events(answer)
+        event = await anext(stream)
+        assert (texts(event["data"]["lines"]), texts(event["data"]["live"])) == (["a"], ["10 %"])
+        assert (await anext(stream))["event"] == "heartbeat"
+        await store.show(run_id, LogChunk(2, 0, [], live(2.0, "5 %")))
+        assert texts((await anext(stream))["data"]["live"]) == ["5 %"]
+        await store.publish(run_id, LogChunk(2, 1, chunk(1, "b").lines), "y.1")
+        event = await anext(stream)
+        assert [(line["attempt"], line["text"]) for line in event["data"]["lines"]] == [(1, "10 %"), (2, "b")]
+        await end(here, run_id)
+        rest = [event["data"] async for event in stream if event["event"] in ("log", "end")]
+    assert texts(rest[0]["lines"]) == ["5 %"] and rest[0]["live"] == [] and rest[1]["status"] == "COMPLETED"
+
+
 async def test_a_broken_read_breaks_the_answer(here: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     run_id = await here.submit()
     for number in range(1, 10):

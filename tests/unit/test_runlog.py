@@ -86,6 +86,15 @@ async def test_lines_share_chunks_and_keep_their_order() -> None:
     assert 1 < len(store.chunks) < 10 and {chunk.attempt for chunk in store.chunks} == {2}
 
 
+async def test_the_end_of_a_log_waits_for_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store()
+    log = RunLog(store, "r", 1, 1000)
+    log.take_frame(line("x" * 100))
+    await until(lambda: len(store.lines) == 1)
+    monkeypatch.setattr(runlog, "CHUNK_SEC", 60)
+    assert await log.finish(10)
+
+
 async def test_a_silent_run_costs_nothing() -> None:
     store = Store()
     log = RunLog(store, "r", 1, 1000)

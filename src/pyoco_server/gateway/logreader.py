@@ -39,6 +39,7 @@ class LogReader:
         self._task = task
         self._stream = stream
         self._live = Live(0, LiveLines(0.0, []))
+        self._over: Lines = []  # what was left of attempts before the newest one
         self.position = position
 
     async def next(self) -> Lines | None:
@@ -69,13 +70,15 @@ class LogReader:
                 for _, chunk in reversed(page):
                     backwards.add(chunk.attempt, self._wanted(chunk.attempt, chunk.lines), chunk.live, self._left)
             if not page or len(page) < size or len(backwards.lines) >= count:
-                self._live = backwards.live
+                self.note(*backwards.live)
                 return backwards.lines[:count][::-1]
             before = page[0][0]
             size = min(size * 2, largest)
 
     def note(self, attempt: int, view: LiveLines) -> None:
         """Take what an attempt shows now, if it is newer than what is known."""
+        if attempt > self._live.attempt:
+            self._over += self.live  # its worker was lost
         if (attempt, view.time) > (self._live.attempt, self._live.view.time):
             self._live = Live(attempt, view)
 
@@ -86,7 +89,8 @@ class LogReader:
 
     def take_left(self) -> Lines:
         """Return the same as lines of the log, for the last time: nothing more comes that could replace it."""
-        left, self._live = self.live, self._live._replace(view=self._live.view._replace(lines=[]))
+        left = self._over + self.live
+        self._over, self._live = [], self._live._replace(view=self._live.view._replace(lines=[]))
         return left
 
     def _take(self, found: list[StoredChunk]) -> Lines:
@@ -94,8 +98,10 @@ class LogReader:
         lines: Lines = []
         for _, chunk in found:
             if chunk.attempt > self._live.attempt:
-                lines += self.take_left()  # its worker was lost
-                self._live = Live(chunk.attempt, LiveLines(0.0, []))
+                self.note(chunk.attempt, LiveLines(0.0, []))
+            if chunk.attempt == self._live.attempt:
+                lines += self._over
+                self._over = []
             lines += self._wanted(chunk.attempt, chunk.lines)
             if chunk.live is not None:
                 self.note(chunk.attempt, chunk.live)

@@ -115,8 +115,9 @@ class RunLog:
                 self._take(unfinished)
             self._ending = True
             if self._queue or self._tail or self._live.is_seen:
-                self._wake()
+                self._begin()
         self._came.set()
+        self._pressing.set()
         if self._publishing is None:
             return True
         done, _ = await asyncio.wait({self._publishing}, timeout=timeout)
