@@ -1,6 +1,9 @@
 """What real tasks print, through worker, NATS and gateway, to the one who asks."""
 
+import contextlib
 import json
+import os
+import pty
 import subprocess
 import threading
 import time
@@ -23,6 +26,9 @@ def t():
     os.write(1, b"from C\\n")
     if os.fork() == 0:
         print("from a fork"); os._exit(0)
+    os.wait()
+    if os.fork() == 0:
+        print("unfinished in a fork", end=""); sys.exit(0)
     os.wait(); print("bad \\ud800"); print("no line end", end="")
 """
 TWO = """
@@ -67,7 +73,7 @@ def test_everything_that_a_task_prints_is_kept_under_its_name(system: System) ->
     raw = ["from a subprocess", "from C"]
     assert [text for text in printed if text in raw] == raw
     assert [text for text in printed if text not in raw] == [
-        "printed", "bytes: 日本", "half", " whole", "from a fork", "bad \\ud800", "no line end",
+        "printed", "bytes: 日本", "half whole", "from a fork", "bad \\ud800", "no line end", "unfinished in a fork",
     ]  # fmt: skip
     assert lines(system, run["run_id"], stream="stderr", tail=1) == [("stderr", "t", errors[-1])]
 
@@ -123,31 +129,146 @@ def test_the_last_line_before_a_sudden_death_is_kept(system: System, death: str)
     assert ("stderr", "t", "raw") in found or any(text.startswith("rawFatal Python error") for *_, text in found)
 
 
+@pytest.mark.parametrize("death", ["", "os.kill(os.getpid(), 9)", "ctypes.string_at(0)"])
 @pytest.mark.parametrize(
-    "flood",
+    ("flood", "last"),
     [
-        "for n in range(20_000): print('x' * 99)",
-        "import subprocess; subprocess.run('yes | head -c 2000000', shell=True)",
+        ("for n in range(20_000): print('x' * 99)", "print('FINAL')"),
+        ("subprocess.run('yes | head -c 2000000', shell=True)", "os.write(1, b'FINAL')"),
     ],
 )
-def test_a_flood_is_cut_and_says_so_and_the_next_run_is_whole(system: System, flood: str) -> None:
-    run = system.run(system.flow(f"def t():\n    {flood}\n    return 7\n"))
-    assert run["status"] == "COMPLETED" and run["task_records"]["t"]["output"] == 7
+def test_of_a_flood_the_beginning_and_the_end_are_kept_and_the_next_run_is_whole(
+    system: System, flood: str, last: str, death: str
+) -> None:
+    body = f"    print('FIRST')\n    {flood}\n    {last}\n    {death}\n    return 7\n"
+    code = f"import ctypes, os, subprocess\ndef t():\n{body}"
+    run = system.run(system.flow(code))
+    if death:
+        assert run["status"] == "FAILED"
+    else:
+        assert run["status"] == "COMPLETED" and run["task_records"]["t"]["output"] == 7
     found = lines(system, run["run_id"])
-    notices = [text for stream, _, text in found if stream == "notice"]
-    assert "limit of 200000 bytes (PYOCO_RUN_LOG_MAX_BYTES)" in notices[0]
-    assert notices[-1].endswith("cut in all")
+    [notice] = [text for stream, _, text in found if stream == "notice"]
+    assert "this log has reached its limit of 200000 bytes (PYOCO_RUN_LOG_MAX_BYTES)" in notice
     kept = [text for stream, _, text in found if stream == "stdout"]
+    assert kept[0] == "FIRST" and kept[-1] == "FINAL" and set(kept[1:-1]) <= {"x" * 99, "y"}
     assert 150_000 < sum(len(text) + 48 for text in kept) <= 200_000
-    cut = int(notices[-1].split()[0])
-    assert len(kept) + cut == (20_000 if "99" in flood else 1_000_000)
+    errors = len([text for stream, _, text in found if stream == "stderr"])
+    assert len(kept) + int(notice.split()[0]) + errors >= (20_002 if "99" in flood else 1_000_002)
+    place = next(number for number, (stream, *_) in enumerate(found) if stream == "notice")
+    assert 80_000 < sum(len(text) + 48 for *_, text in found[:place]) < 120_000
     assert lines(system, system.run(system.flow("def t(): print('next')\n"))["run_id"]) == [("stdout", "t", "next")]
+
+
+BARS = {
+    "before": "write(f'\\rstep {n}'); flush()",
+    "after": "write(f'step {n}\\r')",
+    "apart": "write('\\r'); flush(); write('step '); write(str(n)); flush()",
+    "erased": "write(f'\\x1b[2K\\rstep {n}'); flush()",
+    "padded": "write('\\r' + f'step {n}'.ljust(20)); flush()",
+    "nested": "write(f'\\rstep {n}'); write('\\n'); write(f'\\rinner {n}'); write('\\x1b[A'); flush()",
+}
+
+
+@pytest.mark.parametrize("where", ["here", "in a subprocess"])
+@pytest.mark.parametrize("bar", BARS)
+def test_a_progress_bar_leaves_its_last_state(system: System, bar: str, where: str) -> None:
+    body = f"import sys\nwrite, flush = sys.stderr.write, sys.stderr.flush\nfor n in range(5000): {BARS[bar]}\n"
+    if where == "here":
+        code = f"BODY = {body!r}\ndef t():\n    exec(BODY, {{}})\n    print('FINAL accuracy=0.93')\n"
+    else:
+        code = (
+            f"import subprocess, sys\nBODY = {body!r}\ndef t():\n"
+            "    subprocess.run([sys.executable, '-c', BODY])\n    print('FINAL accuracy=0.93')\n"
+        )
+    run = system.run(system.flow(code))
+    assert run["status"] == "COMPLETED", run["error"]
+    found = lines(system, run["run_id"])
+    assert ("stdout", "t", "FINAL accuracy=0.93") in found
+    states = [text.rstrip() for stream, _, text in found if stream == "stderr"]
+    assert states == (["step 0", "step 4999", "inner 4999"] if bar == "nested" else ["step 4999"])
+
+
+@pytest.mark.parametrize("how", ["sys.stderr.write('\\rstep 41')", "os.write(2, b'\\rstep 41')",
+                                 "print('step 41', end='\\r')"])  # fmt: skip
+def test_the_last_state_before_a_sudden_death_is_kept(system: System, how: str) -> None:
+    body = f"    print('before')\n    {how.replace('41', '40')}\n    {how}\n    os.kill(os.getpid(), 9)\n"
+    code = f"import os, sys\ndef t():\n{body}"
+    run = system.run(system.flow(code))
+    assert run["status"] == "FAILED"
+    assert {(task, text) for _, task, text in lines(system, run["run_id"])} == {("t", "before"), ("t", "step 41")}
+
+
+def test_a_progress_bar_is_seen_while_it_moves_and_stored_once(system: System) -> None:
+    go = system.folder / "bar"
+    code = (
+        f"import os, sys, time\ndef t():\n    n = 0\n    while not os.path.exists({str(go)!r}):\n"
+        "        n += 1; sys.stderr.write(f'\\rstep {n} {time.time()}'); time.sleep(0.02)\n"
+        "    sys.stderr.write('\\n')\n"
+    )
+    run_id = system.client.submit_run_yaml(system.flow(code), flow_name="main", tag="cpu")["run_id"]
+    seen: list[str] = []
+    stored: list[str] = []
+    deadline, late = time.monotonic() + DEADLINE, 2.0
+    for event in system.client.follow_logs(run_id):
+        data = event["data"]
+        stored += [line["text"] for line in data.get("lines", ())]
+        for line in data.get("live", ()):
+            seen.append(line["text"])
+            late = min(late, time.time() - float(line["text"].split()[2]))
+        # A machine that is busy may be late with some, but not with every state.
+        if len(seen) >= 3 and late < 1.5:
+            go.touch()
+        assert time.monotonic() < deadline, f"of {len(seen)} states none came within {late:.1f} s"
+    assert len(set(seen)) == len(seen) >= 3
+    [last] = stored
+    assert last not in seen or last == seen[-1]
+    assert int(last.split()[1]) >= int(seen[-1].split()[1])
+    assert [text for *_, text in lines(system, run_id)] == stored
 
 
 def client(system: System, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [BIN / "pyoco-client", "--server", system.url, "logs", *arguments], capture_output=True, text=True, timeout=60
     )
+
+
+TEXTS = ["学習　完了", "12\u00a0345", "👨\u200d👩\u200d👧 ❤\ufe0f", "e\u0301", "שלום \u200eabc", "\ue0b0", "tab\tbed"]
+
+
+def test_text_is_text_everywhere(system: System) -> None:
+    run_id = system.run(system.flow(f"def t():\n    for text in {TEXTS!a}: print(text)\n"))["run_id"]
+    assert [text for *_, text in lines(system, run_id)] == TEXTS
+    assert client(system, run_id).stdout == "".join(f"t | {text}\n" for text in TEXTS)
+    run_id = system.run(system.flow("def t(): print('a\\x07b\\u202ec\\u2028d\\x9be')\n"))["run_id"]
+    assert client(system, run_id).stdout == "t | a?b?c?d?e\n"
+
+
+def test_on_a_terminal_the_command_draws_what_is_not_finished(system: System) -> None:
+    go = system.folder / "drawn"
+    code = (
+        f"import os, sys, time\ndef t():\n    n = 0\n    while not os.path.exists({str(go)!r}):\n"
+        "        n += 1; sys.stderr.write(f'\\rstep {n} ' + '日' * 100); time.sleep(0.02)\n"
+        "    sys.stderr.write('\\n'); print('FINAL')\n"
+    )
+    run_id = system.client.submit_run_yaml(system.flow(code), flow_name="main", tag="cpu")["run_id"]
+    ours, its = pty.openpty()
+    command = [BIN / "pyoco-client", "--server", system.url, "logs", run_id, "-f"]
+    environment = {**os.environ, "COLUMNS": "60", "LINES": "24"}
+    with subprocess.Popen(command, stdout=its, stdin=subprocess.DEVNULL, env=environment) as process:
+        os.close(its)
+        shown = b""
+        with contextlib.suppress(OSError):  # the terminal's other end is closed
+            while data := os.read(ours, 65536):
+                shown += data
+                if shown.count(b"step") >= 3:
+                    go.touch()
+        assert process.wait(DEADLINE) == 0
+    os.close(ours)
+    *drawn, final = shown.decode().replace("\r\n", "\n").split("\x1b[1A\x1b[J")
+    assert len(drawn) >= 3
+    assert all(len(text.strip()) < 45 and text.startswith("t | step") for text in drawn)
+    assert final.endswith("t | FINAL\n") and "日" * 100 in final
 
 
 def test_the_command_shows_and_follows(system: System) -> None:
@@ -197,7 +318,7 @@ def test_a_gigabyte_costs_worker_and_gateway_next_to_nothing(tmp_path: Path) -> 
                 assert run["status"] == "COMPLETED" and sum(sizes) == len(log["lines"])
                 notices = [line["text"] for line in log["lines"] if line["stream"] == "notice"]
                 print(how, f"{time.monotonic() - begun:.1f} s", len(log["lines"]), "lines kept;", notices[-1])
-                assert len(notices) == 2 and notices[-1].endswith("cut in all")
+                assert len(notices) == 1 and "cut here" in notices[0]
         finally:
             over.set()
             measuring.join(10)

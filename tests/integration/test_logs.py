@@ -1,7 +1,5 @@
-"""Logs between worker and reader: published in order and bounded, read, filtered, followed and resumed."""
+"""Logs between store and reader: read, filtered, followed and resumed."""
 
-import asyncio
-import os
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -12,13 +10,8 @@ import pytest
 from pyoco_server.errors import StoreUnavailable
 from pyoco_server.gateway.routes import logs as logs_route
 from pyoco_server.model.run import EndReason, RunStatus, claim, settle
-from pyoco_server.model.runlog import LogChunk, LogLine, LogStream
+from pyoco_server.model.runlog import LiveLines, LogChunk, LogLine, LogStream
 from pyoco_server.settings import Settings
-from pyoco_server.store.logs import LogStore
-from pyoco_server.worker import outputpipes, runlog
-from pyoco_server.worker.child.frames import Frame, Kind, encode
-from pyoco_server.worker.child.outputpipes import OutputPipes
-from pyoco_server.worker.runlog import NoRunLog, RunLog
 
 from .test_gateway import Running, events, running, until
 
@@ -139,124 +132,80 @@ async def test_a_stored_chunk_of_another_program_does_no_harm(here: Running) -> 
     assert texts((await here.http.get(f"/runs/{run_id}/logs?tail=5")).json()["lines"]) == ["good"]
 
 
-class Store(LogStore):
-    """Keeps chunks in memory; away while it is told so."""
-
-    def __init__(self) -> None:
-        self.chunks: list[LogChunk] = []
-        self.away = False
-
-    async def publish(self, run_id: str, chunk: LogChunk, message_id: str) -> None:
-        if self.away:
-            raise StoreUnavailable("away")
-        self.chunks.append(chunk)
-
-    @property
-    def lines(self) -> list[str]:
-        return [line.text for chunk in self.chunks for line in chunk.lines]
+def live(at: float, *found: str, task: str = "t") -> LiveLines:
+    return LiveLines(at, [LogLine(at, task, LogStream.STDERR, text) for text in found])
 
 
-def line(text: str, kind: Kind = Kind.STDOUT) -> Frame:
-    return Frame(kind, "t", 1.0, text.encode())
+async def test_what_is_not_finished_is_shown_to_those_who_follow_and_stored_nowhere(here: Running) -> None:
+    run_id = await here.submit()
+    store = here.gateway.logs
+    before = await store.end()
+    async with here.http.stream("GET", f"/runs/{run_id}/logs?follow=true&task=t") as answer:
+        stream = events(answer)
+        assert (await anext(stream))["event"] == "heartbeat"
+        await store.show(run_id, LogChunk(1, 0, [], live(1.0, "10 %")))
+        event = await anext(stream)
+        assert (event["event"], texts(event["data"]["live"]), event.get("id")) == ("live", ["10 %"], None)
+        await store.show(run_id, LogChunk(1, 0, [], live(2.0, "another task's", task="u")))
+        assert (await anext(stream))["data"]["live"] == []
+        await store.show(run_id, LogChunk(1, 0, [], live(3.0, "90 %")))
+        assert texts((await anext(stream))["data"]["live"]) == ["90 %"]
+        assert await store.end() == before
+        await store.publish(run_id, chunk(1, "100 %")._replace(live=live(4.0)), "x.1")
+        event = await anext(stream)
+        assert (event["event"], texts(event["data"]["lines"]), event["data"]["live"]) == ("log", ["100 %"], [])
+        await store.show(run_id, LogChunk(1, 0, [], live(2.5, "80 %")))  # it comes late
+        await store.publish(run_id, chunk(2, "last"), "x.2")
+        await end(here, run_id)
+        rest = [event async for event in stream if event["event"] != "heartbeat"]
+    assert [event["event"] for event in rest] == ["log", "end"]
+    assert "live" not in rest[0]["data"]
 
 
-async def test_lines_share_chunks_and_keep_their_order() -> None:
-    store = Store()
-    log = RunLog(store, "r", 2, 10_000_000)
-    for number in range(5000):
-        log.take_frame(line(f"{number}"))
-    assert await log.finish(5)
-    assert store.lines == [str(number) for number in range(5000)]
-    assert [chunk.number for chunk in store.chunks] == list(range(1, len(store.chunks) + 1))
-    assert 1 < len(store.chunks) < 10 and {chunk.attempt for chunk in store.chunks} == {2}
+async def test_what_a_lost_worker_had_not_finished_ends_its_attempt(here: Running) -> None:
+    run_id = await here.submit()
+    store = here.gateway.logs
+    await store.publish(run_id, chunk(1, "a")._replace(live=live(1.0, "10 %")), "x.1")
+    await store.publish(run_id, chunk(2, "b")._replace(live=live(2.0, "20 %")), "x.2")
+    await store.publish(run_id, chunk(3, "c"), "x.3")
+
+    async def read(query: str = "") -> list[str]:
+        return texts((await here.http.get(f"/runs/{run_id}/logs{query}")).json()["lines"])
+
+    async def follow(query: str = "") -> list[list[str]]:
+        async with here.http.stream("GET", f"/runs/{run_id}/logs?follow=true{query}") as answer:
+            return [texts(event["data"]["lines"]) async for event in events(answer) if event["event"] == "log"]
+
+    assert await read() == await read("?tail=9") == ["a", "b", "c", "20 %"]
+    assert await read("?tail=2") == ["c", "20 %"] and await read("?tail=0") == []
+    assert await read("?stream=stdout") == ["a", "b", "c"] and await read("?stream=stderr") == ["20 %"]
+    await store.publish(run_id, LogChunk(2, 1, chunk(1, "d").lines, live(1.5, "5 %")), "y.1")
+    await store.publish(run_id, LogChunk(1, 4, chunk(1, "late").lines), "x.4")
+    await end(here, run_id)
+    everything = ["a", "b", "c", "20 %", "d", "late", "5 %"]
+    assert await read() == everything
+    assert [text for found in await follow() for text in found] == everything
+    assert await read("?tail=3") == ["d", "late", "5 %"]
+    assert (await follow("&tail=2"))[-1] == ["5 %"]
 
 
-async def test_a_silent_run_costs_nothing() -> None:
-    store = Store()
-    log = RunLog(store, "r", 1, 1000)
-    assert await log.finish(5) and store.chunks == []
-
-
-async def test_a_flood_around_python_is_cut_and_told() -> None:
-    store = Store()
-    log = RunLog(store, "r", 1, 1000)
-    for _ in range(100):
-        log.take_raw(LogStream.STDERR, b"x" * 52, "t", continued=False)
-    await log.close(5)
-    assert store.lines[:10] == ["x" * 52] * 10
-    assert store.lines[10:] == [
-        "cut here: this log has reached its limit of 1000 bytes (PYOCO_RUN_LOG_MAX_BYTES)",
-        "90 lines with 4680 bytes cut in all",
-    ]
-
-
-async def test_while_nats_is_away_lines_wait_up_to_a_bound_and_the_gap_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runlog, "BUFFER_BYTES", 10 * 49)
-    monkeypatch.setattr(runlog, "_FULL_BYTES", 5 * 49)
-    store = Store()
-    store.away = True
-    log = RunLog(store, "r", 1, 1_000_000)
-    for number in range(10):
-        log.take_frame(line(str(number)))
-    assert log.is_full
-    log.take_frame(line("too much"))
-    log.take_frame(line("too much"))
-    assert not await log.finish(0.1)
-    store.away = False
-    assert await log.finish(5)
-    gap = "2 lines with 16 bytes cut here: NATS took no more of them for too long"
-    assert store.lines == [*map(str, range(10)), gap]
-
-
-async def test_frames_of_user_code_cannot_fill_the_log_with_notices() -> None:
-    store = Store()
-    log = RunLog(store, "r", 1, 1000)
-    for _ in range(10_000):
-        log.take_frame(line("1 1", Kind.LOST))
-    log.take_frame(line("many", Kind.CUT))
-    await log.close(5)
-    assert len(store.lines) == runlog._MOST_NOTICES
-
-
-async def test_pipes_give_everything_printed_before_in_order_and_to_whom_it_belongs() -> None:
-    store = Store()
-    pipes = OutputPipes(NoRunLog())
-    frames, out = os.dup(pipes.frames_end), os.dup(pipes.stdout_end)
-    pipes.start()
-    log = RunLog(store, "r", 1, 1_000_000)
-    pipes.attach(log)
-    os.write(frames, encode(Kind.TASK_STARTED, "a", 1.0, b""))
-    os.write(out, b"from C\r\nno end")
-    os.write(frames, b"garbage\n" + encode(Kind.STDOUT, "a", 1.0, b"from Python"))
-    pipes.attach(NoRunLog())
-    await log.close(5)
-    found = [(line.task, line.text, line.continued) for chunk in store.chunks for line in chunk.lines]
-    assert sorted(found) == [("a", "from C", False), ("a", "from Python", False), ("a", "no end", False)]
-    os.close(frames)
-    os.close(out)
-    pipes.close()
-
-
-async def test_full_pipes_are_left_alone_for_a_while_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outputpipes, "_FULL_SEC", 0.2)
-    store = Store()
-    store.away = True
-    monkeypatch.setattr(runlog, "BUFFER_BYTES", 200_000)
-    monkeypatch.setattr(runlog, "_FULL_BYTES", 100_000)
-    log = RunLog(store, "r", 1, 100_000_000)
-    pipes = OutputPipes(log)
-    out = os.dup(pipes.stdout_end)
-    pipes.start()
-    loop = asyncio.get_running_loop()
-    data = (b"x" * 99 + b"\n") * 20_000
-    await asyncio.wait_for(loop.run_in_executor(None, lambda: [os.write(out, data)]), 20)  # a subprocess never blocks
-    store.away = False
-    os.close(out)
-    pipes.drain()
-    await log.close(5)
-    assert any("cut here: NATS took no more" in text for text in store.lines)
-    assert len(store.lines) < 3000
-    pipes.close()
+async def test_what_the_next_attempt_shows_does_not_hide_what_was_left_of_the_last_one(here: Running) -> None:
+    run_id = await here.submit()
+    store = here.gateway.logs
+    await store.publish(run_id, chunk(1, "a")._replace(live=live(1.0, "10 %")), "x.1")
+    async with here.http.stream("GET", f"/runs/{run_id}/logs?follow=true") as answer:
+        stream = events(answer)
+        event = await anext(stream)
+        assert (texts(event["data"]["lines"]), texts(event["data"]["live"])) == (["a"], ["10 %"])
+        assert (await anext(stream))["event"] == "heartbeat"
+        await store.show(run_id, LogChunk(2, 0, [], live(2.0, "5 %")))
+        assert texts((await anext(stream))["data"]["live"]) == ["5 %"]
+        await store.publish(run_id, LogChunk(2, 1, chunk(1, "b").lines), "y.1")
+        event = await anext(stream)
+        assert [(line["attempt"], line["text"]) for line in event["data"]["lines"]] == [(1, "10 %"), (2, "b")]
+        await end(here, run_id)
+        rest = [event["data"] async for event in stream if event["event"] in ("log", "end")]
+    assert texts(rest[0]["lines"]) == ["5 %"] and rest[0]["live"] == [] and rest[1]["status"] == "COMPLETED"
 
 
 async def test_a_broken_read_breaks_the_answer(here: Running, monkeypatch: pytest.MonkeyPatch) -> None:

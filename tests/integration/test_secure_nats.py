@@ -20,6 +20,7 @@ from pyoco_server.errors import RightMissing
 from pyoco_server.model.access import Role
 from pyoco_server.model.apikey import ApiKey, Pepper
 from pyoco_server.model.audit import AuditAction, AuditEntry, AuditTarget
+from pyoco_server.model.runlog import LiveLines, LogChunk, LogLine, LogStream
 from pyoco_server.settings import Settings
 from pyoco_server.store import topology
 from pyoco_server.store.audit import AuditTrail
@@ -214,6 +215,28 @@ async def test_a_worker_waits_for_a_gateway_and_says_so(
         worker = await asyncio.wait_for(starting, 10)
         await worker.close()
         await connection.close()
+
+
+async def test_what_a_worker_shows_of_a_log_is_heard_by_gateways_and_stored_nowhere(tmp_path: Path) -> None:
+    async with SecuredNats(tmp_path) as server, world(server, secured=True) as place:
+        credential = {"nats_user": "worker", "nats_password": SecuredNats.PASSWORDS["WORKER"]}
+        worker = await Connection(Settings(_env_file=None, nats_url=server.url, **credential), "worker").start()
+        assert await worker.wait_up(10)
+        logs = LogStore(place.gateway)
+        end, stored, shown = await logs.end(), asyncio.Event(), asyncio.Queue[LogChunk]()
+        async with logs.listen("x", stored.set, shown.put_nowait):
+            chunk = LogChunk(1, 0, [], LiveLines(1.0, [LogLine(1.0, "t", LogStream.STDERR, "step 1")]))
+            deadline = time.monotonic() + 10
+            while shown.empty():  # what is shown before NATS has the subscription is lost
+                assert time.monotonic() < deadline
+                await LogStore(worker).show("x", chunk)
+                await first_event(0.05, stored)
+            assert shown.get_nowait() == chunk
+            assert await logs.end() == end and not stored.is_set()
+            await LogStore(worker).publish("x", chunk, "x.1")
+            await asyncio.wait_for(stored.wait(), 10)
+        assert worker._denied is None
+        await worker.close()
 
 
 async def test_a_gateway_may_do_what_it_does_seldom(tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ SHOWN = [
     ([line("half", continued=True), line("other", "u"), line(" whole")], "t | half\nu | other\nt |  whole\n"),
     ([line("half", continued=True)], "t | half\n"),
     ([line("\r 1 %", continued=True), line("\r 2 %", continued=True), line("")], "t |  1 %\nt |  2 %\n"),
+    ([line("\r 1 %\r 2 %\r")], "t |  2 %\n"),
     ([line("")], "t | \n"),
     ([line("\x1b[31mred\tcell\x07")], "t | ?[31mred\tcell?\n"),
     ([line("one"), line("two", attempt=2)], "t | one\n-- attempt 2 --\nt | two\n"),

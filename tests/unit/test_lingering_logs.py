@@ -11,6 +11,8 @@ from pyoco_server.errors import StoreUnavailable
 from pyoco_server.model.runlog import LogChunk, LogStream
 from pyoco_server.settings import Settings
 from pyoco_server.worker import slot as slot_module
+from pyoco_server.worker.child.frames import Form
+from pyoco_server.worker.logtail import Printed
 from pyoco_server.worker.runlog import RunLog
 from pyoco_server.worker.slot import Slot
 
@@ -43,7 +45,7 @@ def make_slot(folder: Path) -> Slot:
 
 def ended_log(store: Store) -> RunLog:
     run_log = RunLog(cast(Any, store), "r", 1, 1024)
-    run_log.take_raw(LogStream.STDOUT, b"the last line", None, continued=False)
+    run_log.take(Printed(1.0, None, LogStream.STDOUT, b"the last line"), Form.LINE)
     return run_log
 
 

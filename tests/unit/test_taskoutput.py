@@ -9,13 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyoco_server.model.runlog import LogChunk, LogLine, LogStream
-from pyoco_server.worker.allowance import Allowance
+from pyoco_server.model.runlog import LiveLines, LogChunk, LogLine, LogStream
 from pyoco_server.worker.child import framepipe
-from pyoco_server.worker.child.frames import LINE_COST, MAX_FRAME, MAX_TEXT, Frame, Kind, decode, encode, pieces
-from pyoco_server.worker.child.taskoutput import TaskOutput, TaskStream
-
-LIMIT = 1_000_000
+from pyoco_server.worker.child.frames import MAX_FRAME, MAX_TEXT, Frame, Kind, decode, encode, pieces
+from pyoco_server.worker.child.screen import Change, Screen
+from pyoco_server.worker.child.taskoutput import TaskOutput
+from pyoco_server.worker.child.taskstreams import TaskStream
 
 
 class Printed:
@@ -25,7 +24,7 @@ class Printed:
         self.reading, writing = os.pipe()
         os.set_blocking(self.reading, False)
         self.output = TaskOutput(writing)
-        self.output.begin(LIMIT)
+        self.output.begin()
         self.stdout = TaskStream(self.output, LogStream.STDOUT)
         self.stderr = TaskStream(self.output, LogStream.STDERR)
 
@@ -55,12 +54,74 @@ def test_a_line_is_a_frame_as_soon_as_it_ends(printed: Printed) -> None:
     assert printed.lines() == [(Kind.STDOUT, None, text) for text in ("ab", "", "c")]
 
 
-def test_an_unfinished_line_goes_out_when_flushed_and_at_the_end(printed: Printed) -> None:
+def test_an_unfinished_line_is_shown_when_flushed_and_whole_at_the_end(printed: Printed) -> None:
     print("10 %", end="", flush=True, file=printed.stdout)
-    assert printed.lines() == [(Kind.STDOUT_CONTINUED, None, "10 %")]
-    print("rest", end="", file=printed.stdout)
+    [state] = printed.frames()
+    assert (state.kind, state.text) == (Kind.STDOUT_STATE, b"10 %")
+    print(" done", end="", file=printed.stdout)
+    assert printed.frames() == []
     printed.output.end()
-    assert printed.lines() == [(Kind.STDOUT, None, "rest")]
+    [line] = printed.frames()
+    assert (line.kind, line.text, line.key) == (Kind.STDOUT, b"10 % done", state.key)
+
+
+@pytest.mark.parametrize("update", ["\r{}", "{}\r"])
+def test_each_state_of_a_line_is_out_at_once_and_the_line_replaces_them(printed: Printed, update: str) -> None:
+    for number in range(3):  # a carriage return flushes, as it does in Python's own stderr
+        printed.stderr.write(update.format(number))
+    print("over", file=printed.stdout)
+    printed.output.end()
+    *states, other, line = printed.frames()
+    assert [(frame.kind, frame.text) for frame in states] == [
+        (Kind.STDERR_STATE, b"%d" % number) for number in range(3)
+    ]
+    assert (other.kind, other.text, other.key) == (Kind.STDOUT, b"over", b"")
+    assert (line.kind, line.text) == (Kind.STDERR, b"2") and {line.key} == {frame.key for frame in states}
+
+
+def test_each_thread_and_each_process_rewrites_lines_of_its_own(printed: Printed) -> None:
+    printed.stderr.write("\rmine")
+    thread = threading.Thread(target=lambda: printed.stderr.write("\rthread's"))
+    thread.start()
+    thread.join(10)
+    if (pid := os.fork()) == 0:
+        printed.stderr.write("\rfork's")
+        os._exit(0)
+    os.waitpid(pid, 0)
+    frames = printed.frames()
+    assert sorted(frame.text for frame in frames) == [b"fork's", b"mine", b"thread's"]
+    assert len({frame.key for frame in frames}) == 3
+
+
+def test_a_signal_in_the_middle_of_a_write_does_no_harm(printed: Printed, monkeypatch: pytest.MonkeyPatch) -> None:
+    feed = Screen.feed
+    again: list[str | BaseException] = [" handler", TimeoutError()]
+
+    def interrupted(screen: Screen, data: bytes, *, show: bool = False) -> list[Change]:
+        if data == b"x" and again:
+            what = again.pop(0)
+            if isinstance(what, BaseException):
+                raise what
+            printed.stdout.write(what)
+        return feed(screen, data, show=show)
+
+    monkeypatch.setattr(Screen, "feed", interrupted)
+    printed.stdout.write("before ")
+    printed.stdout.write("x")
+    with pytest.raises(TimeoutError):
+        printed.stdout.write("x")
+    print("after", file=printed.stdout)
+    assert [text for *_, text in printed.lines()] == [" handler", "before x", "after"]
+
+
+def test_lines_of_one_write_share_frames_of_the_pipe(printed: Printed, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[bytes] = []
+    monkeypatch.setattr(printed.output._pipe, "send", lambda frames, *_: sent.append(frames))
+    text = "".join(f"{number}\n" for number in range(1000))
+    printed.stdout.write(text)
+    assert len(sent) < 20 and max(map(len, sent)) <= MAX_FRAME
+    frames = [decode(frame) for frame in b"".join(sent).splitlines()]
+    assert [frame.text for frame in frames if frame] == [line.encode() for line in text.splitlines()]
 
 
 def test_lines_belong_to_the_task_of_their_thread(printed: Printed) -> None:
@@ -120,20 +181,6 @@ def test_the_stream_is_one_for_its_users(printed: Printed) -> None:
     assert [text for *_, text in printed.lines()] == ["a", "b", "c"]
 
 
-def test_beyond_the_limit_nothing_is_sent_but_everything_counted(printed: Printed) -> None:
-    printed.output.begin(3 * (LINE_COST + 1))
-    for _ in range(5000):
-        print("x", file=printed.stdout)
-    printed.output.end()
-    frames = printed.frames()
-    assert [frame.kind for frame in frames[:3]] == [Kind.STDOUT] * 3
-    assert {frame.kind for frame in frames[3:]} == {Kind.CUT}
-    assert sum(int(frame.text.split()[0]) for frame in frames[3:]) == 4997
-    printed.output.begin(LIMIT)
-    print("next run", file=printed.stdout)
-    assert printed.lines() == [(Kind.STDOUT, None, "next run")]
-
-
 def test_a_worker_that_does_not_read_costs_a_moment_once(printed: Printed, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(framepipe, "PATIENCE_SEC", 0.05)
     for number in range(200):
@@ -163,38 +210,44 @@ def test_a_forked_process_prints_its_own_lines_only(printed: Printed) -> None:
     assert [text for *_, text in printed.lines()] == ["child's", "parent's line"]
 
 
-@given(st.binary(max_size=20_000), st.text(max_size=2000))
-def test_any_line_becomes_whole_frames(data: bytes, task: str) -> None:
+@given(st.binary(max_size=20_000), st.text(max_size=2000), st.sampled_from([b"", b"1.2", b"k" * 64]))
+def test_any_line_becomes_whole_frames(data: bytes, task: str, key: bytes) -> None:
     text = data.replace(b"\n", b"")
     parts = list(pieces(text))
     assert b"".join(part for part, _ in parts) == text
     assert [more for _, more in parts] == [True] * (len(parts) - 1) + [False]
     for part, _ in parts:
-        frame = encode(Kind.STDOUT, task, 1.5, part)
+        frame = encode(Kind.STDOUT, task, 1.5, part, key)
         assert len(part) <= MAX_TEXT and len(frame) <= MAX_FRAME and frame.count(b"\n") == 1
         read = decode(frame[:-1])
-        assert read is not None and (read.text, read.time) == (part, 1.5)
+        assert read is not None and (read.text, read.time, read.key) == (part, 1.5, key)
 
 
-@pytest.mark.parametrize("text", [b"", b"x", b"1\x1ft\x1fsoon\x1fx", b"9\x1ft\x1f1\x1fx", b"1\x1ft\x1fnan\x1fx"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"",
+        b"x",
+        b"1\x1ft\x1f\x1fsoon\x1fx",
+        b"9\x1ft\x1f\x1f1\x1fx",
+        b"1\x1ft\x1f\x1fnan\x1fx",
+        b"1\x1ft\x1f" + b"k" * 65 + b"\x1f1\x1fx",
+    ],
+)
 def test_what_is_no_frame_is_none(text: bytes) -> None:
     assert decode(text) is None
 
 
-def test_what_is_kept_has_no_holes() -> None:
-    allowance = Allowance(2 * LINE_COST + 10)
-    assert allowance.take(5)
-    assert not allowance.take(20)
-    assert not allowance.take(1)  # it would fit
-    assert allowance.take_counts() == (2, 21)
-
-
 def test_chunks_keep_their_lines() -> None:
     lines = [LogLine(1.5, "t", LogStream.STDOUT, "a", True), LogLine(2.5, None, LogStream.NOTICE, "b")]
-    assert LogChunk.from_json(LogChunk(2, 7, lines).to_json()) == LogChunk(2, 7, lines)
+    for live in (None, LiveLines(3.5, []), LiveLines(3.5, lines)):
+        assert LogChunk.from_json(LogChunk(2, 7, lines, live).to_json()) == LogChunk(2, 7, lines, live)
     for lines_of_others in (b"[[1]]", b'[[1,2,"stdout","x"]]', b'[[1,null,"stdin","x"]]', b"1"):
         bad = b'{"attempt":1,"number":1,"lines":' + lines_of_others + b"}"
         with pytest.raises(ValueError):
             LogChunk.from_json(bad)
+    for live_of_others in (b"1", b"[1]", b'["x",[]]', b"[1,[1]]"):
+        with pytest.raises(ValueError):
+            LogChunk.from_json(b'{"attempt":1,"number":1,"lines":[],"live":' + live_of_others + b"}")
     with pytest.raises(ValueError):
         LogChunk.from_json(b"[]")

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from pyoco_server.errors import PyocoError
+from pyoco_server.model.terminal import plain
 
 RUN_COLUMNS = ["run_id", "status", "flow_name", "tag", "updated_at"]
 
@@ -29,13 +30,13 @@ def print_table(columns: list[str], items: list[dict[str, Any]]) -> None:
 
 def print_part(text: str, *, end: bool) -> None:
     """Print a piece of a line, and the line's end where it ends."""
-    click.echo(_plain(text, keep="\t"), nl=end)
+    click.echo(plain(text, keep="\t"), nl=end)
 
 
 def print_lines(*lines: str) -> None:
     """Print sentences, each on a line of its own; an empty one is left out."""
     for line in filter(None, lines):
-        click.echo(_plain(line))
+        click.echo(plain(line))
 
 
 def print_error(error: PyocoError) -> None:
@@ -45,12 +46,12 @@ def print_error(error: PyocoError) -> None:
 
 def print_note(text: str) -> None:
     """Tell the user on stderr what goes on meanwhile."""
-    sys.stderr.write(_plain(text) + "\n")
+    sys.stderr.write(plain(text) + "\n")
 
 
 def print_warning(text: str) -> None:
     """Print on stderr what is not as it should be, but does not stop the command."""
-    sys.stderr.write("warning: " + _plain(text) + "\n")
+    sys.stderr.write("warning: " + plain(text) + "\n")
 
 
 def run_command(command: click.Command, argv: list[str] | None, name: str) -> int:
@@ -95,17 +96,12 @@ def _report(error: PyocoError | TimeoutError | UnicodeEncodeError) -> int:
 
 
 def _complain(message: str, hint: str = "") -> None:
-    sys.stderr.write("error: " + _plain(message, keep="\n") + "\n")
+    sys.stderr.write("error: " + plain(message, keep="\n") + "\n")
     if hint:
-        sys.stderr.write("hint: " + _plain(hint, keep="\n") + "\n")
+        sys.stderr.write("hint: " + plain(hint, keep="\n") + "\n")
 
 
 def _cell(value: Any) -> str:
     if value is None:
         return "-"
-    return _plain(",".join(map(str, value)) if isinstance(value, list) else str(value))
-
-
-def _plain(text: str, keep: str = "") -> str:
-    """Replace what would steer a terminal; names and messages come from other people."""
-    return "".join(char if char.isprintable() or char in keep else "?" for char in text)
+    return plain(",".join(map(str, value)) if isinstance(value, list) else str(value))

@@ -180,7 +180,7 @@ class AsyncPyocoHttpClient(AsyncWheelCalls, AsyncOperatorCalls):
         stream: str | None = None,
         last_event_id: str | None = None,
     ) -> AsyncGenerator[dict[str, Any], None]:
-        """Give events with what a run's tasks print: ``log`` with ``lines``, ``heartbeat``, and ``end`` as the last."""
+        """Return events with what a run's tasks print; see the other client."""
         call = requests.follow_logs(run_id, tail=tail, task=task, stream=stream, last_event_id=last_event_id)
         async with contextlib.aclosing(self._events(call)) as events:
             async for received in events:

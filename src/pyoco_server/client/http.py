@@ -206,7 +206,10 @@ class PyocoHttpClient(WheelCalls, OperatorCalls):
         stream: str | None = None,
         last_event_id: str | None = None,
     ) -> Iterator[dict[str, Any]]:
-        """Give events with what a run's tasks print: ``log`` with ``lines``, ``heartbeat``, and ``end`` as the last.
+        """Return events with what a run's tasks print: ``log`` with ``lines``, ``heartbeat``, and ``end`` as the last.
+
+        Where ``live`` is among an event's data, it is a list of lines that may still change, such as progress bars. It
+        takes the place of the list before it.
 
         Args:
             tail: Begin with so many of the last lines; 0 for none.

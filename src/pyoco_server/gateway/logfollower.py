@@ -17,6 +17,7 @@ from pyoco_server.gateway.routes.runs import read_record
 from pyoco_server.gateway.state import Gateway
 from pyoco_server.model.access import Caller
 from pyoco_server.model.run import RunStatus
+from pyoco_server.model.runlog import LogChunk
 from pyoco_server.waiting import first_event
 
 _HEARTBEAT_SEC = 2.0
@@ -50,12 +51,14 @@ class LogFollower:
         self._over = False
         self._must_look = True
         self._came = asyncio.Event()
+        self._shown = asyncio.Event()
+        self._live: Lines = []
         self._expect_until = 0.0
         self._reading: asyncio.Task[Lines | None] | None = None
         self._last_event = time.monotonic()
 
     async def events(self) -> AsyncGenerator[ServerSentEvent, None]:
-        """Give the events until the run has ended and its last line was given."""
+        """Return the events until the run has ended and its last line was given."""
         async with contextlib.AsyncExitStack() as stack:
             stack.callback(self._cancel_reading)
             mailbox = stack.enter_context(self._here.index.subscribe(self._run_id))
@@ -63,7 +66,7 @@ class LogFollower:
             while not self._here.stopping.is_set():
                 if not listening:
                     with contextlib.suppress(StoreUnavailable):
-                        await stack.enter_async_context(self._here.logs.listen(self._run_id, self._came.set))
+                        await stack.enter_async_context(self._listen())
                         listening = True
                 await self._look(mailbox)
                 over = self._over  # known before the read, so that what the read does not find will not come
@@ -71,14 +74,34 @@ class LogFollower:
                 if lines is not None:
                     if lines or begun != self._reader.position:  # also without a line: its id tells where to go on
                         begun = self._reader.position
-                        yield self._event("log", {"lines": lines}, str(self._reader.position))
+                        yield self._event("log", {"lines": lines, **self._news()}, str(self._reader.position))
                     continue
                 if over and answered:
+                    if left := self._reader.take_left():  # its worker was lost
+                        yield self._event("log", {"lines": left, **self._news()}, None)
                     yield self._event("end", {"status": self._status}, str(self._reader.position))
                     return
-                if time.monotonic() - self._last_event >= _HEARTBEAT_SEC:
+                if news := self._news():
+                    yield self._event("live", news, None)
+                elif time.monotonic() - self._last_event >= _HEARTBEAT_SEC:
                     yield self._event("heartbeat", {}, None)
                 await self._wait(mailbox)
+
+    def _listen(self) -> contextlib.AbstractAsyncContextManager[None]:
+        def note(chunk: LogChunk) -> None:
+            if chunk.live is not None:
+                self._reader.note(chunk.attempt, chunk.live)
+                self._shown.set()
+
+        return self._here.logs.listen(self._run_id, self._came.set, note)
+
+    def _news(self) -> dict[str, Lines]:
+        """Return what is to be seen behind the lines, if that has changed."""
+        self._shown.clear()
+        if self._reader.live == self._live:
+            return {}
+        self._live = self._reader.live
+        return {"live": self._live}
 
     async def _wait(self, mailbox: Mailbox) -> None:
         now = time.monotonic()
@@ -88,7 +111,11 @@ class LogFollower:
         soon = now < self._expect_until or self._reading is not None
         quiet = max(0.0, self._last_event + _HEARTBEAT_SEC - now)
         await first_event(
-            min(_SOON_SEC if soon else _LOOK_SEC, quiet), self._came, mailbox.arrived, self._here.stopping
+            min(_SOON_SEC if soon else _LOOK_SEC, quiet),
+            self._came,
+            self._shown,
+            mailbox.arrived,
+            self._here.stopping,
         )
 
     async def _look(self, mailbox: Mailbox) -> None:

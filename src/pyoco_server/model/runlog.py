@@ -35,7 +35,7 @@ class LogLine(NamedTuple):
     continued: bool = False
 
     def as_dict(self, attempt: int) -> dict[str, Any]:
-        """Give the line as readers get it."""
+        """Return the line as readers get it."""
         line = {
             "time": self.time,
             "attempt": attempt,
@@ -46,6 +46,20 @@ class LogLine(NamedTuple):
         return {**line, "continued": True} if self.continued else line
 
 
+class LiveLines(NamedTuple):
+    """What a run shows at the moment and has not stored: unfinished lines in their last state.
+
+    Of two of one attempt the later one counts, and what it does not hold is gone: it has become a line of the log.
+
+    Args:
+        time: When they were looked at.
+        lines: All of them.
+    """
+
+    time: float
+    lines: list[LogLine]
+
+
 class LogChunk(NamedTuple):
     """Some lines of one attempt, as they are stored.
 
@@ -53,16 +67,20 @@ class LogChunk(NamedTuple):
         attempt: Which start of the run printed them.
         number: 1, 2, 3 … within the attempt; a gap means that a chunk was lost.
         lines: The lines, in order.
+        live: What else there was to see behind them; ``None`` when the chunk says nothing about that.
     """
 
     attempt: int
     number: int
     lines: list[LogLine]
+    live: LiveLines | None = None
 
     def to_json(self) -> bytes:
-        """Give the stored form."""
-        lines = [line if line.continued else line[:4] for line in self.lines]
-        return pydantic_core.to_json({"attempt": self.attempt, "number": self.number, "lines": lines})
+        """Return the stored form."""
+        body = {"attempt": self.attempt, "number": self.number, "lines": _short(self.lines)}
+        if self.live is not None:
+            body["live"] = [self.live.time, _short(self.live.lines)]
+        return pydantic_core.to_json(body)
 
     @classmethod
     def from_json(cls, data: bytes) -> "LogChunk":
@@ -73,9 +91,21 @@ class LogChunk(NamedTuple):
         """
         try:
             body = pydantic_core.from_json(data)
-            return cls(int(body["attempt"]), int(body["number"]), [_line(*fields) for fields in body["lines"]])
+            lines = [_line(*fields) for fields in body["lines"]]
+            return cls(int(body["attempt"]), int(body["number"]), lines, _live(body.get("live")))
         except (KeyError, TypeError, OverflowError) as error:
             raise ValueError(f"not a chunk of a log: {error!r}") from None
+
+
+def _short(lines: list[LogLine]) -> list[tuple[Any, ...]]:
+    return [line if line.continued else line[:4] for line in lines]
+
+
+def _live(fields: Any) -> LiveLines | None:
+    if fields is None:
+        return None
+    time, lines = fields
+    return LiveLines(float(time), [_line(*line) for line in lines])
 
 
 def _line(time: float, task: str | None, stream: str, text: str, continued: bool = False) -> LogLine:

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from pyoco_server.errors import InvalidFlow, TooLarge
+from pyoco_server.model.terminal import is_plain
 
 _MAX_DEPTH = 64
 _MAX_NODES = 20_000
@@ -148,7 +149,7 @@ class YamlSource:
 
 
 def _dotted(path: Path) -> str | None:
-    parts = [str(part) if str(part).isprintable() else ascii(part) for part in path]
+    parts = [str(part) if is_plain(str(part)) else ascii(part) for part in path]
     return ".".join(map(short, parts)) or None
 
 

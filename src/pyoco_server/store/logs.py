@@ -20,6 +20,9 @@ log = structlog.get_logger(__name__)
 _PAGE = 4
 """Chunks read at once; with those of our workers less than half a megabyte."""
 
+_NOT_STORED = {api.Header.EXPECTED_STREAM.value: "not.stored"}
+"""No stream can have this name."""
+
 StoredChunk = tuple[int, LogChunk]
 """A chunk behind its place in the stream."""
 
@@ -48,8 +51,19 @@ class LogStore:
         what = f"storing the log of run {run_id}"
         await publish(self._connection, self._subject(run_id), chunk.to_json(), headers, what=what)
 
+    async def show(self, run_id: str, chunk: LogChunk) -> None:
+        """Send what a run shows at the moment to whoever listens; it is stored nowhere, and may be lost.
+
+        It goes the way of a chunk, so that whoever may store logs may show them too. A header of NATS keeps the stream
+        from taking it: the message expects a stream of another name.
+        """
+        client = self._connection.client
+        if client.is_connected:  # else it would be sent when it is old
+            with suppress(nats.errors.Error, OSError):  # the next one comes in half a second
+                await client.publish(self._subject(run_id), chunk.to_json(), headers=_NOT_STORED)
+
     async def read(self, run_id: str, *, after: int) -> list[StoredChunk]:
-        """Give the next few chunks of a run; none when there are none yet.
+        """Return the next few chunks of a run; none when there are none yet.
 
         Args:
             run_id: The run.
@@ -62,7 +76,7 @@ class LogStore:
         return _chunks([(message.seq, message.data) for message in found])
 
     async def read_next_from_leader(self, run_id: str, *, after: int) -> list[StoredChunk]:
-        """Give the next chunk of a run as the stream's leader knows it: with replicas, ``read`` may be a little behind.
+        """Return the next chunk as the stream's leader knows it: with replicas, ``read`` may be a little behind.
 
         Raises:
             StoreUnavailable: NATS is away.
@@ -78,7 +92,7 @@ class LogStore:
         return _chunks([(found.seq or 0, found.data or b"")])
 
     async def newest(self, run_id: str, *, before: int | None, limit: int) -> list[StoredChunk]:
-        """Give the last ``limit`` chunks of a run, in order.
+        """Return the last ``limit`` chunks of a run, in order.
 
         Args:
             run_id: The run.
@@ -92,7 +106,7 @@ class LogStore:
         return _chunks([(message.seq, message.data) for message in reversed(found)])
 
     async def end(self) -> int:
-        """Give the place of the last chunk that was stored, of whatever run.
+        """Return the place of the last chunk that was stored, of whatever run.
 
         Raises:
             StoreUnavailable: NATS is away.
@@ -113,15 +127,23 @@ class LogStore:
         return await purge_subject(self._connection, self._stream, self._subject(run_id), through=through)
 
     @asynccontextmanager
-    async def listen(self, run_id: str, on_chunk: Callable[[], None]) -> AsyncIterator[None]:
-        """Call ``on_chunk`` when a chunk is on its way; it is only a hint, and may come before the chunk can be read.
+    async def listen(
+        self, run_id: str, on_chunk: Callable[[], None], on_show: Callable[[LogChunk], None]
+    ) -> AsyncIterator[None]:
+        """Call ``on_chunk`` when a chunk is on its way, and ``on_show`` with what is shown and not stored.
+
+        The first is only a hint, and may come before the chunk can be read.
 
         Raises:
             StoreUnavailable: NATS is away.
         """
 
-        async def receive(_: Msg) -> None:
-            on_chunk()
+        async def receive(message: Msg) -> None:
+            if (message.headers or {}).get(api.Header.EXPECTED_STREAM.value) is None:
+                on_chunk()
+                return
+            with suppress(ValueError):  # another program's
+                on_show(LogChunk.from_json(message.data))
 
         with self._connection.errors(f"listening to the log of run {run_id}"):
             subscription = await self._connection.client.subscribe(self._subject(run_id), cb=receive)

@@ -165,7 +165,6 @@ class Execution:
                 "resolver": self._resolver,
                 "exit_wait_sec": self._settings.run_exit_wait_sec,
                 "max_value_bytes": self._settings.max_run_snapshot_bytes // 2,
-                "max_log_bytes": self._settings.run_log_max_bytes,
             }
         )
         self._begun()

@@ -1,18 +1,24 @@
-"""The log of one attempt on its way to NATS: lines come in, chunks go out."""
+"""The log of one attempt on its way to NATS: lines come in, chunks go out.
+
+Of a log that is too long the beginning is kept, which is stored the moment it comes, and the end, which waits here
+until the run has ended (``LogTail``). The same place holds what NATS does not take in time.
+"""
 
 import asyncio
 import time
 import uuid
 from collections import Counter, deque
+from collections.abc import Iterator
 
 import structlog
 
 from pyoco_server.errors import StoreUnavailable
-from pyoco_server.model.runlog import LogChunk, LogLine, LogStream
+from pyoco_server.model.runlog import LiveLines, LogChunk, LogLine, LogStream
 from pyoco_server.store.logs import LogStore
 from pyoco_server.waiting import first_event
-from pyoco_server.worker.allowance import Allowance
-from pyoco_server.worker.child.frames import LINE_COST, STREAMS, Frame, Kind
+from pyoco_server.worker.child.frames import FORMS, LINE_COST, Form, Frame, Kind
+from pyoco_server.worker.liveview import LiveView
+from pyoco_server.worker.logtail import LogTail, Printed
 
 log = structlog.get_logger(__name__)
 
@@ -20,7 +26,9 @@ CHUNK_BYTES = 64 * 1024
 CHUNK_SEC = 0.25
 """How long a line waits for others to share its chunk."""
 BUFFER_BYTES = 4 * 1024 * 1024
-"""What waits for NATS at most, for each run."""
+"""What waits for NATS at most, for each run; what comes then goes to the tail."""
+TAIL_BYTES = 4 * 1024 * 1024
+"""The end of a log that is kept at most; of a short limit it is the half."""
 _FULL_BYTES = BUFFER_BYTES // 2
 _MOST_NOTICES = 200
 _RETRY = (0.1, 1.0)
@@ -41,13 +49,16 @@ class RunLog:
         self._run_id = run_id
         self._attempt = attempt
         self._limit = limit
-        self._allowance = Allowance(limit)
-        self._cut_told = False
-        self._notices = 0
+        for_tail, for_live = min(limit // 2, TAIL_BYTES), limit // 16
+        self._head = limit - for_tail - for_live
+        self._spent = False
+        self._tail = LogTail(for_tail)
+        self._live = LiveView(self._tail, for_live, self._show, self._wake)
         self._running: Counter[str] = Counter()
-        self._lines: deque[tuple[LogLine, int]] = deque()
-        self._bytes = 0
-        self._overflow = Allowance(0)
+        self._notices = 0
+        self._queue: deque[Printed] = deque()
+        self._splitting: Iterator[LogLine] = iter(())
+        self._cost = 0
         self._came = asyncio.Event()
         self._pressing = asyncio.Event()
         self._ending = False
@@ -56,45 +67,55 @@ class RunLog:
     @property
     def is_full(self) -> bool:
         """Whether it had better get nothing more for now."""
-        return self._bytes >= _FULL_BYTES
+        return self._cost + self._tail.cost >= _FULL_BYTES and not self._spent
 
     @property
     def is_spent(self) -> bool:
-        """Whether the limit is reached, so that lines are only counted."""
-        return self._allowance.is_spent
+        """Whether lines go to the tail, so that most of them may never be looked at."""
+        return self._spent or bool(self._tail)
 
     def running_task(self) -> str | None:
-        """Give the task that runs, if it is exactly one."""
+        """Return the task that runs, if it is exactly one."""
         return next(iter(self._running)) if len(self._running) == 1 else None
 
     def take_frame(self, frame: Frame) -> None:
         """Take what the child's Python code printed, or what the child tells about it."""
-        if frame.kind in STREAMS:
-            stream, continued = STREAMS[frame.kind]
-            text = frame.text
-            self._take(LogLine(frame.time, frame.task, stream, text.decode("utf-8", "replace"), continued), len(text))
+        if frame.kind in FORMS:
+            stream, form = FORMS[frame.kind]
+            printed = Printed(frame.time, frame.task, stream, frame.text, continued=form is Form.PIECE)
+            self.take(printed, form, frame.key)
         elif frame.kind is Kind.TASK_STARTED:
             self._running[frame.task or ""] += 1
         elif frame.kind is Kind.TASK_ENDED:
             self._running -= Counter([frame.task or ""])
         elif frame.kind is Kind.NOTICE:
-            self._notice(frame.text.decode("utf-8", "replace"))
+            self._note(frame.text.decode("utf-8", "replace"))
         else:
-            self._take_counts(frame)
+            self._take_loss(frame)
 
-    def take_raw(self, stream: LogStream, text: bytes, task: str | None, *, continued: bool) -> None:
-        """Take a line that C code or a subprocess printed."""
-        self._take(LogLine(time.time(), task, stream, text.decode("utf-8", "replace"), continued), len(text))
+    def take(self, printed: Printed, form: Form, key: bytes = b"") -> None:
+        """Take lines, a part of one, or the state of one that is not finished.
 
-    def skip_raw(self, lines: int, size: int) -> None:
-        """Count what is not taken."""
-        self._allowance.cut(lines, size)
+        Args:
+            printed: The text.
+            form: What it is.
+            key: Which unfinished line it replaces; empty for none.
+        """
+        if form is Form.STATE:
+            if (oldest := self._live.set(key, printed)) is not None:
+                self._take(oldest)
+        else:
+            self._live.end(key)
+            self._take(printed)
 
     async def finish(self, timeout: float) -> bool:
         """Publish what has come so far, ``timeout`` seconds at most; whether all of it is there is the answer."""
         if not self._ending:
+            for unfinished in self._live.finish():
+                self._take(unfinished)
             self._ending = True
-            self._tell_cut_total()
+            if self._queue or self._tail or self._live.is_seen:
+                self._begin()
         self._came.set()
         self._pressing.set()
         if self._publishing is None:
@@ -109,56 +130,60 @@ class RunLog:
         """As ``finish``, and give up what cannot be published."""
         if not await self.finish(timeout) and self._publishing is not None:
             log.warning("the last lines of a run's log are lost: NATS did not take them", run_id=self._run_id,
-                        lines=len(self._lines))  # fmt: skip
+                        lines=sum(printed.lines for printed in self._queue) + self._tail.lines)  # fmt: skip
             self._publishing.cancel()
 
-    def _take(self, line: LogLine, size: int) -> None:
-        if not self._allowance.take(size):
-            self._tell_cut()
-        elif self._bytes >= BUFFER_BYTES:
-            self._overflow.cut(1, size)
+    def _take(self, printed: Printed) -> None:
+        if not self.is_spent and printed.cost > self._head:
+            self._spend()
+        if self.is_spent or self._cost >= BUFFER_BYTES:
+            self._tail.add(printed)
+            if self._spent:
+                self._live.note()
+            else:
+                self._came.set()
         else:
-            self._append(line, size)
+            self._head -= printed.cost
+            self._append(printed)
 
-    def _take_counts(self, frame: Frame) -> None:
+    def _spend(self) -> None:
+        """The beginning is complete."""
+        self._spent = True
+        self._live.notice = (
+            f"lines are left out here, for this log is long (PYOCO_RUN_LOG_MAX_BYTES is {self._limit}); "
+            "these are the last ones"
+        )
+
+    def _take_loss(self, frame: Frame) -> None:
         try:
             lines, size = (max(0, int(word)) for word in frame.text.split())
         except ValueError:
             return  # not from us
-        if frame.kind is Kind.CUT:
-            self._allowance.cut(lines, size)
-            self._tell_cut()
-        else:
-            self._notice(f"{_amount(lines, size)} cut here: the worker did not read them in time")
+        self._note(f"{_amount(lines, size)} cut here: the worker did not read them in time")
 
-    def _tell_cut(self) -> None:
-        if not self._cut_told:
-            self._cut_told = True
-            self._notice(f"cut here: this log has reached its limit of {self._limit} bytes (PYOCO_RUN_LOG_MAX_BYTES)")
-
-    def _tell_cut_total(self) -> None:
-        if self._cut_told:
-            self._notice(f"{_amount(*self._allowance.take_counts())} cut in all")
-
-    def _tell_overflow(self) -> None:
-        if self._overflow.cut_lines:
-            amount = _amount(*self._overflow.take_counts())
-            self._notice(f"{amount} cut here: NATS took no more of them for too long")
-
-    def _notice(self, text: str) -> None:
+    def _note(self, text: str) -> None:
         # User code may write frames too; it cannot fill the log with them.
         self._notices += 1
-        if self._notices <= _MOST_NOTICES or self._ending:
-            self._append(LogLine(time.time(), None, LogStream.NOTICE, text), len(text))
+        if self._notices > _MOST_NOTICES:
+            return
+        if self.is_spent:
+            self._tail.add(_notice(text))
+        else:
+            self._append(_notice(text))
 
-    def _append(self, line: LogLine, size: int) -> None:
-        if line.stream is not LogStream.NOTICE:
-            self._tell_overflow()
-        self._lines.append((line, size))
-        self._bytes += size + LINE_COST
-        self._came.set()
-        if self._bytes >= CHUNK_BYTES:
+    def _append(self, printed: Printed) -> None:
+        self._queue.append(printed)
+        self._cost += printed.cost
+        if self._cost >= CHUNK_BYTES:
             self._pressing.set()
+        self._begin()
+
+    def _wake(self) -> None:
+        self._pressing.set()
+        self._begin()
+
+    def _begin(self) -> None:
+        self._came.set()
         if self._publishing is None:
             self._publishing = asyncio.create_task(self._publish(), name="run-log")
 
@@ -169,28 +194,59 @@ class RunLog:
         while True:
             await self._came.wait()
             await first_event(CHUNK_SEC, self._pressing)
+            ending = self._ending
             lines = self._next_lines()
-            if lines:
+            live = self._live.for_chunk(last=ending)
+            if lines or live is not None:
                 number += 1
-                await self._store_patiently(LogChunk(self._attempt, number, lines), f"{origin}.{number}")
-            elif self._ending:
+                await self._store_patiently(LogChunk(self._attempt, number, lines, live), f"{origin}.{number}")
+            elif ending:
                 return
 
     def _next_lines(self) -> list[LogLine]:
-        lines = []
+        lines: list[LogLine] = []
         size = 0
-        while self._lines and size < CHUNK_BYTES:
-            line, cost = self._lines.popleft()
+        while size < CHUNK_BYTES:
+            line = self._next_line()
+            if line is None:
+                if not self._ending:
+                    self._came.clear()
+                    self._pressing.clear()
+                break
             lines.append(line)
-            size += cost + LINE_COST
-        self._bytes -= size
-        if not self._lines:
-            self._tell_overflow()
-        if not self._lines and not self._ending:
-            self._came.clear()
-        if self._bytes < CHUNK_BYTES and not self._ending:
-            self._pressing.clear()
+            size += len(line.text) + LINE_COST
         return lines
+
+    def _next_line(self) -> LogLine | None:
+        while (line := next(self._splitting, None)) is None:
+            if self._queue:
+                printed = self._queue.popleft()
+                self._cost -= printed.cost
+            elif (held := self._from_tail()) is not None:
+                printed = held
+            else:
+                return None
+            self._splitting = printed.split()
+        return line
+
+    def _from_tail(self) -> Printed | None:
+        """Take what was held back, if it may go now: the run has ended, or only NATS was too slow for a while."""
+        first = self._tail.first()
+        if not self._ending and first is not None and first.cost > self._head:
+            self._spend()
+        if not self._ending and self._spent:
+            return None
+        if self._tail.cut_lines:
+            why = f"this log has reached its limit of {self._limit} bytes (PYOCO_RUN_LOG_MAX_BYTES)"
+            if not self._spent:
+                why = "NATS took no more of them for too long"
+            return _notice(f"{_amount(*self._tail.take_counts())} cut here: {why}")
+        if first is not None:
+            self._head -= first.cost
+        return self._tail.pop()
+
+    async def _show(self, live: LiveLines) -> None:
+        await self._store.show(self._run_id, LogChunk(self._attempt, 0, [], live))
 
     async def _store_patiently(self, chunk: LogChunk, message_id: str) -> None:
         pause, longest = _RETRY
@@ -223,22 +279,25 @@ class NoRunLog:
         """There is none."""
         return None
 
-    def skip_raw(self, lines: int, size: int) -> None:
-        """Count what is not taken."""
-        self._lines += lines
-
     def take_frame(self, frame: Frame) -> None:
         """Take a frame."""
-        if frame.kind in STREAMS:
-            self.take_raw(STREAMS[frame.kind][0], frame.text, None, continued=False)
+        if frame.kind in FORMS:
+            stream, form = FORMS[frame.kind]
+            self.take(Printed(frame.time, None, stream, frame.text), form)
 
-    def take_raw(self, stream: LogStream, text: bytes, task: str | None, *, continued: bool) -> None:
-        """Take a line."""
-        self._lines += 1
+    def take(self, printed: Printed, form: Form, key: bytes = b"") -> None:
+        """Take lines; of one that is not finished nothing is told."""
+        if form is Form.STATE:
+            return
+        self._lines += printed.lines
         if self._lines <= self._MOST_LINES:
-            log.info(text.decode("utf-8", "replace"), stream=stream.value, source="flow resolver")
-        elif self._lines == self._MOST_LINES + 1:
+            log.info(printed.text.decode("utf-8", "replace"), stream=printed.stream.value, source="flow resolver")
+        elif self._lines - printed.lines <= self._MOST_LINES:
             log.warning("what the flow resolver prints is no longer logged", lines=self._MOST_LINES)
+
+
+def _notice(text: str) -> Printed:
+    return Printed(time.time(), None, LogStream.NOTICE, text.encode())
 
 
 def _amount(lines: int, size: int) -> str:

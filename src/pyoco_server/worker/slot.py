@@ -33,7 +33,7 @@ _LOG_SEC = 2.0
 _LINGER_SEC = 30.0
 """How long what NATS has not taken by then waits beside the next runs: longer than it takes to choose a leader."""
 _LINGERING = 8
-"""How many logs do so, of 4 MiB each at most."""
+"""How many logs do so, of 8 MiB each at most."""
 
 
 class FlowTexts:

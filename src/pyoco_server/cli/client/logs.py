@@ -1,5 +1,6 @@
 """``logs``."""
 
+import sys
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import click
 
 from pyoco_server.cli.client.following import EXIT_CODES
+from pyoco_server.cli.client.livearea import LiveArea
 from pyoco_server.cli.client.root import pass_client
 from pyoco_server.cli.output import print_json, print_part
 from pyoco_server.client.errors import ApiError, CannotConnect
@@ -39,18 +41,15 @@ def logs(
 ) -> int:
     """Show what a run's tasks print."""
     query = {"task": task, "stream": stream}
-    printer = _LinePrinter()
-    show = print_json if output == "json" else printer.show
+    printer = _JsonPrinter() if output == "json" else _LinePrinter(live=follow and sys.stdout.isatty())
     status = None
     if follow:
         for event in follow_log(client, run_id, tail=tail, **query):
             data = event["data"] if isinstance(event["data"], dict) else {}
-            for line in data.get("lines") or ():
-                show(line)
+            printer.show(data.get("lines") or [], data.get("live"))
             status = data.get("status") or status
     else:
-        for line in client.get_logs(run_id, tail=tail, **query)["lines"]:
-            show(line)
+        printer.show(client.get_logs(run_id, tail=tail, **query)["lines"])
     printer.close()
     return EXIT_CODES.get(status or "", 0)
 
@@ -59,7 +58,7 @@ COMMANDS = [logs]
 
 
 def follow_log(client: PyocoHttpClient, run_id: str, *, tail: int | None, **query: Any) -> Iterator[dict[str, Any]]:
-    """Give the events of a log until its end, over broken connections: no line is lost or comes twice.
+    """Return the events of a log until its end, over broken connections: no line is lost or comes twice.
 
     Raises:
         CannotConnect: the server was away for 30 seconds, or cannot be reached at all.
@@ -88,33 +87,43 @@ def follow_log(client: PyocoHttpClient, run_id: str, *, tail: int | None, **quer
             patience.pause()  # a server that is stopping ends its streams at once
 
 
-class _LinePrinter:
-    """Prints lines behind the names of their tasks, and puts together what was cut into pieces."""
+class _JsonPrinter:
+    def show(self, lines: list[Line], live: list[Line] | None = None) -> None:
+        """Print lines; those that are not finished come again when they are."""
+        for line in lines:
+            print_json(line)
 
-    def __init__(self) -> None:
+    def close(self) -> None:
+        """There is nothing to end."""
+
+
+class _LinePrinter:
+    """Prints lines behind the names of their tasks, and puts together what was cut into pieces.
+
+    Args:
+        live: Whether to draw what is not finished below them.
+    """
+
+    def __init__(self, *, live: bool) -> None:
         self._attempt: Any = None
         self._open: tuple[Any, ...] | None = None
+        self._area = LiveArea() if live else None
+        self._live: list[Line] = []
 
-    def show(self, line: Line) -> None:
-        """Print a line, or a piece of one."""
-        attempt, task, text = line.get("attempt"), line.get("task"), str(line.get("text", ""))
-        if self._attempt not in (None, attempt):
-            self._say(f"attempt {attempt}")
-        self._attempt = attempt
-        if line.get("stream") == "notice":
-            self._say(text)
-            return
-        place = (attempt, task, line.get("stream"))
-        # A progress bar goes back to the beginning of its line: here each of its states is a line.
-        for number, part in enumerate(text.split("\r")):
-            if number or place != self._open:
-                self.close()
-            if self._open is None and (part or "\r" not in text):
-                print_part(f"{task or '-'} | ", end=False)
-                self._open = place
-            print_part(part, end=False)
-        if not line.get("continued"):
-            self.close()
+    def show(self, lines: list[Line], live: list[Line] | None = None) -> None:
+        """Print lines.
+
+        Args:
+            lines: What has come.
+            live: What is not finished; ``None`` if that has not changed.
+        """
+        self._live = self._live if live is None else live
+        if self._area is not None and (lines or live is not None):
+            self._area.erase()
+        for line in lines:
+            self._print(line)
+        if self._area is not None and self._open is None and (lines or live is not None):
+            self._area.draw([_row(line) for line in self._live])
 
     def close(self) -> None:
         """End the line that is open."""
@@ -122,6 +131,34 @@ class _LinePrinter:
             print_part("", end=True)
             self._open = None
 
+    def _print(self, line: Line) -> None:
+        attempt = line.get("attempt")
+        if self._attempt not in (None, attempt):
+            self._say(f"attempt {attempt}")
+        self._attempt = attempt
+        if line.get("stream") == "notice":
+            self._say(str(line.get("text", "")))
+            return
+        place = (attempt, line.get("task"), line.get("stream"))
+        text = str(line.get("text", ""))
+        if place != self._open or "\r" in text:
+            self.close()
+            print_part(f"{line.get('task') or '-'} | ", end=False)
+        print_part(_last_state(text), end=False)
+        self._open = place
+        if not line.get("continued"):
+            self.close()
+
     def _say(self, text: str) -> None:
         self.close()
         print_part(f"-- {text} --", end=True)
+
+
+def _row(line: Line) -> str:
+    text = str(line.get("text", ""))
+    return f"-- {text} --" if line.get("stream") == "notice" else f"{line.get('task') or '-'} | {text}"
+
+
+def _last_state(text: str) -> str:
+    """Return what a terminal shows of a line that was rewritten; once all of its states were stored."""
+    return next((part for part in reversed(text.split("\r")) if part.strip()), "") if "\r" in text else text

@@ -41,7 +41,7 @@ async def get_logs(
     stream: LogStream | None = None,
     last_event_id: Annotated[str | None, Header()] = None,
 ) -> Response:
-    """Give what the run's tasks printed: all of it or the last ``tail`` lines; with ``follow`` also what comes."""
+    """Return what the run's tasks printed: all of it or the last ``tail`` lines; with ``follow`` also what comes."""
     snapshot = await read_snapshot(here, who, run_id, records=False)
     resumed = bool(last_event_id and _POSITION.fullmatch(last_event_id))
     seen = int(last_event_id or 0) if resumed else 0
@@ -49,9 +49,10 @@ async def get_logs(
     if here.open_logs >= _MOST_OPEN:
         raise TooManyStreams(f"this gateway sends {_MOST_OPEN} logs already")
     if not follow:
+        # Read before the answer begins, so that an absence of NATS has an answer of its own.
         first = await (reader.next() if tail is None else reader.tail(tail))
         head = {"run_id": run_id, "status": snapshot.get("status")}
-        body = _body(reader, head, first, whole=tail is None)
+        body = _body(reader, head, first, tail)
         return StreamingResponse(_counted(here, body), media_type="application/json")
     follower = LogFollower(here, who, run_id, reader, None if resumed else tail)
     return EventSourceResponse(
@@ -75,7 +76,7 @@ async def _counted(here: Gateway, parts: AsyncGenerator[_Part, None]) -> AsyncIt
 
 
 async def _body(
-    reader: LogReader, head: dict[str, Any], lines: Lines | None, *, whole: bool
+    reader: LogReader, head: dict[str, Any], lines: Lines | None, tail: int | None
 ) -> AsyncGenerator[bytes, None]:
     """Write the answer page by page, so that a large log takes little memory.
 
@@ -83,9 +84,14 @@ async def _body(
     """
     yield pydantic_core.to_json(head)[:-1] + b',"lines":['
     separator = b""
-    while lines is not None:
+    more = True
+    while more:
+        if lines is None or tail is not None:
+            more = False
+            lines = [*(lines or ()), *reader.take_left()]
+            lines = lines if tail is None else lines[max(0, len(lines) - tail) :]
         if lines:
             yield separator + pydantic_core.to_json(lines)[1:-1]
             separator = b","
-        lines = await reader.next() if whole else None
+        lines = await reader.next() if more else None
     yield b'],"position":"%d"}' % reader.position

@@ -62,6 +62,8 @@ def end_fork(error: BaseException | None) -> None:
         code = 1
     try:
         atexit._run_exitfuncs()
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()  # a line without an end
     finally:
         os._exit(code)
 

@@ -3,21 +3,23 @@
 import asyncio
 import contextlib
 import fcntl
+import itertools
 import os
 import struct
 import termios
 import time
+from collections.abc import Iterable
 from typing import Protocol
 
 from pyoco_server.model.runlog import LogStream
-from pyoco_server.worker.child.frames import MAX_FRAME, MAX_TEXT, Frame, boundary, decode, pieces
+from pyoco_server.worker.child.frames import MAX_FRAME, Form, Frame, Kind, decode
+from pyoco_server.worker.child.screen import Change, Screen
+from pyoco_server.worker.logtail import Printed
 
 _READ = 64 * 1024
 """Bytes read in one turn of the event loop, so that a flood leaves time for everything else."""
 _READ_LINES = 16 * 1024
 """The same for what has to be cut into lines, which may have a byte each."""
-_UNFINISHED_SEC = 0.25
-"""After this a line without an end is passed on as it is: it may be a prompt."""
 _FULL_SEC = 1.0
 """How long the pipes stay unread while the sink is full; less than the child's own patience."""
 
@@ -31,19 +33,16 @@ class OutputSink(Protocol):
 
     @property
     def is_spent(self) -> bool:
-        """Whether it only counts what goes around Python from now on."""
-
-    def skip_raw(self, lines: int, size: int) -> None:
-        """Count what is not taken."""
+        """Whether lines that it gets now may never be looked at, so that they are better not cut apart."""
 
     def take_frame(self, frame: Frame) -> None:
         """Take a frame."""
 
-    def take_raw(self, stream: LogStream, text: bytes, task: str | None, *, continued: bool) -> None:
-        """Take a line that went around Python."""
+    def take(self, printed: Printed, form: Form, key: bytes = b"") -> None:
+        """Take what went around Python: lines, a part of one, or the state of one that is not finished."""
 
     def running_task(self) -> str | None:
-        """Give the task that runs, if it is exactly one."""
+        """Return the task that runs, if it is exactly one."""
 
 
 class OutputPipes:
@@ -57,8 +56,10 @@ class OutputPipes:
         self._ends = [self.frames_end, self.stdout_end, self.stderr_end]
         self._raw = {self._stdout: LogStream.STDOUT, self._stderr: LogStream.STDERR}
         self._open = {self._frames, *self._raw}
-        self._rest: dict[int, bytes] = dict.fromkeys(self._open, b"")
-        self._unfinished: asyncio.TimerHandle | None = None
+        self._rest = b""  # of a frame
+        self._keys = itertools.count(1)
+        self._screens = {descriptor: Screen(self._new_key) for descriptor in self._raw}
+        self._owners: dict[int, str | None] = dict.fromkeys(self._raw)
         self._paused: asyncio.TimerHandle | None = None
         self._patience_ends = 0.0
         for descriptor in self._open:
@@ -80,15 +81,14 @@ class OutputPipes:
             left = _waiting(descriptor) if descriptor in self._open else 0
             while left > 0 and descriptor in self._open:
                 left -= max(1, self._read(descriptor))
-        self._flush_unfinished(continued=False)
+        self._finish_lines(self._raw)
 
     def close(self) -> None:
         """Read what is left, and let go."""
         self._close_ends()
         self.drain()
-        for timer in (self._unfinished, self._paused):
-            if timer is not None:
-                timer.cancel()
+        if self._paused is not None:
+            self._paused.cancel()
         for descriptor in list(self._open):
             self._close(descriptor)
 
@@ -131,47 +131,49 @@ class OutputPipes:
         # before the read printed it, or the one that has started just now.
         self._read_frames()
         task = self._sink.running_task()
-        data = self._get(descriptor, _READ if self._sink.is_spent else _READ_LINES)
-        if data and self._sink.is_spent:
-            self._sink.skip_raw(data.count(b"\n"), len(data))
-        elif data:
+        size = _READ if self._sink.is_spent else _READ_LINES
+        data = self._get(descriptor, size)
+        if data:
             self._read_frames()
-            self._take_raw(descriptor, data, task or self._sink.running_task())
+            # In a flood what is unfinished now is finished by the next read.
+            pausing = len(data) < size or not _waiting(descriptor)
+            self._take_raw(descriptor, data, task or self._sink.running_task(), pausing=pausing)
         return len(data)
 
     def _read_frames(self) -> int:
         data = self._get(self._frames, _READ) if self._frames in self._open else b""
-        *frames, rest = (self._rest[self._frames] + data).split(b"\n")
-        self._rest[self._frames] = rest if len(rest) < MAX_FRAME else b""
+        *frames, rest = (self._rest + data).split(b"\n")
+        self._rest = rest if len(rest) < MAX_FRAME else b""
         for text in frames:
             frame = decode(text)
-            if frame is not None:
-                self._sink.take_frame(frame)
+            if frame is None:
+                continue
+            if frame.kind is Kind.TASK_ENDED:
+                self._finish_lines([descriptor for descriptor, task in self._owners.items() if task == frame.task])
+            self._sink.take_frame(frame)
         return len(data)
 
-    def _take_raw(self, descriptor: int, data: bytes, task: str | None) -> None:
-        stream = self._raw[descriptor]
-        *lines, rest = (self._rest[descriptor] + data).split(b"\n")
-        for line in lines:
-            for piece, more in pieces(line.removesuffix(b"\r")):
-                self._sink.take_raw(stream, piece, task, continued=more)
-        while len(rest) > MAX_TEXT:
-            end = boundary(rest, MAX_TEXT)
-            self._sink.take_raw(stream, rest[:end], task, continued=True)
-            rest = rest[end:]
-        self._rest[descriptor] = rest
-        if rest and self._unfinished is None:
-            loop = asyncio.get_running_loop()
-            self._unfinished = loop.call_later(_UNFINISHED_SEC, self._flush_unfinished, True)
+    def _take_raw(self, descriptor: int, data: bytes, task: str | None, *, pausing: bool) -> None:
+        screen = self._screens[descriptor]
+        self._owners[descriptor] = task
+        if self._sink.is_spent and screen.is_plain(data) and (block := screen.finished_block(data)) is not None:
+            lines = block.count(b"\n") + 1
+            self._sink.take(Printed(time.time(), task, self._raw[descriptor], block, lines), Form.LINE)
+            data = b""
+        self._take_changes(descriptor, screen.feed(data, show=pausing))
 
-    def _flush_unfinished(self, continued: bool) -> None:
-        if self._unfinished is not None:
-            self._unfinished.cancel()
-            self._unfinished = None
-        for descriptor, stream in self._raw.items():
-            rest, self._rest[descriptor] = self._rest[descriptor], b""
-            if rest:
-                self._sink.take_raw(stream, rest, self._sink.running_task(), continued=continued)
+    def _finish_lines(self, descriptors: Iterable[int]) -> None:
+        for descriptor in descriptors:
+            self._take_changes(descriptor, self._screens[descriptor].finish())
+
+    def _take_changes(self, descriptor: int, changes: list[Change]) -> None:
+        now, task = time.time(), self._owners[descriptor]
+        for form, text, key in changes:
+            printed = Printed(now, task, self._raw[descriptor], text, continued=form is Form.PIECE)
+            self._sink.take(printed, form, key)
+
+    def _new_key(self) -> bytes:
+        return b"%d" % next(self._keys)  # unlike those of a child, which have a dot
 
     def _get(self, descriptor: int, size: int) -> bytes:
         try:
@@ -193,5 +195,5 @@ class OutputPipes:
 
 
 def _waiting(descriptor: int) -> int:
-    """Give the number of unread bytes."""
+    """Return the number of unread bytes."""
     return int(struct.unpack("i", fcntl.ioctl(descriptor, termios.FIONREAD, b"\0\0\0\0"))[0])

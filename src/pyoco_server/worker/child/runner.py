@@ -151,7 +151,7 @@ class Runner:
         os._exit(0)
 
     def _run(self, job: Message) -> Message:
-        self._output.begin(job["max_log_bytes"])
+        self._output.begin()
         params = job["params"]
         try:
             flows = self._flow_source(job["resolver"])

@@ -6,36 +6,33 @@ pyoco's own capture keeps everything that a task prints in memory; it is replace
 import contextlib
 import faulthandler
 import fcntl
-import io
+import itertools
 import logging
 import os
 import sys
 import termios
 import threading
 import time
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any, TextIO, cast
+from collections.abc import Iterator
+from typing import TextIO, cast
 
 from pyoco.core import engine
-from typing_extensions import Buffer
 
 from pyoco_server.model.runlog import LogStream
-from pyoco_server.worker.allowance import Allowance
 from pyoco_server.worker.child.framepipe import FramePipe
-from pyoco_server.worker.child.frames import LINE_KINDS, MAX_TEXT, Kind, boundary, encode, pieces
+from pyoco_server.worker.child.frames import KINDS, MAX_FRAME, Form, Kind, encode, pieces
+from pyoco_server.worker.child.screen import Change, Screen
+from pyoco_server.worker.child.taskstreams import StderrHandler, TaskStream
 
-_SLICE = 64 * 1024
-"""Characters of one write that are looked at together, so that a huge text is not held twice."""
-_IDLE_BYTES = 64 * 1024
-"""What may be printed while there is no run: by a flow resolver's module, most likely."""
-_CUT_REPORT_SEC = 1.0
 _RAW_WAIT_SEC = 0.05
 _RAW_POLL_SEC = 0.0005
-_LOG_FORMAT = "%(levelname)s %(name)s: %(message)s"
 
 
 class TaskOutput:
     """Takes what this process prints through ``sys.stdout``, ``sys.stderr`` and ``logging``.
+
+    Each thread has a screen of its own for each stream, whose changes go to the worker the moment they come: what a
+    process has printed outlives it. How much of it is kept, the worker decides.
 
     Args:
         descriptor: Of the pipe to the worker.
@@ -46,9 +43,8 @@ class TaskOutput:
         self._lock = threading.RLock()
         self._here = threading.local()
         self._running: list[str] = []
-        self._partial: dict[tuple[int, LogStream], bytes] = {}
-        self._allowance = Allowance(_IDLE_BYTES)
-        self._cut_told = 0.0
+        self._keys = itertools.count(1)
+        self._screens: dict[tuple[int, LogStream], Screen] = {}
         self._raw = [(descriptor, os.fstat(descriptor)) for descriptor in (1, 2)]
         self._streams = (TaskStream(self, LogStream.STDOUT), TaskStream(self, LogStream.STDERR))
         os.register_at_fork(after_in_child=self._after_fork)
@@ -57,26 +53,21 @@ class TaskOutput:
         """Put it in place of everything that prints, for as long as the process lives."""
         sys.stdout, sys.stderr = cast(tuple[TextIO, TextIO], self._streams)
         # Not a handler of the root logger: user code's own basicConfig() would do nothing then.
-        logging.lastResort = _StderrHandler()
+        logging.lastResort = StderrHandler()
         logging.getLogger().setLevel(logging.INFO)
         faulthandler.enable(file=2, all_threads=False)  # a crash of the interpreter says in which line
         # The engine looks the name up in its module for each run.
         vars(engine)["RunLogCapture"] = lambda **_: _EngineCapture(self)
 
-    def begin(self, limit: int) -> None:
-        """Begin a run, whose output is kept up to ``limit`` bytes."""
-        with self._lock:
-            self._allowance = Allowance(limit)
-            self._cut_told = 0.0
-        sys.stdout, sys.stderr = cast(tuple[TextIO, TextIO], self._streams)  # the last run may have left its own
+    def begin(self) -> None:
+        """Begin a run; the last one may have left streams of its own in our places."""
+        sys.stdout, sys.stderr = cast(tuple[TextIO, TextIO], self._streams)
 
     def end(self) -> None:
-        """End the run: what is still held back goes out."""
+        """End the run: what is unfinished goes out."""
         with self._lock:
-            for thread, stream in list(self._partial):
-                self._flush(thread, stream, continued=False)
-            self._tell_cut(last=True)
-            self._allowance = Allowance(_IDLE_BYTES)
+            for thread, stream in list(self._screens):
+                self._finish(thread, stream)
 
     def notice(self, text: str) -> None:
         """Put a line of ours into the log, whatever the limit."""
@@ -104,71 +95,63 @@ class TaskOutput:
             self._await_raw()
             with self._lock:
                 for stream in (LogStream.STDOUT, LogStream.STDERR):
-                    self._flush(threading.get_ident(), stream, continued=False)
+                    self._finish(threading.get_ident(), stream)
                 self._running.remove(name)
                 self._here.name = None
                 self._pipe.send(encode(Kind.TASK_ENDED, name, time.time(), b""))
 
     def write(self, stream: LogStream, data: bytes) -> None:
-        """Take some bytes of text; whole lines go out at once."""
-        thread = threading.get_ident()
-        with self._lock:
-            if self._allowance.is_spent:
-                self._skip(data.count(b"\n"), len(data))
-                return
-            *lines, rest = (self._partial.pop((thread, stream), b"") + data).split(b"\n")
-            for line in lines:
-                self._emit(stream, line, continued=False)
-            if len(rest) > MAX_TEXT:
-                end = boundary(rest, (len(rest) - 1) // MAX_TEXT * MAX_TEXT)
-                self._emit(stream, rest[:end], continued=True)
-                rest = rest[end:]
-            if rest:
-                self._partial[thread, stream] = rest
-
-    def write_text(self, stream: LogStream, text: str) -> None:
-        """Take some text."""
-        if self._allowance.is_spent:  # a flood: nothing that costs
-            with self._lock:
-                self._skip(text.count("\n"), len(text) if text.isascii() else len(text.encode("utf-8", "replace")))
-            return
-        for start in range(0, len(text), _SLICE):
-            self.write(stream, text[start : start + _SLICE].encode("utf-8", "backslashreplace"))
+        """Take some bytes of text; whole lines go out at once, and so does a line that is rewritten."""
+        self._feed(stream, data, show=False)
 
     def flush(self, stream: LogStream) -> None:
-        """Let the current thread's unfinished line go out."""
+        """Show the current thread's unfinished line."""
+        if (threading.get_ident(), stream) in self._screens:
+            self._feed(stream, b"", show=True)
+
+    def _feed(self, stream: LogStream, data: bytes, *, show: bool) -> None:
+        place = threading.get_ident(), stream
         with self._lock:
-            self._flush(threading.get_ident(), stream, continued=True)
+            # It is not in its place meanwhile: a signal's handler may print or raise at any point here, and then finds
+            # no screen that is half changed.
+            screen = self._screens.pop(place, None) or Screen(self._new_key)
+            try:
+                if changes := screen.feed(data, show=show):
+                    self._send(stream, changes)
+            except BaseException:  # of such a handler
+                self._send(stream, screen.finish())
+                raise
+            if place in self._screens:
+                self._finish(*place)
+            self._screens[place] = screen
 
-    def _flush(self, thread: int, stream: LogStream, *, continued: bool) -> None:
-        rest = self._partial.pop((thread, stream), b"")
-        if rest:
-            self._emit(stream, rest, continued=continued)
+    def _new_key(self) -> bytes:
+        return b"%d.%d" % (os.getpid(), next(self._keys))  # another one than those of forked processes
 
-    def _emit(self, stream: LogStream, line: bytes, *, continued: bool) -> None:
+    def _finish(self, thread: int, stream: LogStream) -> None:
+        screen = self._screens.pop((thread, stream), None)
+        if screen is not None:
+            self._send(stream, screen.finish())
+
+    def _send(self, stream: LogStream, changes: list[Change]) -> None:
         name = getattr(self._here, "name", None)
         if name is None and len(self._running) == 1:
             name = self._running[0]  # a thread that the task has started
-        for text, more in pieces(line.removesuffix(b"\r")):
-            if self._allowance.take(len(text)):
-                kind = LINE_KINDS[stream, continued or more]
-                self._pipe.send(encode(kind, name, time.time(), text), 1, len(text))
-            else:
-                self._tell_cut()
-
-    def _skip(self, lines: int, size: int) -> None:
-        allowance = self._allowance
-        allowance.cut_lines += lines
-        allowance.cut_bytes += size
-        if time.monotonic() >= self._cut_told + _CUT_REPORT_SEC:
-            self._tell_cut()
-
-    def _tell_cut(self, *, last: bool = False) -> None:
-        """Tell at once that the limit is reached, and now and then how much was cut since."""
-        now = time.monotonic()
-        if self._allowance.is_spent and (last or now - self._cut_told >= _CUT_REPORT_SEC):
-            self._cut_told = now
-            self._pipe.send(encode(Kind.CUT, None, time.time(), b"%d %d" % self._allowance.take_counts()))
+        now = time.time()
+        # Several frames share a write, up to what a pipe takes in one piece.
+        frames, lines, size = b"", 0, 0
+        for form, text, key in changes:
+            for number, (piece, more) in enumerate(pieces(text)):
+                kind = KINDS[stream, Form.PIECE if more else form]
+                frame = encode(kind, name, now, piece, b"" if number else key)
+                if len(frames) + len(frame) > MAX_FRAME:
+                    self._pipe.send(frames, lines, size)
+                    frames, lines, size = b"", 0, 0
+                frames += frame
+                if form is not Form.STATE:
+                    lines, size = lines + 1, size + len(piece)
+        if frames:
+            self._pipe.send(frames, lines, size)
 
     def _await_raw(self) -> None:
         """Let the worker read what went around Python (C code, subprocesses), so that it knows whose it was."""
@@ -181,114 +164,7 @@ class TaskOutput:
     def _after_fork(self) -> None:
         """A forked process begins with a free lock, and does not print its parent's unfinished lines."""
         self._lock = threading.RLock()
-        self._partial.clear()
-
-
-class TaskStream(io.TextIOBase):
-    """What ``sys.stdout`` or ``sys.stderr`` is in the child."""
-
-    encoding = "utf-8"
-    errors = "backslashreplace"
-    line_buffering = True
-
-    def __init__(self, output: TaskOutput, stream: LogStream) -> None:
-        self._output = output
-        self._stream = stream
-        self.name = f"<{stream.value}>"
-        self.mode = "w"
-        self.buffer = TaskBytes(self, output, stream)
-
-    def write(self, text: str, /) -> int:
-        """Take some text."""
-        if not isinstance(text, str):
-            raise TypeError(f"write() argument must be str, not {type(text).__name__}")
-        self._output.write_text(self._stream, text)
-        return len(text)
-
-    def writelines(self, lines: Iterable[str], /) -> None:  # type: ignore[override]
-        """Take several texts."""
-        for line in lines:
-            self.write(line)
-
-    def flush(self) -> None:
-        """Let an unfinished line go out."""
-        self._output.flush(self._stream)
-
-    def close(self) -> None:
-        """Keep it open: the next run prints too."""
-        self.flush()
-
-    def reconfigure(self, **_: Any) -> None:
-        """Accepted as by the usual streams; there is nothing to set."""
-
-    def writable(self) -> bool:
-        """It is."""
-        return True
-
-    def isatty(self) -> bool:
-        """It is no terminal."""
-        return False
-
-    def fileno(self) -> int:
-        """Give the descriptor under it, for subprocesses; what goes there is kept too."""
-        return 1 if self._stream is LogStream.STDOUT else 2
-
-
-class TaskBytes(io.BufferedIOBase):
-    """What ``sys.stdout.buffer`` is in the child."""
-
-    def __init__(self, text: TaskStream, output: TaskOutput, stream: LogStream) -> None:
-        self._text = text
-        self._output = output
-        self._stream = stream
-
-    def write(self, data: Buffer, /) -> int:
-        """Take some bytes of text."""
-        view = memoryview(data).cast("B")
-        for start in range(0, len(view), _SLICE):
-            self._output.write(self._stream, bytes(view[start : start + _SLICE]))
-        return len(view)
-
-    def flush(self) -> None:
-        """Let an unfinished line go out."""
-        self._text.flush()
-
-    def close(self) -> None:
-        """Keep it open."""
-        self._text.flush()
-
-    def writable(self) -> bool:
-        """It is."""
-        return True
-
-    def fileno(self) -> int:
-        """Give the descriptor under it."""
-        return self._text.fileno()
-
-
-# Before Python 3.11 the class takes no parameter outside of type checking.
-if TYPE_CHECKING:
-    _TextHandler = logging.StreamHandler[TextIO]
-else:
-    _TextHandler = logging.StreamHandler
-
-
-class _StderrHandler(_TextHandler):
-    """``logging`` for tasks that have set up none."""
-
-    def __init__(self) -> None:
-        super().__init__(sys.stderr)
-        self.setLevel(logging.INFO)
-        self.setFormatter(logging.Formatter(_LOG_FORMAT))
-
-    @property
-    def stream(self) -> TextIO:
-        """What ``sys.stderr`` is now; a task may have redirected it."""
-        return sys.stderr
-
-    @stream.setter
-    def stream(self, _: TextIO) -> None:
-        """The base class sets it."""
+        self._screens.clear()
 
 
 class _EngineCapture:

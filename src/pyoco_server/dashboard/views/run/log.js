@@ -54,10 +54,12 @@ export function Log({ runId, tasks, task, onTask }) {
   }, [feed]);
   const lines = feed.lines.value;
   const low = words.toLowerCase();
-  const shown = low ? lines.filter((line) => line.text.toLowerCase().includes(low)) : lines;
+  const found = (all) => (low ? all.filter((line) => line.text.toLowerCase().includes(low)) : all);
+  const shown = found(lines);
+  const live = found(feed.live.value);
   useLayoutEffect(() => {
     if (following) frame.current.scrollTop = frame.current.scrollHeight;
-  }, [lines, low, following]);
+  }, [lines, feed.live.value, low, following]);
   const scrolled = () => {
     const { scrollTop, scrollHeight, clientHeight } = frame.current;
     const atEnd = scrollHeight - scrollTop - clientHeight < 24;
@@ -78,7 +80,8 @@ export function Log({ runId, tasks, task, onTask }) {
     <div class="lines" ref=${frame} tabindex="0" role="log" aria-live="off" aria-label=${t("log.title")} onScroll=${scrolled}>
       ${feed.dropped.value > 0 && html`<div class="attempt">${t("log.dropped", { n: number(feed.dropped.value) })}</div>`}
       ${blocks.map((block) => html`<div key=${block[0].id} class="block">${block.map((line) => html`<${Line} key=${line.id} line=${line} words=${low} withTask=${!task} />`)}</div>`)}
-      ${!lines.length && html`<p class="none">${t(feed.state.value === "ended" ? "log.none" : "log.waiting")}</p>`}
+      ${live.length > 0 && html`<div class="live">${live.map((line) => html`<${Line} key=${line.id} line=${line} words=${low} withTask=${!task} />`)}</div>`}
+      ${!lines.length && !live.length && html`<p class="none">${t(feed.state.value === "ended" ? "log.none" : "log.waiting")}</p>`}
     </div>
   </section>`;
 }

@@ -5,11 +5,22 @@ import { pause, serverEvents } from "../../sse.js";
 const KEPT = 3000;
 const COLOURS = /\u001b\[[0-9;?]*[A-Za-z]/g;
 
+/** What a terminal shows of a line that was rewritten; once all of its states were stored. */
+function lastState(text) {
+  return text.includes("\r") ? (text.split("\r").findLast((state) => state.trim()) ?? "") : text;
+}
+
+function shown(line) {
+  return lastState(line.text).replace(COLOURS, "");
+}
+
 export class LogFeed {
   constructor(runId, { task, stream }) {
     this.path = `/runs/${encodeURIComponent(runId)}/logs`;
     this.query = { follow: "true", tail: KEPT, task, stream };
     this.lines = signal([]);
+    /** What is to be seen behind them and may change: progress bars, prompts, the end of a log that is full. */
+    this.live = signal([]);
     this.dropped = signal(0);
     /** "connecting", "live", "away" or "ended". */
     this.state = signal("connecting");
@@ -31,7 +42,8 @@ export class LogFeed {
           lastId = event.id ?? lastId;
           if (this.state.value !== "live") this.state.value = "live";
           if (event.name === "log") this.add(event.data.lines);
-          if (event.name === "end") return void (this.state.value = "ended");
+          if (event.data.live) this.live.value = event.data.live.map((line, at) => ({ ...line, text: shown(line), id: `live-${at}` }));
+          if (event.name === "end") return void ((this.live.value = []), (this.state.value = "ended"));
         }
       } catch (error) {
         if (this.stopped.signal.aborted) return;
@@ -46,7 +58,7 @@ export class LogFeed {
     if (!lines.length) return;
     const all = [...this.lines.value];
     for (const line of lines) {
-      const text = line.text.replace(COLOURS, "");
+      const text = shown(line);
       const before = all.at(-1);
       if (before?.open && before.task === line.task && before.stream === line.stream)
         all[all.length - 1] = { ...before, text: before.text + text, open: Boolean(line.continued) };
