@@ -68,8 +68,8 @@ def unfinished_processes() -> list[str]:
 def _shown(pid: str) -> str | None:
     try:
         command = Path(f"/proc/{pid}/cmdline").read_bytes()
-        name = Path(f"/proc/{pid}/comm").read_text(errors="replace").strip()
+        name, _, state = Path(f"/proc/{pid}/stat").read_text(errors="replace").partition(" (")[2].rpartition(") ")
     except OSError:
         return None
-    # One that has ended, and was not waited for, has no command any more.
-    return None if not command or b"resource_tracker" in command else f"{name} (process {pid})"
+    ended = state.startswith(("Z", "X"))  # and nobody has waited for it
+    return None if ended or b"resource_tracker" in command else f"{name} (process {pid})"
