@@ -1,5 +1,6 @@
 """The tutorial's chapter 6b on real workers: each has its wheels from the next run on; an upload breaks nothing."""
 
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -216,3 +217,18 @@ def test_from_upload_to_the_first_run_that_uses_it(system: System, tmp_path: Pat
         f"\nfrom upload to the end of the first run that uses it: {', '.join(f'{second:.3f}' for second in seconds)} s"
     )
     assert min(seconds) < 10
+
+
+def test_an_environment_that_a_cleaner_removed_is_made_anew_before_the_next_run(system: System, tmp_path: Path) -> None:
+    folder = tmp_path / "wheels"
+    worker = system.worker("--wheel-sync", "--wheel-sync-dir", str(folder), worker_id="swept", tags="swept", **FAST)
+    upload(system, library(tmp_path, "task-swept", "1.0"), "swept")
+    flow = flow_of("task_swept:t")
+    assert outputs(system.run(flow, tag="swept")) == ["task-swept 1.0"]
+    [environment] = (folder / "envs").iterdir()
+    for removed in (environment, environment / "pyoco-environment.json"):
+        shutil.rmtree(removed) if removed.is_dir() else removed.unlink()
+        run = system.run(flow, tag="swept")
+        assert (outputs(run), run["attempt"]) == (["task-swept 1.0"], 1)
+        found = worker.wait_for("this machine cannot begin runs; trying again by itself")
+        assert (found["kind"], str(environment) in found["reason"]) == ("environment", True)

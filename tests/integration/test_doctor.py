@@ -13,7 +13,7 @@ from nats.js import api
 from pyoco_server import __version__
 from pyoco_server.embedded.nats_server import NatsServer
 from pyoco_server.gateway import doctor
-from pyoco_server.model.worker import WorkerRecord, WorkerState
+from pyoco_server.model.worker import WorkerRecord, WorkerState, WorkerTrouble
 from pyoco_server.settings import Settings
 from pyoco_server.store import topology
 
@@ -86,7 +86,7 @@ async def test_runs_without_workers(here: Running) -> None:
     assert slow["message"].startswith("Runs wait for the tag slow (1), the oldest for 11 min")
     assert told["findings"][0]["code"] == "tag_without_worker"  # the worst first
     japanese = await ask(here, lang="ja")
-    assert "担当する動作中のワーカーがありません" in japanese["findings"][0]["message"]
+    assert "受け付ける動作中のワーカーがありません" in japanese["findings"][0]["message"]
 
 
 async def test_workers(here: Running) -> None:
@@ -94,6 +94,10 @@ async def test_workers(here: Running) -> None:
     await worker(here, "ahead", ahead=4.0)
     await worker(here, "far", ahead=-15.0)
     await worker(here, "gone", ahead=-90.0, updated_at=time.time())  # written last by somebody else: its clock is right
+    full = WorkerTrouble(kind="state_directory", reason="/x is full", since=time.time() - 90, next_try_at=9e9, slots=1)
+    await worker(here, "full", trouble=full)
+    await worker(here, "half", slots=4, trouble=full.evolve(kind="process", reason="no process"))
+    await worker(here, "full-and-gone", ahead=-90.0, updated_at=0.0, hidden=True, trouble=full)
     await worker(here, "hidden", ahead=-90.0, updated_at=0.0, hidden=True)
     await worker(here, "old1", version="0.0.1")
     await worker(here, "old2", version="0.0.1")
@@ -103,6 +107,10 @@ async def test_workers(here: Running) -> None:
     assert clocks == {"ahead (h)": ("warning", 4), "far (h)": ("error", -15)}
     assert [one["details"]["worker_id"] for one in found["worker_disconnected"]] == ["gone"]
     assert "on h is disconnected; its last sign of life came 1 min 3" in found["worker_disconnected"][0]["message"]
+    unfit = {one["details"]["worker_id"]: (one["severity"], one["message"]) for one in found["worker_unfit"]}
+    assert {name: severity for name, (severity, _) in unfit.items()} == {"full": "error", "half": "warning"}
+    assert unfit["full"][1].startswith("The worker full on h takes no runs for 1 min 3")
+    assert unfit["half"][1].startswith("The worker half on h takes no runs on 1 of its slots for 1 min")
     (versions,) = found["version_differs"]
     assert versions["details"] == {"ours": __version__, "version": "0.0.1", "who": ["old1", "old2"]}
     (wheels,) = found["worker_wheels"]

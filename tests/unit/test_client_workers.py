@@ -40,17 +40,19 @@ def test_workers_as_a_table(server: Server, capsys: pytest.CaptureFixture[str]) 
     ]  # fmt: skip
     items = [
         {"worker_id": "w", "state": "RUNNING", "tags": ["a", "b"], "current_run_id": "r1", "host": "h", "slots": 4,
-         "slots_in_use": 1, "draining": True, "memory_bytes": 123_456_789, "cpu_percent": 250.4, "gpus": gpus},
+         "slots_in_use": 1, "draining": True, "memory_bytes": 123_456_789, "cpu_percent": 250.4, "gpus": gpus,
+         "trouble": {"kind": "process", "reason": "no process can be started", "slots": 4}},
         {"worker_id": "of-an-older-version", "state": "IDLE", "tags": ["a"], "slots": 1},
     ]  # fmt: skip
     server.answer = lambda _: httpx2.Response(200, json=items)
     assert main("workers --scope all --include-hidden --limit 7 --output table".split()) == 0
     header, first, second = capsys.readouterr().out.splitlines()
-    assert header.split() == "worker_id state tags current_run_id host slots draining memory cpu gpus".split()
+    assert header.split() == "worker_id state tags current_run_id host slots draining memory cpu gpus trouble".split()
     assert re.split(" {2,}", first) == [
         "w", "RUNNING", "a,b", "r1", "h", "1/4", "yes", "118 MiB", "250%", "H100 3.0 GiB of 80 GiB 42%; 1",
+        "no process can be started",
     ]  # fmt: skip
-    assert second.split() == ["of-an-older-version", "IDLE", "a", "-", "-", "1", "-", "-", "-", "-"]
+    assert second.split() == ["of-an-older-version", "IDLE", "a", "-", "-", "1", "-", "-", "-", "-", "-"]
     assert str(server.seen[0].url).endswith("/workers?scope=all&include_hidden=true&limit=7")
 
 

@@ -13,6 +13,7 @@ from pyoco_server.settings import Settings
 from pyoco_server.worker import slot as slot_module
 from pyoco_server.worker.child.frames import Form
 from pyoco_server.worker.logtail import Printed
+from pyoco_server.worker.machine import Machine
 from pyoco_server.worker.runlog import RunLog
 from pyoco_server.worker.slot import Slot
 
@@ -37,9 +38,10 @@ def make_slot(folder: Path) -> Slot:
         """There is no request to take back."""
 
     none = cast(Any, None)
+    fitness = cast(Any, SimpleNamespace(machine=Machine(folder, folder)))
     return Slot(
         Settings(_env_file=None), puller=cast(Any, SimpleNamespace(close=nothing)), claims=none, runs=none, flows=none,
-        logs=none, registration=none, resolver=None, directory=folder, max_runs_per_child=1,
+        logs=none, registration=none, resolver=None, fitness=fitness, max_runs_per_child=1,
     )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from pyoco_server.gateway.figures import MOST_WORKERS, Figures, NatsFigures, Tag
 from pyoco_server.gateway.metrics import Metrics
 from pyoco_server.gateway.totals import WaitingTag
 from pyoco_server.model.run import EndReason, RunStatus
-from pyoco_server.model.worker import GpuFigures, WorkerRecord, WorkerState
+from pyoco_server.model.worker import GpuFigures, WorkerRecord, WorkerState, WorkerTrouble
 from pyoco_server.store.queue import ConsumerFigures
 from pyoco_server.store.topology import StreamFigures
 
@@ -30,8 +30,9 @@ FULL = Figures(
                 GpuFigures(index=1, name="it tells nothing"),
             ],
         ),
-        "w2": WorkerRecord(worker_id="w2"),
+        "w2": WorkerRecord(worker_id="w2", trouble=WorkerTrouble(kind="process", reason="no process", since=1.0)),
     },
+    workers_unfit=1,
     workers_left_out=0,
     tags={"cpu": TagFigures(3, 1.0, 2), "gpu": TagFigures(0, None, 0)},
     tags_left_out=0,
@@ -96,6 +97,9 @@ def test_workers_one_by_one() -> None:
     assert one(samples, "pyoco_worker_memory_bytes", worker="w1") == 5 << 20
     assert one(samples, "pyoco_worker_cpu_cores", worker="w1") == 2.5
     assert one(samples, "pyoco_worker_slots", worker="w2") == 1
+    assert one(samples, "pyoco_workers_unfit") == 1
+    unfit = [one(samples, "pyoco_worker_slots_unfit", worker=name) for name in ("w1", "w2")]
+    assert unfit == [0, 1]
     assert one(samples, "pyoco_worker_memory_bytes", worker="w2") is None  # it does not tell
     gpus = {(name, labels): value for (name, labels), value in samples.items() if "_gpu_" in name}
     labels = (("gpu", "0"), ("worker", "w1"))

@@ -13,7 +13,7 @@ from pyoco_server.gateway.why_texts import TEXTS, render
 from pyoco_server.model.languages import preferred
 from pyoco_server.model.run import EndReason, RunStatus
 from pyoco_server.model.sentences import NAME, OPTIONAL, Moment, Share, Size, Span, Text, show
-from pyoco_server.model.worker import WorkerRecord, WorkerState
+from pyoco_server.model.worker import WorkerRecord, WorkerState, WorkerTrouble
 from pyoco_server.store.queue import ConsumerFigures
 
 NOW = 1_700_000_000.0  # 22:13:20 UTC
@@ -41,6 +41,10 @@ LOST = replace(
 )
 ALONE = replace(FACTS, workers=[(worker(seen_ago=25), GONE)], holder=(worker(seen_ago=25), GONE))
 LEAVING = worker().evolve(draining=True)
+FULL_DISK = worker().evolve(
+    trouble=WorkerTrouble(kind="state_directory", reason="the disk is full", since=NOW - 60, next_try_at=NOW + 4)
+)
+HALF = worker(runs=1, slots=2).evolve(trouble=FULL_DISK.trouble)
 DRAINING = replace(
     FACTS, workers=[(LEAVING, IDLE), (worker("cpu-2").evolve(draining=True, drain_reason="new kernel"), IDLE)]
 )
@@ -78,6 +82,12 @@ CASES: list[tuple[WhyCode, dict[str, Any], Facts, str, str]] = [
      "理由: new kernel"),
     (WhyCode.WORKERS_DRAINING, WAITING, replace(FACTS, workers=[(LEAVING, IDLE)]),
      "(workers: cpu-1); runs", "停止準備中"),
+    (WhyCode.WORKERS_UNFIT, WAITING, replace(FACTS, workers=[(FULL_DISK, IDLE), (LEAVING, IDLE)]),
+     "(workers: cpu-1); cpu-1: the disk is full; it tries again at ", "どれもマシンの問題で実行を開始できません"),
+    (WhyCode.WORKERS_GONE, WAITING, replace(FACTS, workers=[(FULL_DISK, GONE)]), "cpu-1 is DISCONNECTED", "起動"),
+    (WhyCode.STARTING, WAITING, replace(FACTS, workers=[(FULL_DISK, IDLE), (worker("new"), IDLE)]),
+     "any moment", "まもなく"),
+    (WhyCode.ALL_BUSY, WAITING, replace(FACTS, workers=[(HALF, WorkerState.RUNNING)]), "slots: 2", "スロット: 2"),
     (WhyCode.STARTING, WAITING, replace(DRAINING, workers=[*DRAINING.workers, (worker("new"), IDLE)]),
      "any moment", "まもなく"),
     (WhyCode.WORKERS_GONE, WAITING, replace(FACTS, workers=[(LEAVING, GONE)]), "cpu-1 is DISCONNECTED", "起動"),

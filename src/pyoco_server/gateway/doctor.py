@@ -14,7 +14,7 @@ from pyoco_server.gateway.figures import Figures, TagFigures
 from pyoco_server.gateway.room import SERVER
 from pyoco_server.gateway.state import Gateway
 from pyoco_server.model.findings import Finding, FindingCode, apart, error, how_full, info, warning
-from pyoco_server.model.sentences import Span
+from pyoco_server.model.sentences import Moment, Span
 from pyoco_server.model.worker import WorkerRecord, WorkerState
 from pyoco_server.store.examination import examine
 
@@ -28,7 +28,7 @@ _NO_WORKER_SEC, _LONG_SEC = 60.0, 600.0
 async def diagnose(here: Gateway) -> list[Finding]:
     """Look at everything. It takes a few seconds at most, however many runs there are."""
     figures = await here.figures.read()
-    findings = [*await _nats(here), *_index(here, figures), *_tags(figures), *_letters(figures), *_workers(here)]
+    findings = [*await _nats(here), *_index(here, figures), *_tags(here, figures), *_letters(figures), *_workers(here)]
     return [*findings, *_room(here), *await _durability(here)]
 
 
@@ -100,7 +100,7 @@ def _index(here: Gateway, figures: Figures) -> list[Finding]:
     return [warning(FindingCode.INDEX_BEHIND, changes=behind)] if behind >= _BEHIND else []
 
 
-def _tags(figures: Figures) -> list[Finding]:
+def _tags(here: Gateway, figures: Figures) -> list[Finding]:
     now = time.time()
 
     def age(tag: TagFigures) -> float:
@@ -114,7 +114,9 @@ def _tags(figures: Figures) -> list[Finding]:
         values = {"tag": name, "waiting": tag.waiting, "oldest": Span(age(tag)) if tag.oldest else None}
         if not tag.workers:
             make = error if age(tag) >= _NO_WORKER_SEC else warning
-            findings.append(make(FindingCode.TAG_WITHOUT_WORKER, **values))
+            serving = here.worker_index.serving(name)
+            unfit = sorted(record.worker_id for record, state in serving if state.is_active and record.is_unfit)[:_MOST]
+            findings.append(make(FindingCode.TAG_WITHOUT_WORKER, **values, unfit=unfit or None))
         elif age(tag) >= _LONG_SEC:
             findings.append(warning(FindingCode.RUNS_WAIT_LONG, **values, workers=tag.workers))
     return findings[:_MOST]
@@ -129,7 +131,21 @@ def _workers(here: Gateway) -> list[Finding]:
     known = [(record, state) for record, state in here.worker_index.states() if not record.hidden]
     live = [record for record, state in known if state.is_active]
     gone = [record for record, state in known if state is WorkerState.DISCONNECTED]
-    return [*_disconnected(gone), *_wheels(live), *_versions(live)]
+    return [*_unfit(live), *_disconnected(gone), *_wheels(live), *_versions(live)]
+
+
+def _unfit(live: Iterable[WorkerRecord]) -> list[Finding]:
+    now = time.time()
+    return [
+        (error if record.is_unfit else warning)(
+            FindingCode.WORKER_UNFIT, worker_id=record.worker_id, host=record.host, kind=trouble.kind,
+            reason=trouble.reason, lasts=Span(max(0.0, now - trouble.since)),
+            slots=None if record.is_unfit else trouble.slots,
+            next_try_at=Moment(trouble.next_try_at) if trouble.next_try_at else None,
+        )
+        for record in sorted(live, key=lambda record: record.worker_id)
+        if (trouble := record.trouble) is not None and not record.draining
+    ][:_MOST]  # fmt: skip
 
 
 def _disconnected(gone: Iterable[WorkerRecord]) -> list[Finding]:

@@ -70,6 +70,8 @@ class Figures:
     open_logs: int
     store_used_share: float | None = None
     accepts_submissions: bool = True
+    workers_unfit: int = 0
+    """Those that are there and can begin no run."""
     letters: dict[str, int] | None = None
     """Dead letters by reason; ``None`` until all were read."""
 
@@ -102,6 +104,7 @@ class FiguresReader:
             workers={state: states.count(state) for state in WorkerState},
             live_workers=live,
             workers_left_out=left_out,
+            workers_unfit=sum(state.is_active and record.is_unfit for record, state in workers),
             tags=tags,
             tags_left_out=max(0, totals.tags_waiting() - sum(tag.waiting > 0 for tag in tags.values())),
             nats=nats,
@@ -167,7 +170,7 @@ def tag_figures(workers: list[tuple[WorkerRecord, WorkerState]], waiting: list[W
     for record, state in workers:
         for tag in filter(is_tag, record.tags):
             known.add(tag)
-            if state.is_active and not record.draining:
+            if state.is_active and record.takes_runs:
                 serving[tag] = serving.get(tag, 0) + 1
     waits = {one.tag: one for one in waiting if is_tag(one.tag)}
     unserved = [tag for tag in waits if tag not in serving][: MOST_TAGS // 2]

@@ -26,6 +26,8 @@ def families(figures: Figures) -> Iterator[Metric]:
         yield _one("pyoco_dlq_messages_total", "Dead letters in their stream.", figures.nats.letters.messages)
     if figures.letters is not None:
         yield _by("reason", "pyoco_dlq_letters", "Dead letters in their stream, by reason.", figures.letters)
+    yield _one("pyoco_workers_unfit", "Workers that are there and take no runs: their machines cannot begin any.",
+               figures.workers_unfit)  # fmt: skip
     states = {state.value: count for state, count in figures.workers.items()}
     yield _by("state", "pyoco_workers", "Known workers, by state.", states)
     yield from _workers(figures)
@@ -43,6 +45,8 @@ def _workers(figures: Figures) -> Iterator[Metric]:
     yield _by("worker", "pyoco_worker_slots", "Runs that the worker takes at a time.", slots)
     in_use = {name: record.slots_in_use for name, record in live.items()}
     yield _by("worker", "pyoco_worker_slots_in_use", "Runs that the worker has.", in_use)
+    unfit = {name: record.unfit_slots for name, record in live.items()}
+    yield _by("worker", "pyoco_worker_slots_unfit", "Slots that take no runs: its machine cannot begin any.", unfit)
     memory = {name: record.memory_bytes for name, record in live.items() if record.memory_bytes is not None}
     yield _by("worker", "pyoco_worker_memory_bytes", "Resident memory of the worker and its runs.", memory)
     cores = {name: record.cpu_percent / 100 for name, record in live.items() if record.cpu_percent is not None}

@@ -88,7 +88,7 @@ def _queue(
 ) -> dict[str, Any]:
     consumer = figures.nats.consumers.get(name)
     serving = here.worker_index.serving(name)
-    live = [record for record, state in serving if state.is_active and not record.draining]
+    live = [record for record, state in serving if state.is_active and record.takes_runs]
     return {
         "tag": name,
         "waiting": tag.waiting,
@@ -99,7 +99,7 @@ def _queue(
         "redelivered": consumer.redelivered if consumer else None,
         "workers": sorted(record.worker_id for record in live),
         "slots": sum(record.slots for record in live),
-        "free_slots": sum(max(0, record.slots - record.slots_in_use) for record in live),
+        "free_slots": sum(max(0, record.slots - record.unfit_slots - record.slots_in_use) for record in live),
         "depths": depths,
     }
 

@@ -28,6 +28,7 @@ class WhyCode(str, Enum):
     NO_WORKER = "no_worker"
     WORKERS_GONE = "workers_gone"
     WORKERS_DRAINING = "workers_draining"
+    WORKERS_UNFIT = "workers_unfit"
     ALL_BUSY = "all_busy"
     QUEUE_LIMIT = "queue_limit"
     STARTING = "starting"
@@ -90,7 +91,12 @@ class Facts:
     @property
     def live(self) -> list[WorkerRecord]:
         """The workers that could take the run."""
-        return [record for record, state in self.workers if state.is_active and not record.draining]
+        return [record for record, state in self.workers if state.is_active and record.takes_runs]
+
+    @property
+    def unfit(self) -> list[WorkerRecord]:
+        """The workers that are there, and whose machines cannot begin a run now."""
+        return [record for record, state in self.workers if state.is_active and record.is_unfit and not record.draining]
 
     @property
     def draining(self) -> list[WorkerRecord]:
@@ -152,6 +158,8 @@ def _waiting(snapshot: dict[str, Any], facts: Facts) -> Why:
     if not live:
         if not facts.workers:
             return Why(WhyCode.NO_WORKER, values)
+        if facts.unfit:
+            return Why(WhyCode.WORKERS_UNFIT, {**values, **_unfit(facts.unfit)})
         if facts.draining:
             asked = [record for record in facts.draining if record.drain_reason]
             reason = _text(asked[0].drain_reason) if asked else None
@@ -160,7 +168,7 @@ def _waiting(snapshot: dict[str, Any], facts: Facts) -> Why:
         seen = {"known_worker": last.worker_id, "known_state": state.value, "last_seen_at": _moment(last.last_seen_at)}
         silent = _span(facts.now - last.last_seen_at)
         return Why(WhyCode.WORKERS_GONE, {**values, **seen, "silent_for": silent})
-    free = sum(max(0, record.slots - len(record.current_run_ids)) for record in live)
+    free = sum(max(0, record.slots - record.unfit_slots - len(record.current_run_ids)) for record in live)
     values |= {
         "slots": sum(record.slots for record in live),
         "free_slots": free,
@@ -169,6 +177,19 @@ def _waiting(snapshot: dict[str, Any], facts: Facts) -> Why:
         "last_pull_at": _moment(max(record.last_pull_at or 0.0 for record in live)),
     }
     return Why(_waiting_code(facts, free, late=waited > LATE_SEC), values)
+
+
+def _unfit(workers: list[WorkerRecord]) -> dict[str, Any]:
+    """Tell what is wrong with the machine of the one that tries again first."""
+    first = min(workers, key=lambda record: number(record.trouble.next_try_at if record.trouble else None))
+    trouble = first.trouble
+    return {
+        "workers": _ids(workers),
+        "known_worker": first.worker_id,
+        "trouble": _text(trouble.reason) if trouble else None,
+        "since": _moment(trouble.since) if trouble else None,
+        "next_try_at": _moment(trouble.next_try_at) if trouble else None,
+    }
 
 
 def _ids(workers: list[WorkerRecord]) -> list[str]:

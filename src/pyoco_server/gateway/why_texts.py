@@ -63,6 +63,15 @@ TEXTS: dict[WhyCode, Text] = {
         f" (ワーカー: {{workers}})[。理由: {{drain_reason}}]{_AHEAD_JA}",
         f"別のワーカーを起動してください: {_START} NAME",
     ),
+    WhyCode.WORKERS_UNFIT: Text(
+        "It waits: the only live workers for the tag {tag} take no runs, because their machines cannot begin any"
+        f" (workers: {{workers}}); {{known_worker}}: {{trouble}}[; it tries again at {{next_try_at}}]{_AHEAD}",
+        "Mend it on the worker's machine: it takes runs again by itself. Or start another one: " + f"{_START} NAME",
+        "待機中: タグ {tag} を担当する動作中のワーカーは、どれもマシンの問題で実行を開始できません"
+        f" (ワーカー: {{workers}})。{{known_worker}}: {{trouble}}[。次の再試行: {{next_try_at}}]{_AHEAD_JA}",
+        "ワーカーのマシンの問題を直すと、自動で受け付けを再開します。別のワーカーを起動することもできます: "
+        f"{_START} NAME",
+    ),
     WhyCode.ALL_BUSY: Text(
         "It waits for a free slot: all slots of the live workers for the tag {tag} are busy"
         f" (workers: {{live_workers}}, slots: {{slots}}){_AHEAD}",

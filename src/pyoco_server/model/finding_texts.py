@@ -189,9 +189,11 @@ TEXTS: dict[FindingCode, Text] = {
         "ゲートウェイのマシンの負荷を確認してください。",
     ),
     FindingCode.TAG_WITHOUT_WORKER: Text(
-        "Runs wait for the tag {tag} ({waiting}[, the oldest for {oldest}]), and no live worker serves it.",
+        "Runs wait for the tag {tag} ({waiting}[, the oldest for {oldest}]), and no live worker takes them"
+        "[: the machines of {unfit} cannot begin runs].",
         "Start one: pyoco-worker --tags {tag} --worker-id NAME",
-        "タグ {tag} の実行が待っていますが ({waiting} 件[、最長 {oldest}])、担当する動作中のワーカーがありません。",
+        "タグ {tag} の実行が待っていますが ({waiting} 件[、最長 {oldest}])、受け付ける動作中のワーカーがありません"
+        "[ ({unfit} のマシンでは実行を開始できません)]。",
         "ワーカーを起動してください: pyoco-worker --tags {tag} --worker-id NAME",
     ),
     FindingCode.RUNS_WAIT_LONG: Text(
@@ -211,6 +213,15 @@ TEXTS: dict[FindingCode, Text] = {
         "Start it again; or, if it is gone for good, hide it: PATCH /workers/{worker_id} with hidden true.",
         "ワーカー {worker_id}[ ({host})] が切断されています。最後の応答は {silent_for}前です。",
         "もう一度起動してください。もう使わない場合は PATCH /workers/{worker_id} で hidden にしてください。",
+    ),
+    FindingCode.WORKER_UNFIT: Text(
+        "The worker {worker_id}[ on {host}] takes no runs[ on {slots} of its slots][ for {lasts}], because its machine"
+        " cannot begin any: {reason}.",
+        "Mend it there; it tries again by itself[, next at {next_try_at}], and runs wait or go to other workers.",
+        "ワーカー {worker_id}[ ({host})] のマシンで実行を開始できないため、[スロット {slots} 個で][{lasts}前から]実行を"
+        "受け付けていません: {reason}。",
+        "そのマシンの問題を直してください。自動で再試行します[ (次回 {next_try_at})]。"
+        "その間、実行は待機するか別のワーカーに渡ります。",
     ),
     FindingCode.WORKER_WHEELS: Text(
         "The worker {worker_id} cannot use all of its wheels: {reason}.",

@@ -59,6 +59,7 @@ class FindingCode(str, Enum):
     RUNS_WAIT_LONG = "runs_wait_long"
     DEAD_LETTERS = "dead_letters"
     WORKER_DISCONNECTED = "worker_disconnected"
+    WORKER_UNFIT = "worker_unfit"
     WORKER_WHEELS = "worker_wheels"
     # Of all of them.
     VERSION_DIFFERS = "version_differs"

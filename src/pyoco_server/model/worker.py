@@ -22,6 +22,40 @@ class WorkerState(str, Enum):
         return self in (WorkerState.RUNNING, WorkerState.IDLE)
 
 
+class TroubleKind(str, Enum):
+    """What of its machine keeps a worker from beginning runs."""
+
+    STATE_DIRECTORY = "state_directory"  # no run's directory can be made: full, read-only, not permitted, …
+    START_DIRECTORY = "start_directory"  # the directory in which it was started is gone, or cannot be read
+    PROGRAM = "program"  # its interpreter or its own package is gone
+    ENVIRONMENT = "environment"  # the directory of its wheels is gone
+    PROCESS = "process"  # no process can be started, or no file opened
+
+
+class WorkerTrouble(BaseModel):
+    """Why a worker takes no runs, or fewer than it has slots; it tries again by itself.
+
+    Args:
+        kind: A value of ``TroubleKind``, or one of a newer version.
+        reason: In one sentence, in English.
+        since: When it was first seen, in unix seconds.
+        next_try_at: When it is tried again.
+        slots: How many slots take no runs because of it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    kind: str
+    reason: str
+    since: float
+    next_try_at: float | None = None
+    slots: int = 1
+
+    def evolve(self, **changes: Any) -> Self:
+        """Return a copy with the changes."""
+        return self.model_copy(update=changes)
+
+
 class GpuFigures(BaseModel):
     """One GPU of a worker's machine; ``None`` for what it does not tell.
 
@@ -74,6 +108,7 @@ class WorkerRecord(BaseModel):
         stopped_at: When it stopped in order, in unix seconds.
         stop_reason: Why: a signal's name, ``drained``, …
         wheel_sync: What it has from the registry of wheels.
+        trouble: What keeps it from beginning runs; ``None`` while nothing does.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow")
@@ -116,6 +151,22 @@ class WorkerRecord(BaseModel):
     stop_reason: str | None = None
     updated_at: float = 0.0
     wheel_sync: dict[str, Any] = Field(default_factory=lambda: {"enabled": False})
+    trouble: WorkerTrouble | None = None
+
+    @property
+    def unfit_slots(self) -> int:
+        """How many of its slots take no runs because of its machine."""
+        return self.trouble.slots if self.trouble is not None else 0
+
+    @property
+    def is_unfit(self) -> bool:
+        """Whether none of its slots takes runs because of its machine."""
+        return self.trouble is not None and self.trouble.slots >= self.slots
+
+    @property
+    def takes_runs(self) -> bool:
+        """Whether it takes runs while it is there."""
+        return not self.draining and not self.is_unfit
 
     def evolve(self, **changes: Any) -> Self:
         """Return a copy with the changes."""

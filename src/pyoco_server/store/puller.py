@@ -50,12 +50,12 @@ class TagPuller:
         self._waiting_since: float | None = None
         self._left_at: float | None = None
 
-    async def next(self, wait: float, stop: asyncio.Event) -> Delivery | None:
+    async def next(self, wait: float, *stop: asyncio.Event) -> Delivery | None:
         """Wait for a job.
 
         Args:
             wait: Seconds after which ``None`` is the answer.
-            stop: Set from outside to end the wait; whatever arrives later goes back to the queue.
+            stop: Any of them, set from outside, ends the wait; whatever arrives later goes back to the queue.
 
         Raises:
             StoreUnavailable: NATS is away.
@@ -78,17 +78,17 @@ class TagPuller:
             return None  # nobody asks any more
         return self._waiting_since
 
-    async def _next(self, wait: float, stop: asyncio.Event) -> Delivery | None:
+    async def _next(self, wait: float, stop: tuple[asyncio.Event, ...]) -> Delivery | None:
         if self._refused:  # by a consumer that is gone, or too busy: do not hammer it
             self._refused = False
-            await first_event(_REFUSED_PAUSE, stop)
+            await first_event(_REFUSED_PAUSE, *stop)
         await self._ensure_consumers()
         self._wanted = True
         try:
             if len(self._tags) > 1:
                 for tag in list(self._tags):
                     self._tags.append(self._tags.pop(0))
-                    if await self._ask([tag], None, 1.0, stop) or stop.is_set():
+                    if await self._ask([tag], None, 1.0, stop) or _any(stop):
                         return self._take()
             await self._ask(self._tags, wait, wait + _GRACE, stop)
             return self._take()
@@ -107,14 +107,14 @@ class TagPuller:
             await self._queue.ensure_consumer(tag)
             self._missing.discard(tag)
 
-    async def _ask(self, tags: list[str], expires: float | None, limit: float, stop: asyncio.Event) -> bool:
+    async def _ask(self, tags: list[str], expires: float | None, limit: float, stop: tuple[asyncio.Event, ...]) -> bool:
         self._open = set(tags)
         beat = _BEAT if expires is not None and expires >= 2 * _BEAT else None
         for tag in tags:
             await self._line(tag).request(batch=1, expires=expires, beat=beat)
         began = time.monotonic()
         self._heard = dict.fromkeys(tags, began)
-        while self._open and not self._arrived and not stop.is_set():
+        while self._open and not self._arrived and not _any(stop):
             self._wake.clear()
             now = time.monotonic()
             ends = {tag: self._heard[tag] + _SILENCE if beat else began + limit for tag in self._open}
@@ -123,7 +123,7 @@ class TagPuller:
                 self._missing |= silent
                 self._silent = True
                 break
-            await first_event(min(ends.values()) - now, self._wake, stop)
+            await first_event(min(ends.values()) - now, self._wake, *stop)
         return bool(self._arrived)
 
     async def _withdraw_open(self) -> None:
@@ -187,6 +187,10 @@ class TagPuller:
         if status not in (NO_MESSAGES, TIMED_OUT):
             log.warning("a pull was refused", tag=tag, status=status, reason=text)
         self._wake.set()
+
+
+def _any(events: tuple[asyncio.Event, ...]) -> bool:
+    return any(event.is_set() for event in events)
 
 
 async def _return(delivery: Delivery) -> None:

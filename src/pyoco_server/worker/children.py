@@ -10,9 +10,11 @@ import structlog
 
 from pyoco_server.errors import CommandFailed
 from pyoco_server.model.run import RunRecord
+from pyoco_server.model.worker import TroubleKind
 from pyoco_server.settings import Settings
-from pyoco_server.worker.child.process import ChildProcess, Template
+from pyoco_server.worker.child.process import ChildProcess, NotForked, Template, Unusable
 from pyoco_server.worker.environments import Environment
+from pyoco_server.worker.machine import Machine, MachineFault, no_process
 
 log = structlog.get_logger(__name__)
 
@@ -45,6 +47,7 @@ class Children:
         resolver: The flow resolver's spec, or ``None``.
         environment: Returns the wheel environment that the next run imports from.
         refuse: Takes an environment in which the resolver does not load out of use; whether there is another one.
+        machine: Says whether the start directory is still the one in which a process works.
         max_runs: Runs after which a kept process is replaced.
     """
 
@@ -55,13 +58,17 @@ class Children:
         *,
         environment: Callable[[], Environment | None],
         refuse: Callable[[Environment | None, str], bool],
+        machine: Machine,
         max_runs: int,
     ) -> None:
         self._settings = settings
         self._resolver = resolver
         self._environment = environment
         self._refuse = refuse
+        self._machine = machine
         self._max_runs = max_runs
+        self._proven = False
+        self._resolves_in: Environment | None = None
         self._directory = str(Path.cwd())
         self._preparing = asyncio.Lock()
         self._template: Template | None = None
@@ -78,31 +85,47 @@ class Children:
         """Return a fresh process that is there, started anew where needed; ``take`` takes it.
 
         Raises:
-            CommandFailed: none can be had, several times in a row.
+            Unusable: none can be had, because of how the worker was started; only until one has once been had.
+            MachineFault: none can be had, several times in a row.
         """
         async with self._preparing:
-            template = await self._fit_template()
-            if self._spare is None or not self._spare.is_alive or self._spare.template is not template:
-                await self._drop_spare()
-                self._spare = template.fork(warm=not self._busy)
-            spare = self._spare
             try:
-                await spare.born()
-            except CommandFailed:
-                self._spare = None
-                raise
+                spare = await self._make_spare()
+            except OSError as error:
+                raise no_process(error) from error
+            except Unusable as error:
+                if not self._proven:
+                    raise
+                raise MachineFault(TroubleKind.PROCESS, error.message) from error
+            except CommandFailed as error:
+                raise MachineFault(TroubleKind.PROCESS, error.message) from error
+            self._proven = True
             return spare
+
+    async def _make_spare(self) -> ChildProcess:
+        template = await self._fit_template()
+        if self._spare is None or not self._spare.is_alive or self._spare.template is not template:
+            await self._drop_spare()
+            self._spare = template.fork(warm=not self._busy)
+        spare = self._spare
+        try:
+            await spare.born()
+        except CommandFailed:
+            self._spare = None
+            raise
+        return spare
 
     async def take(self, record: RunRecord) -> ChildProcess:
         """Return the process for a run: one kept from a run of its kind, or else a fresh one.
 
         Raises:
-            CommandFailed: none can be had.
+            MachineFault: none can be had.
         """
         kept, self._kept = self._kept, None
         if kept is not None:
             kinship, child = kept
-            if kinship == Kinship.of(record) and child.environment == self._environment() and await _is_fresh(child):
+            akin = kinship == Kinship.of(record) and self._is_current(child.template)
+            if akin and await _is_fresh(child):
                 return child
             await child.end()
         child = await self.prepare()
@@ -125,7 +148,10 @@ class Children:
             self._forking.cancel()
             self._forking = None
         if self._spare is None and self._template is not None and self._template.is_alive:
-            self._spare = self._template.fork(warm=not self._busy)
+            try:
+                self._spare = self._template.fork(warm=not self._busy)
+            except OSError as error:
+                log.warning("no process could be forked in advance", reason=str(error))  # the next run asks again
 
     async def give_back(self, child: ChildProcess, record: RunRecord, *, reusable: bool, left: bool) -> None:
         """Take a process back after a run: what can be used again is kept, everything else ends now."""
@@ -153,6 +179,7 @@ class Children:
                 await template.launch()
             except OSError as error:
                 log.warning("no process could be launched in advance", reason=str(error))  # the next run asks again
+                await template.end()
                 return
             self._launched = template
 
@@ -170,7 +197,13 @@ class Children:
                     await template.end()
 
     def _make_template(self, environment: Environment | None) -> Template:
-        return Template(environment, isolation=self._settings.isolation, preload=self._settings.preload)
+        template = Template(environment, isolation=self._settings.isolation, preload=self._settings.preload)
+        template.moves = self._machine.moves
+        return template
+
+    def _is_current(self, template: Template) -> bool:
+        """Whether a template imports from where the next run is to import from."""
+        return template.environment == self._environment() and template.moves == self._machine.moves
 
     async def _drop_spare(self) -> None:
         spare, self._spare = self._spare, None
@@ -182,20 +215,22 @@ class Children:
         attempt = 1
         while True:
             old, environment = self._template, self._environment()
-            if old is not None and old.is_alive and not old.grown and old.environment == environment:
+            if old is not None and old.is_alive and not old.grown and self._is_current(old):
                 return old
             await self._drop_spare()
             self._template = None
             if old is not None:
                 await old.end()
             launched, self._launched = self._launched, None
-            fit = launched is not None and launched.is_alive
+            fit = launched is not None and launched.is_alive and launched.moves == self._machine.moves
             template = launched if launched is not None and fit else self._make_template(environment)
             template.environment = environment
             try:
                 await template.start(self._directory)
-                if self._resolver is not None and (old is None or old.environment != environment):
-                    await self._try_resolver(template, self._resolver)
+                await self._check_resolver(template)
+            except (OSError, NotForked):  # whatever it is to import from has nothing to do with it
+                await template.end()
+                raise
             except CommandFailed as error:
                 await template.end()
                 if attempt == _START_TRIES or "ended with" not in error.message:
@@ -207,12 +242,29 @@ class Children:
             else:
                 self._template = template
 
+    async def _check_resolver(self, template: Template) -> None:
+        """Look whether the resolver loads, unless it did so in the same environment.
+
+        Raises:
+            Unusable: it does not, and there is something to be done about it.
+        """
+        environment = template.environment
+        if self._resolver is None or (self._proven and environment == self._resolves_in):
+            return
+        try:
+            await self._try_resolver(template, self._resolver)
+        except Unusable as error:
+            if not self._proven or environment is not None:
+                raise
+            log.error("the flow resolver does not load any more; runs that need it fail", reason=error.message)
+        self._resolves_in = environment
+
     @staticmethod
     async def _try_resolver(template: Template, resolver: str) -> None:
         """Import the resolver once, in a process of its own: what does not load is told before the first run.
 
         Raises:
-            CommandFailed: it does not load.
+            Unusable: it does not load.
         """
         child = template.fork()
         await child.born()
@@ -220,7 +272,7 @@ class Children:
         end = await child.end()
         if answer is None or answer.get("error"):
             reason = answer["error"] if answer else ("it did not answer in time" if end.killed else f"it {end}")
-            raise CommandFailed(
+            raise Unusable(
                 f"the flow resolver does not load: {reason}",
                 hint="The resolver's file and what it imports must load in a plain Python process.",
             )

@@ -55,6 +55,14 @@ class Environment:
     plugins: list[dict[str, Any]] = field(repr=False, compare=False)
     lock: FileLock = field(repr=False, compare=False)
 
+    @property
+    def is_there(self) -> bool:
+        """Whether nobody has removed it from the disk."""
+        try:
+            return (self.directory / _MANIFEST).is_file()
+        except OSError:  # where we may not look any more, for one
+            return False
+
 
 class Environments:
     """The environments of one sync directory.

@@ -12,13 +12,15 @@ import structlog
 
 from pyoco_server.errors import StoreUnavailable
 from pyoco_server.model.run import EndReason, RunRecord, RunStatus, TaskStatus
+from pyoco_server.model.worker import TroubleKind
 from pyoco_server.settings import Settings
 from pyoco_server.store.runs import RunStore
 from pyoco_server.waiting import first_event
-from pyoco_server.worker.child.process import ChildEnd, ChildProcess, run_directory
+from pyoco_server.worker.child.process import ChildEnd, ChildProcess
 from pyoco_server.worker.child.protocol import LOST_WORKER, Message
 from pyoco_server.worker.claims import Claimed
 from pyoco_server.worker.failure_log import FailureLog
+from pyoco_server.worker.machine import MachineFault
 from pyoco_server.worker.recorder import Recorder
 
 log = structlog.get_logger(__name__)
@@ -46,12 +48,13 @@ class Execution:
         claimed: The run and its job.
         child: A child that is ready.
         lease: Seconds of our silence after which the child is killed, because the run may be another worker's by then.
-        directory: Where run directories are made.
+        directory: The run's working directory.
         resolver: The flow resolver's spec, or ``None``.
         read_flow: Gives the text of a flow.yaml by its hash.
         end_log: Called before the run's end is written, so that whoever sees the end finds the whole log.
         begun: Called when the child has its job: time to fork the next one.
         explain_missing: Gives what the worker's wheels explain of a module that was not found, as a sentence to follow.
+        blames_machine: Whether the run is handed back if the child ends before it has begun with it.
     """
 
     def __init__(
@@ -68,6 +71,7 @@ class Execution:
         end_log: Callable[[], Awaitable[None]],
         begun: Callable[[], None],
         explain_missing: Callable[[str], str] = lambda error: "",
+        blames_machine: bool = True,
     ) -> None:
         self._settings = settings
         self._job = claimed.job
@@ -89,6 +93,12 @@ class Execution:
         self._task_limits: dict[str, float] = {}
         self._task_timers: dict[str, asyncio.TimerHandle] = {}
         self._cancels: set[asyncio.Task[None]] = set()
+        self._blames_machine = blames_machine
+        self._has_begun = False
+        self.has_ended = False
+        """Whether the child said how the run ended."""
+        self.fault: MachineFault | None = None
+        """Why the run could not begin here, if the machine is to blame."""
         self.reusable = False
         """Whether the child may run another run afterwards."""
         self.left = False
@@ -120,7 +130,7 @@ class Execution:
                 timer.cancel()
             self._child.rest()
         await self._end_log()
-        if self._returned:
+        if self._returned or self.fault is not None:
             return await self.recorder.hand_back()
         if self._fenced:
             record = self.recorder.record
@@ -161,7 +171,7 @@ class Execution:
                 "flow_name": record.flow_name,
                 "params": record.params or self._job.params or {},
                 "workflow_yaml": workflow,
-                "directory": str(run_directory(self._directory, record.run_id, record.attempt)),
+                "directory": str(self._directory),
                 "resolver": self._resolver,
                 "exit_wait_sec": self._settings.run_exit_wait_sec,
                 "max_value_bytes": self._settings.max_run_snapshot_bytes // 2,
@@ -195,10 +205,13 @@ class Execution:
             raise ValueError(f"a message of run {message['run_id']!r}, attempt {message['attempt']!r}")
         if message["type"] == "finished":
             outcome = self._finish(message)
+            self.has_ended = True
             self.reusable = bool(message.get("reusable"))
             self.left = not self.reusable
             return outcome
-        if message["type"] == "planned":
+        if message["type"] == "begun":
+            self._has_begun = True
+        elif message["type"] == "planned":
             self._plan(message)
         elif message["type"] == "task":
             self.recorder.note_task(message)
@@ -250,6 +263,9 @@ class Execution:
         self._fenced = end.fenced
         if end.fenced:
             log.error("this worker stood still for too long; its run was stopped", run_id=self.run_id)
+        stopped = self._stopped.is_set() or self._ending is not None or end.killed
+        if not self._has_begun and self._blames_machine and not stopped:
+            self.fault = MachineFault(TroubleKind.PROCESS, f"the process for a run {end} before the run began")
         return self._ending or _describe(end, self._where())
 
     def _where(self) -> str:

@@ -14,7 +14,7 @@ import structlog
 from pyoco_server import __version__
 from pyoco_server.errors import CommandFailed, RevisionConflict, StoreUnavailable
 from pyoco_server.model.run import RunRecord
-from pyoco_server.model.worker import WorkerRecord, WorkerState
+from pyoco_server.model.worker import WorkerRecord, WorkerState, WorkerTrouble
 from pyoco_server.settings import Settings
 from pyoco_server.store.workers import StoredWorker, WorkerStore
 from pyoco_server.waiting import first_event
@@ -99,6 +99,11 @@ class Registration:
         self.record = self.record.evolve(draining=True)
         self._news.set()
 
+    def note_trouble(self, trouble: WorkerTrouble | None) -> None:
+        """Note what keeps this worker from beginning runs, or that nothing does, and write it soon."""
+        self.record = self.record.evolve(trouble=trouble)
+        self._news.set()
+
     def note_wheels(self, status: dict[str, Any], news: bool) -> None:
         """Note what the wheel sync does.
 
@@ -174,7 +179,7 @@ class Registration:
         if not self._revision:
             return
         gone = self.record.seen([], self.last_pull_at).evolve(
-            draining=False, memory_bytes=None, cpu_percent=None, gpus=[]
+            draining=False, trouble=None, memory_bytes=None, cpu_percent=None, gpus=[]
         )
         await self._write(gone.evolve(state=WorkerState.STOPPED_GRACEFUL, stopped_at=time.time(), stop_reason=reason))
 

@@ -9,6 +9,10 @@ from typing import Generic, TypeVar
 Result = TypeVar("Result")
 
 
+class NoThread(OSError):
+    """The system has no thread left, which it has no number for."""
+
+
 class Sideline(Generic[Result]):
     """One blocking call, made again and again, never twice at once.
 
@@ -26,6 +30,7 @@ class Sideline(Generic[Result]):
         """Make the call, or go on waiting for the one that has not come back yet.
 
         Raises:
+            NoThread: the system has no thread for it.
             TimeoutError: it does not come back in time.
             Exception: what the call raised.
         """
@@ -33,7 +38,11 @@ class Sideline(Generic[Result]):
             self._pending = Future()
             self._pending.set_running_or_notify_cancel()  # so that who stops waiting does not undo it
             # A daemon: an executor's thread would be waited for when the process ends.
-            threading.Thread(target=self._run, args=(self._pending,), name="sideline", daemon=True).start()
+            try:
+                threading.Thread(target=self._run, args=(self._pending,), name="sideline", daemon=True).start()
+            except RuntimeError as error:
+                self._pending = None  # nobody would ever answer
+                raise NoThread(str(error)) from error
         waiting = asyncio.wrap_future(self._pending)
         await asyncio.wait({waiting}, timeout=self._deadline)
         if not waiting.done():

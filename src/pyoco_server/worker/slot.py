@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import time
 from collections import OrderedDict
-from pathlib import Path
 
 import structlog
 
@@ -20,6 +19,8 @@ from pyoco_server.waiting import first_event
 from pyoco_server.worker.children import Children
 from pyoco_server.worker.claims import Claimed, Claims
 from pyoco_server.worker.execution import Execution
+from pyoco_server.worker.fitness import Fitness, hand_back
+from pyoco_server.worker.machine import MachineFault
 from pyoco_server.worker.registration import Registration
 from pyoco_server.worker.runlog import NoRunLog, RunLog
 from pyoco_server.worker.wheel_sync import WheelSync
@@ -34,6 +35,9 @@ _LINGER_SEC = 30.0
 """How long what NATS has not taken by then waits beside the next runs: longer than it takes to choose a leader."""
 _LINGERING = 8
 """How many logs do so, of 8 MiB each at most."""
+
+_BLAMING = 10
+"""So many deliveries may end before their run began; then the run itself is to blame."""
 
 
 class FlowTexts:
@@ -74,7 +78,7 @@ class Slot:
         logs: LogStore,
         registration: Registration,
         resolver: str | None,
-        directory: Path,
+        fitness: Fitness,
         max_runs_per_child: int,
         wheels: WheelSync | None = None,
     ) -> None:
@@ -87,12 +91,13 @@ class Slot:
         self._logs = logs
         self._registration = registration
         self._resolver = resolver
-        self._directory = directory
+        self._fitness = fitness
         self._children = Children(
             settings,
             resolver,
             environment=lambda: wheels.environment if wheels is not None else None,
             refuse=lambda environment, reason: wheels is not None and wheels.refuse(environment, reason),
+            machine=fitness.machine,
             max_runs=max_runs_per_child,
         )
         self.execution: Execution | None = None
@@ -107,7 +112,8 @@ class Slot:
         """Have a process ready for the next run.
 
         Raises:
-            CommandFailed: none can be had, several times in a row.
+            CommandFailed: none can be had, because of how the worker was started.
+            MachineFault: none can be had on this machine now.
         """
         await self._children.prepare()
 
@@ -121,7 +127,7 @@ class Slot:
         if self.is_idle:
             try:
                 await self.prepare()
-            except CommandFailed as error:
+            except (CommandFailed, MachineFault) as error:
                 log.warning("no process could be started in advance", reason=error.message)  # the next run asks again
 
     async def anticipate(self) -> None:
@@ -138,9 +144,10 @@ class Slot:
         Returns:
             The run's last record, or ``None`` if there was nothing to run.
         """
-        await self.prepare()
+        if not await self._fitness.fit(self, self.prepare, wait, stop):
+            return None
         try:
-            delivery = await self.puller.next(wait, stop)
+            delivery = await self.puller.next(wait, stop, self._fitness.unfit)
             if delivery is None:
                 await self._children.rest()
                 return None
@@ -148,7 +155,7 @@ class Slot:
             self._confirmed_at = time.monotonic()
             if self._wheels is not None:
                 await self._wheels.in_step(stop)
-            if stop.is_set():
+            if stop.is_set() or self._fitness.unfit.is_set():
                 await delivery.give_back()
                 return None
             claimed = await self._claims.take(delivery)
@@ -220,7 +227,13 @@ class Slot:
 
     async def _execute(self, delivery: Delivery, claimed: Claimed) -> RunRecord | None:
         record = claimed.stored.record
-        child = await self._children.take(record)
+        try:
+            directory = await self._fitness.prepare_run(record.run_id, record.attempt)
+            child = await self._children.take(record)
+        except MachineFault as fault:
+            self._fitness.note(fault, self)
+            await self._hand_back_unbegun(delivery, claimed)
+            return None
         context = {"run_id": record.run_id, "flow_name": record.flow_name, "tag": record.tag, "attempt": record.attempt}
         log.info("run started", **context)
         run_log = RunLog(self._logs, record.run_id, record.attempt, self._settings.run_log_max_bytes)
@@ -237,12 +250,13 @@ class Slot:
             claimed,
             child,
             lease=self.lease,
-            directory=self._directory,
+            directory=directory,
             resolver=self._resolver,
             read_flow=self._flows.read,
             end_log=end_log,
             begun=self._children.fork_next,
             explain_missing=self._wheels.explain if self._wheels is not None else lambda error: "",
+            blames_machine=delivery.num_delivered < _BLAMING,
         )
         if self._handing_back:
             self.execution.hand_back()
@@ -258,10 +272,24 @@ class Slot:
             output.attach(NoRunLog())
             await self._end_log(run_log)
             await self._children.give_back(child, record, reusable=execution.reusable, left=execution.left)
+            if not execution.has_ended:  # else its process has removed what it left empty
+                await self._fitness.drop_run(record.run_id, record.attempt)
+            if execution.fault is not None and child.runs == 1:  # else an earlier run may have left it broken
+                self._fitness.note(execution.fault, self)
         if last is not None:
             log.info("run ended", status=last.status.value, end_reason=last.end_reason, reason=last.error, **context)
             await self._finish(delivery, last)
         return last
+
+    async def _hand_back_unbegun(self, delivery: Delivery, claimed: Claimed) -> None:
+        """Make a run wait for another worker, or for this machine to be mended; it costs no attempt."""
+        record = claimed.stored.record
+        last = await hand_back(self._runs, claimed.stored)
+        self._claims.ended(record.run_id)
+        log.warning("a run was handed back before it began", run_id=record.run_id, tag=record.tag)
+        if last is not None:
+            await self._finish(delivery, last)
+        await self._fitness.drop_run(record.run_id, record.attempt)
 
     async def _finish(self, delivery: Delivery, last: RunRecord) -> None:
         """Tell the queue; when it cannot be told, the redelivery finds the record and is only acknowledged."""

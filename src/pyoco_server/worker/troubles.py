@@ -30,16 +30,18 @@ class Troubles:
 
     Args:
         first: Seconds until the second try.
+        longest: Seconds between two tries at most.
     """
 
-    def __init__(self, first: float) -> None:
+    def __init__(self, first: float, longest: float = LONGEST) -> None:
         self._first = first
+        self._longest = max(longest, first)
         self._known: dict[str, Trouble] = {}
 
     def note(self, digest: str, name: str, reason: str) -> None:
         """Remember a failure."""
         tries = self._known[digest].tries + 1 if digest in self._known else 1
-        wait = min(self._first * 2 ** min(tries - 1, 16), max(LONGEST, self._first))
+        wait = min(self._first * 2 ** min(tries - 1, 16), self._longest)
         self._known[digest] = Trouble(name, reason, tries, time.monotonic() + wait)
 
     def forget(self, digest: str) -> None:
@@ -63,8 +65,14 @@ class Troubles:
         """Give every trouble."""
         return list(self._known.values())
 
-    def next_try_in(self) -> float:
-        """Give the seconds until the earliest next try; infinite if there is none."""
+    def next_try_in(self, digest: str | None = None) -> float:
+        """Return the seconds until the next try of one, 0 if it is not known; or until the earliest of all.
+
+        That is infinite if there is none.
+        """
+        if digest is not None:
+            trouble = self._known.get(digest)
+            return max(0.0, trouble.again_at - time.monotonic()) if trouble is not None else 0.0
         return max(
             0.0, min((trouble.again_at for trouble in self._known.values()), default=float("inf")) - time.monotonic()
         )

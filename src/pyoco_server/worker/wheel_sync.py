@@ -234,7 +234,7 @@ class WheelSync:
                 return selection, None
             digest = set_digest(selection.chosen)
             own = self._environments.digest_of(digest)
-            if self._refused.waiting(own) or (self.environment is not None and self.environment.digest == own):
+            if self._refused.waiting(own) or self._is_in_use(own):
                 return selection, self.environment
             found = self._environments.find(own)
             try:
@@ -249,6 +249,11 @@ class WheelSync:
                 for wheel in selection.chosen:
                     self._broken.forget(wheel.sha256_hex)
                 return selection, found
+
+    def _is_in_use(self, digest: str) -> bool:
+        """Whether an environment is in use, and nobody has removed it from the disk."""
+        environment = self.environment
+        return environment is not None and environment.digest == digest and environment.is_there
 
     def _select(self, entries: list[WheelEntry], excluded: set[str]) -> Selection:
         """Select among what can be used."""

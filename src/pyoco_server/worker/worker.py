@@ -1,8 +1,6 @@
 """A worker's life: connect, take the name, run the slots, stop in order."""
 
 import asyncio
-import contextlib
-import shutil
 import time
 from collections.abc import Coroutine
 from pathlib import Path
@@ -10,7 +8,7 @@ from typing import Any
 
 import structlog
 
-from pyoco_server.errors import PyocoError, RightMissing, StoreUnavailable
+from pyoco_server.errors import CommandFailed, PyocoError, RightMissing, StoreUnavailable
 from pyoco_server.model.run import RunRecord
 from pyoco_server.model.tags import check_tag, check_worker_id
 from pyoco_server.settings import Settings
@@ -27,6 +25,8 @@ from pyoco_server.store.wheels import WheelStore
 from pyoco_server.store.workers import WorkerStore
 from pyoco_server.waiting import first_event
 from pyoco_server.worker.claims import Claims
+from pyoco_server.worker.fitness import Fitness
+from pyoco_server.worker.machine import Machine, describe
 from pyoco_server.worker.owners import Owners
 from pyoco_server.worker.registration import Registration
 from pyoco_server.worker.resources import ResourceWatch
@@ -39,7 +39,6 @@ log = structlog.get_logger(__name__)
 DEFAULT_POLL_SEC = 1.0
 DEFAULT_DRAIN_SEC = 30.0
 DEFAULT_RUNS_PER_CHILD = 500
-_KEPT_DIRECTORIES_SEC = 7 * 24 * 3600.0
 _CONNECT_NOTE = 5.0
 _NO_RIGHT_PAUSE = 0.5
 
@@ -89,8 +88,7 @@ class Worker:
         self._over = asyncio.Event()
         runs, letters = RunStore(self._connection), DeadLetterStore(self._connection)
         flows = FlowTexts(FlowStore(self._connection))
-        directory = (settings.state_dir / "runs").absolute()
-        self._directory = directory
+        self._fitness = Fitness(_machine(settings), slots=slots, report=self._registration.note_trouble)
         self._wheel_store = WheelStore(self._connection)
         self._wheels: WheelSync | None = None
         if settings.wheel_sync_enabled:
@@ -104,6 +102,7 @@ class Worker:
             )
             self._wheels.switched.append(self._refresh)
             self._wheels.building.append(self._anticipate)
+            self._fitness.watch(self._wheels)
         claims = Claims(
             settings, runs, letters, self._owners, worker_id=worker_id, instance_id=self._registration.instance_id
         )
@@ -117,7 +116,7 @@ class Worker:
                 logs=LogStore(self._connection),
                 registration=self._registration,
                 resolver=resolver,
-                directory=directory,
+                fitness=self._fitness,
                 max_runs_per_child=max_runs_per_child,
                 wheels=self._wheels,
             )
@@ -140,9 +139,12 @@ class Worker:
             InvalidSetting: a file with a credential or a certificate cannot be used.
             StoreRefused: NATS is there, and does not let us in.
         """
-        _sweep(self._directory)
-        if self._wheels is None:  # a wheel may hold the resolver
-            await self.slots[0].prepare()  # one that does not load is told before anything else
+        # A machine that cannot begin runs now may be mended soon: the worker comes up, and says so where all look.
+        with self._fitness.noting():
+            await self._fitness.look()
+            self._fitness.machine.sweep()
+            if self._wheels is None:  # a wheel may hold the resolver
+                await self.slots[0].prepare()  # one that does not load is told before anything else
         await self._connection.start()
         await self._begin()
         self._connection.reconnected.append(self._after_reconnect)
@@ -204,6 +206,7 @@ class Worker:
             drain_sec: Seconds that it gets to finish once ``stopping`` is set; as for ``run``.
 
         Raises:
+            CommandFailed: this machine cannot begin a run.
             PyocoError: something without which the worker is of no use has failed.
         """
         ended: list[RunRecord] = []
@@ -217,6 +220,8 @@ class Worker:
         await asyncio.wait({task, stopping}, return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
         await self._drain([task], drain_sec)
+        if not ended and (trouble := self._fitness.trouble) is not None:
+            raise CommandFailed(f"this machine cannot begin runs: {trouble.reason}")
         return ended[0].run_id if ended else None
 
     async def close(self, reason: str = "stopped") -> None:
@@ -283,7 +288,8 @@ class Worker:
         while not wheels.ready.is_set() and not self._stop.is_set():
             await first_event(60.0, wheels.ready, self._stop)
         if not self._stop.is_set():
-            await self.slots[0].prepare()
+            with self._fitness.noting():
+                await self.slots[0].prepare()
 
     def _anticipate(self) -> None:
         """While an environment is being built: an idle slot already starts the process that will import from it."""
@@ -366,10 +372,11 @@ class Worker:
                 self._in_background(slot.look(), "look")
 
 
-def _sweep(directory: Path) -> None:
-    """Remove run directories that were kept for their artifacts long enough."""
-    if directory.is_dir():
-        for path in directory.iterdir():
-            with contextlib.suppress(FileNotFoundError):  # another worker here has just removed it
-                if time.time() - path.stat().st_mtime > _KEPT_DIRECTORIES_SEC:
-                    shutil.rmtree(path, ignore_errors=True)
+def _machine(settings: Settings) -> Machine:
+    try:
+        start = Path.cwd()
+    except OSError as error:
+        raise CommandFailed(
+            f"the current directory cannot be used: {describe(error)}", hint="Enter one that exists: cd …"
+        ) from error
+    return Machine(start / settings.state_dir / "runs", start)

@@ -3,7 +3,7 @@
 from typing import Any
 
 WORKER_COLUMNS = [
-    "worker_id", "state", "tags", "current_run_id", "host", "slots", "draining", "memory", "cpu", "gpus",
+    "worker_id", "state", "tags", "current_run_id", "host", "slots", "draining", "memory", "cpu", "gpus", "trouble",
 ]  # fmt: skip
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 _STEP = 1024
@@ -18,6 +18,7 @@ def worker_row(item: dict[str, Any]) -> dict[str, Any]:
         "draining": "yes" if item.get("draining") else None,
         "memory": None if memory is None else _bytes(memory),
         "cpu": None if cpu is None else f"{cpu:.0f}%",
+        "trouble": (item.get("trouble") or {}).get("reason"),
         "gpus": "; ".join(map(_gpu, item.get("gpus") or [])) or None,
     }
 

@@ -50,9 +50,11 @@ class OutputPipes:
 
     def __init__(self, sink: OutputSink) -> None:
         self._sink = sink
-        self._frames, self.frames_end = os.pipe()
-        self._stdout, self.stdout_end = os.pipe()
-        self._stderr, self.stderr_end = os.pipe()
+        (
+            (self._frames, self.frames_end),
+            (self._stdout, self.stdout_end),
+            (self._stderr, self.stderr_end),
+        ) = _pipes(3)
         self._ends = [self.frames_end, self.stdout_end, self.stderr_end]
         self._raw = {self._stdout: LogStream.STDOUT, self._stderr: LogStream.STDERR}
         self._open = {self._frames, *self._raw}
@@ -192,6 +194,19 @@ class OutputPipes:
             with contextlib.suppress(RuntimeError):  # no loop any more
                 asyncio.get_running_loop().remove_reader(descriptor)
             os.close(descriptor)
+
+
+def _pipes(count: int) -> list[tuple[int, int]]:
+    """Make so many pipes, or none: what is left open where descriptors run out is missed for ever."""
+    made: list[tuple[int, int]] = []
+    try:
+        while len(made) < count:
+            made.append(os.pipe())
+    except OSError:
+        for descriptor in (end for ends in made for end in ends):
+            os.close(descriptor)
+        raise
+    return made
 
 
 def _waiting(descriptor: int) -> int:

@@ -9,7 +9,6 @@ import socket
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import structlog
@@ -64,6 +63,14 @@ class ChildEnd:
         return f"ended with exit code {self.code}"
 
 
+class Unusable(CommandFailed):
+    """How the worker was started keeps its processes from starting: a module to preload, or its flow resolver."""
+
+
+class NotForked(CommandFailed):
+    """A template could not fork: this machine has no room for another process."""
+
+
 class Template:
     """A process that forks the processes of runs, and guards them.
 
@@ -85,6 +92,8 @@ class Template:
         self._ending: asyncio.Task[None] | None = None
         self._children: dict[int, ChildProcess] = {}
         self._born = 0
+        self.moves = 0
+        """How often the start directory had been replaced when this process was made: it stays in that one."""
         self.grown = False
         """Whether it takes more memory than it should."""
 
@@ -123,7 +132,9 @@ class Template:
             directory: Where the worker was started; runs import from it too.
 
         Raises:
-            CommandFailed: it cannot: a module to preload is refused, or the process ends at once.
+            Unusable: a module to preload is refused.
+            CommandFailed: the process ends at once.
+            OSError: no process can be started.
         """
         if self._process is None:
             await self.launch()
@@ -142,11 +153,11 @@ class Template:
         if "ready" not in answer:
             code = self._process.returncode if self._process is not None else None
             await self.end()
+            told = "the process that forks the processes of runs did not start"
+            if "unusable" in answer:
+                raise Unusable(f"{told}: {answer['unusable']}")
             ended = f"it {ChildEnd(code)}" if code is not None else "it did not answer in time"
-            raise CommandFailed(
-                f"the process that forks the processes of runs did not start: {answer.get('unusable') or ended}",
-                hint="What it said stands above, on the worker's standard error.",
-            )
+            raise CommandFailed(f"{told}: {ended}", hint="What it said stands above, on the worker's standard error.")
 
     def fork(self, *, warm: bool = False) -> "ChildProcess":
         """Return a fresh process for a run; its ``born`` says when it is there.
@@ -154,6 +165,9 @@ class Template:
         Args:
             warm: Whether it makes itself ready for a run while it waits: that takes more time of the processor in all,
                 and less while the run waits.
+
+        Raises:
+            OSError: there are no descriptors left to talk to it.
         """
         self._born += 1
         child = ChildProcess(self, self._born)
@@ -251,7 +265,11 @@ class ChildProcess:
         self._number = number
         self.output = OutputPipes(NoRunLog())
         """What it prints."""
-        self._ours, self._theirs = socket.socketpair()
+        try:
+            self._ours, self._theirs = socket.socketpair()
+        except OSError:
+            self.output.close()
+            raise
         self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
         loop = asyncio.get_running_loop()
@@ -305,13 +323,13 @@ class ChildProcess:
         """Wait until it is there.
 
         Raises:
-            CommandFailed: it could not be forked.
+            NotForked: it could not.
         """
         await asyncio.wait({self._birth}, timeout=_START_TIMEOUT)
         reason = self._birth.result() if self._birth.done() else "it did not come up in time"
         if reason is not None:
             await self.end()
-            raise CommandFailed(f"no process could be forked for a run: {reason}")
+            raise NotForked(f"no process could be forked for a run: {reason}")
         if self._reader is None:
             self._reader, self._writer = await asyncio.open_connection(sock=self._ours)
 
@@ -389,8 +407,3 @@ class ChildProcess:
     def _tell(self, word: str) -> None:
         if self.is_alive:
             self.template.tell(self._number, word)
-
-
-def run_directory(root: Path, run_id: str, attempt: int) -> Path:
-    """Return the working directory of one attempt."""
-    return root / f"{run_id}-{attempt}"

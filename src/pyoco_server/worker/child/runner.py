@@ -152,6 +152,7 @@ class Runner:
 
     def _run(self, job: Message) -> Message:
         self._output.begin()
+        self._send({"type": "begun"})  # from here on, whatever happens is the run's own
         params = job["params"]
         try:
             flows = self._flow_source(job["resolver"])

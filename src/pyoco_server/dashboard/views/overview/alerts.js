@@ -4,13 +4,14 @@ import { number, t, tn } from "../../i18n.js";
 import { workerCommand } from "../../parts/commands.js";
 import { Command } from "../../parts/copy.js";
 import { Icon } from "../../parts/icon.js";
-import { Age, Ago } from "../../parts/time.js";
+import { Age, Ago, Time } from "../../parts/time.js";
 import { link } from "../../router.js";
+import { isUnfit, troubleText } from "../workers/row.js";
 
 const LONG_SEC = 600;
 const CROWDED = 0.8;
 const MOST_NAMES = 5;
-const UNSERVED = new Set(["no_worker", "workers_gone", "workers_draining"]);
+const UNSERVED = new Set(["no_worker", "workers_gone", "workers_draining", "workers_unfit"]);
 const STUCK = new Set(["queue_limit", "job_missing", "not_fetched"]);
 
 /** Tell what is wrong with a queue: "unserved", "stuck", "long", or null. */
@@ -26,6 +27,11 @@ export function helpFor(queue, natsUrl) {
   return workerCommand(natsUrl, queue.tag, queue.workers);
 }
 
+/** Tell whether a worker takes no runs because of its machine, and nobody has hidden it. */
+export function isMissed(worker) {
+  return isUnfit(worker) && !worker.hidden;
+}
+
 export function isLost(worker) {
   return worker.state === "DISCONNECTED" && !worker.hidden;
 }
@@ -35,7 +41,7 @@ export function alertsOf(told, workers, now) {
   const queues = told.queues.map((queue) => ({ queue, trouble: troubleOf(queue, now) })).filter(({ trouble }) => trouble);
   const of = (trouble) => queues.filter((one) => one.trouble === trouble).map(({ queue }) => ofQueue(queue, trouble, told.nats_url));
   const lost = workers.filter(isLost);
-  return [...ofRoom(told.storage), ...of("unserved"), ...ofLost(lost, told.nats_url), ...of("stuck"), ...of("long")];
+  return [...ofRoom(told.storage), ...of("unserved"), ...ofUnfit(workers.filter(isMissed)), ...ofLost(lost, told.nats_url), ...of("stuck"), ...of("long")];
 }
 
 function ofQueue(queue, trouble, natsUrl) {
@@ -50,9 +56,28 @@ function ofQueue(queue, trouble, natsUrl) {
   };
 }
 
+function namesOf(workers) {
+  return workers.slice(0, MOST_NAMES).map((worker) => worker.worker_id).join(", ") + (workers.length > MOST_NAMES ? " …" : "");
+}
+
+function ofUnfit(unfit) {
+  if (!unfit.length) return [];
+  const names = namesOf(unfit);
+  const since = Math.min(...unfit.map((worker) => worker.trouble.since));
+  const why = unfit.length === 1 ? `${troubleText(unfit[0].trouble)} ` : "";
+  return [{
+    key: `unfit ${names}`,
+    kind: "bad",
+    text: tn("alert.unfit", unfit.length, { names }),
+    note: why + t("alert.unfit.what"),
+    links: [html`<a href=${link("/workers")}>${t("workers.trouble.since")} <${Time} at=${since} /></a>`],
+    command: null,
+  }];
+}
+
 function ofLost(lost, natsUrl) {
   if (!lost.length) return [];
-  const names = lost.slice(0, MOST_NAMES).map((worker) => worker.worker_id).join(", ") + (lost.length > MOST_NAMES ? " …" : "");
+  const names = namesOf(lost);
   const runs = lost.flatMap((worker) => worker.current_run_ids ?? []).length;
   const seen = Math.max(...lost.map((worker) => worker.last_seen_at ?? 0));
   return [{

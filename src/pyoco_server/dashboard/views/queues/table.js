@@ -10,7 +10,7 @@ import { link } from "../../router.js";
 import { helpFor, troubleOf } from "../overview/alerts.js";
 
 const LOOKS = {
-  no_worker: "failed", workers_gone: "failed", workers_draining: "failed", all_busy: "running", starting: "pending",
+  no_worker: "failed", workers_gone: "failed", workers_draining: "failed", workers_unfit: "failed", all_busy: "running", starting: "pending",
   queue_limit: "cancelling", job_missing: "cancelling", not_fetched: "cancelling", ready: "completed", unserved: "skipped",
 };
 const NONE = html`<span class="none">–</span>`;

@@ -1,25 +1,37 @@
 // One worker.
 import { html, useState } from "../../html.js";
 import { patch, post } from "../../api.js";
-import { has, number, t } from "../../i18n.js";
+import { has, number, t, tn } from "../../i18n.js";
 import { say, sayError } from "../../parts/announce.js";
 import { Icon } from "../../parts/icon.js";
 import { Isolation } from "../../parts/isolation.js";
 import { ReasonDialog } from "../../parts/reason.js";
 import { size } from "../../parts/size.js";
-import { Ago } from "../../parts/time.js";
+import { Ago, Time } from "../../parts/time.js";
 import { link } from "../../router.js";
 import { allows } from "../../session.js";
 
-const LOOKS = { RUNNING: "running", IDLE: "completed", STOPPED_GRACEFUL: "skipped", DISCONNECTED: "failed", DRAINING: "cancelling" };
+const LOOKS = { RUNNING: "running", IDLE: "completed", STOPPED_GRACEFUL: "skipped", DISCONNECTED: "failed", DRAINING: "cancelling", UNFIT: "failed" };
+const KINDS = new Set(["state_directory", "start_directory", "program", "environment", "process"]);
+export const COLUMNS = ["state", "name", "tags", "slots", "runs", "memory", "cpu", "gpus", "seen", "wheels"];
 const NONE = html`<span class="none">–</span>`;
 
 export function isHere(worker) {
   return worker.state === "RUNNING" || worker.state === "IDLE";
 }
 
+/** Tell whether its machine keeps a worker that is there from taking runs. */
+export function isUnfit(worker) {
+  return isHere(worker) && !worker.draining && Boolean(worker.trouble) && worker.trouble.slots >= worker.slots;
+}
+
+/** Tell what its machine lacks, in the reader's language; the worker's own words stand beside it. */
+export function troubleText({ kind }) {
+  return t(`workers.trouble.${KINDS.has(kind) ? kind : "other"}`);
+}
+
 function State({ worker }) {
-  const state = worker.draining ? "DRAINING" : worker.state;
+  const state = worker.draining ? "DRAINING" : isUnfit(worker) && worker.state === "IDLE" ? "UNFIT" : worker.state;
   const look = LOOKS[state] ?? "other";
   const word = has(`workers.state.${state}`) ? t(`workers.state.${state}`) : state;
   return html`<span class="status ${look}" title=${worker.stop_reason ?? worker.drain_reason ?? ""}><${Icon} name=${look} /><span>${word}</span></span>`;
@@ -49,6 +61,15 @@ function Wheels({ sync }) {
   return sync.last_result ?? NONE;
 }
 
+/** What keeps a worker from beginning runs, on a line of its own below it. */
+function TroubleRow({ worker, columns }) {
+  const { reason, since, next_try_at: next, slots } = worker.trouble;
+  return html`<tr class="trouble" data-trouble=${worker.worker_id}><td colspan=${columns}><div>
+    <p class=${isUnfit(worker) ? "wrong" : "note"}><${Icon} name="warning" /> ${!isUnfit(worker) && tn("workers.trouble.slots", slots) + " "}${troubleText(worker.trouble)}${" "}
+      <span class="none">${t("workers.trouble.since")} <${Time} at=${since} />${next && html` · ${t("workers.trouble.next")} <${Time} at=${next} />`}</span></p>
+    <p class="said">${reason}</p></div></td></tr>`;
+}
+
 export function Row({ worker, onChange }) {
   const [asking, setAsking] = useState(false);
   const path = `/workers/${encodeURIComponent(worker.worker_id)}`;
@@ -63,7 +84,8 @@ export function Row({ worker, onChange }) {
   const hide = () => change(() => patch(path, { hidden: !worker.hidden }), t(worker.hidden ? "workers.shown" : "workers.hidden", { name: worker.worker_id }));
   const drain = (body) => change(() => post(`${path}/drain`, body), t("workers.drained", { name: worker.worker_id }));
   const cell = (name, content) => html`<td class=${name} data-label=${t(`workers.column.${name}`)}>${content}</td>`;
-  return html`<tr data-worker=${worker.worker_id}>
+  const troubled = isHere(worker) && worker.trouble;
+  return html`<tr data-worker=${worker.worker_id} class=${troubled ? "troubled" : ""}>
     ${cell("state", html`<${State} worker=${worker} />`)}
     <th scope="row" class="name" title=${worker.host ? `${worker.host} · pid ${worker.pid} · ${worker.version}` : ""}>${worker.worker_id}</th>
     ${cell("tags", (worker.tags ?? []).map((tag) => html`<a key=${tag} class="chip" href=${link("/runs", { tag })}>${tag}</a> `))}
@@ -80,5 +102,6 @@ export function Row({ worker, onChange }) {
       ${asking && html`<${ReasonDialog} title=${t("workers.drain.of", { name: worker.worker_id })} text=${t("workers.drain.text")} action=${t("workers.drain")}
         onYes=${drain} onClose=${() => setAsking(false)} />`}
     </td>`}
-  </tr>`;
+  </tr>
+  ${troubled && html`<${TroubleRow} worker=${worker} columns=${COLUMNS.length + (allows("member") ? 1 : 0)} />`}`;
 }

@@ -6,9 +6,7 @@ import { Empty, Trouble } from "../../parts/empty.js";
 import { link } from "../../router.js";
 import { allows } from "../../session.js";
 import { WorkerFeed } from "./feed.js";
-import { Row } from "./row.js";
-
-const COLUMNS = ["state", "name", "tags", "slots", "runs", "memory", "cpu", "gpus", "seen", "wheels"];
+import { COLUMNS, Row } from "./row.js";
 
 export function View({ query }) {
   const feed = useMemo(() => new WorkerFeed(), []);
