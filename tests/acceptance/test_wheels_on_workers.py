@@ -224,8 +224,9 @@ def test_an_environment_that_a_cleaner_removed_is_made_anew_before_the_next_run(
     worker = system.worker("--wheel-sync", "--wheel-sync-dir", str(folder), worker_id="swept", tags="swept", **FAST)
     upload(system, library(tmp_path, "task-swept", "1.0"), "swept")
     flow = flow_of("task_swept:t")
-    assert outputs(system.run(flow, tag="swept")) == ["task-swept 1.0"]
-    [environment] = (folder / "envs").iterdir()
+    first = system.run(flow, tag="swept")
+    assert outputs(first) == ["task-swept 1.0"]
+    environment = folder / "envs" / first["environment"]
     for removed in (environment, environment / "pyoco-environment.json"):
         shutil.rmtree(removed) if removed.is_dir() else removed.unlink()
         run = system.run(flow, tag="swept")

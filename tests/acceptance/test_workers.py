@@ -152,7 +152,7 @@ def test_figures_of_a_worker_are_shown(system: System, tmp_path: Path) -> None:
     assert busy["host_cpu_count"] == os.cpu_count() and busy["version"] and busy["cpu_percent"] >= 0
     assert busy["gpus"] == [] or busy["gpus"][0]["name"]
     header, *rows = client(system, "workers", "--output", "table").stdout.splitlines()
-    assert header.split()[-5:] == ["slots", "draining", "memory", "cpu", "gpus"]
+    assert header.split()[-6:] == ["slots", "draining", "memory", "cpu", "gpus", "trouble"]
     (row,) = (row for row in rows if row.startswith("measured"))
     assert "1/3" in row and "MiB" in row and "%" in row
     assert 'pyoco_worker_slots_in_use{worker="measured"} 1.0' in system.client.get_metrics()

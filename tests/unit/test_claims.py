@@ -14,6 +14,8 @@ from pyoco_server.settings import Settings
 from pyoco_server.store.runs import StoredRun
 from pyoco_server.worker import claims as claims_module
 from pyoco_server.worker.claims import Claims
+from pyoco_server.worker.fitness import Fitness
+from pyoco_server.worker.machine import Machine
 from pyoco_server.worker.slot import Slot
 
 pytestmark = pytest.mark.anyio
@@ -120,7 +122,7 @@ async def test_a_record_that_is_missing_among_replicas_is_looked_for_again() -> 
 
 
 async def test_a_job_that_could_not_be_claimed_is_given_back_and_not_kept_alive(tmp_path: Path) -> None:
-    async def next_job(wait: float, stop: asyncio.Event) -> Any:
+    async def next_job(wait: float, *stop: asyncio.Event) -> Any:
         return DELIVERY
 
     async def nothing(*_: Any) -> None:
@@ -135,7 +137,7 @@ async def test_a_job_that_could_not_be_claimed_is_given_back_and_not_kept_alive(
         logs=cast(Any, None),
         registration=cast(Any, SimpleNamespace(last_pull_at=None)),
         resolver=None,
-        directory=tmp_path,
+        fitness=Fitness(Machine(tmp_path, Path.cwd()), slots=1, report=lambda _: None),
         max_runs_per_child=1,
     )
     slot.prepare = nothing  # type: ignore[method-assign,assignment]

@@ -17,6 +17,8 @@ from pyoco_server.worker import slot as slot_module
 from pyoco_server.worker.child.frames import Kind, encode
 from pyoco_server.worker.child.outputpipes import OutputPipes
 from pyoco_server.worker.claims import Claimed
+from pyoco_server.worker.fitness import Fitness
+from pyoco_server.worker.machine import Machine
 from pyoco_server.worker.runlog import NoRunLog
 from pyoco_server.worker.slot import Slot
 
@@ -77,7 +79,7 @@ async def test_the_log_is_stored_before_the_end_unless_it_takes_too_long(
         logs=Logs(),
         registration=cast(Any, SimpleNamespace(started=lambda *_: None, ended=lambda *_: None)),
         resolver=None,
-        directory=tmp_path,
+        fitness=Fitness(Machine(tmp_path, Path.cwd()), slots=1, report=lambda _: None),
         max_runs_per_child=10,
     )
     child = Child()
@@ -89,7 +91,9 @@ async def test_the_log_is_stored_before_the_end_unless_it_takes_too_long(
     monkeypatch.setattr(slot._children, "give_back", lambda *_, **__: _nothing())
     run = claim(RunRecord(run_id="r", flow_name="f"), worker_id="w", instance_id="i", job_seq=1)
     monkeypatch.setattr(slot, "_finish", lambda *_: _nothing())
-    await slot._execute(cast(Any, None), Claimed(Job(run_id="r", flow_name="f"), StoredRun(run, 1)))
+    await slot._execute(
+        cast(Any, SimpleNamespace(num_delivered=1)), Claimed(Job(run_id="r", flow_name="f"), StoredRun(run, 1))
+    )
     assert told == (["end", "the last line"] if away else ["the last line", "end"])
     child.output.close()
 
