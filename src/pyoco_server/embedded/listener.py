@@ -10,6 +10,7 @@ import uvicorn
 
 from pyoco_server.errors import CommandFailed
 from pyoco_server.gateway.app import create_app
+from pyoco_server.gateway.http1 import Http1Protocol
 from pyoco_server.model.addresses import is_loopback
 from pyoco_server.settings import Settings
 
@@ -100,6 +101,8 @@ class Listener:
         self._server = _Server(
             uvicorn.Config(
                 self._app,
+                http=Http1Protocol,
+                ws="none",
                 log_config=None,
                 access_log=settings.log_level == "DEBUG",
                 timeout_graceful_shutdown=_DRAIN_SEC,
