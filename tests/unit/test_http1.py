@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import uvicorn
-from hypothesis import HealthCheck, given
+from hypothesis import HealthCheck, Phase, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
@@ -183,7 +183,9 @@ REQUESTS = st.lists(
 
 
 @given(sent=REQUESTS, cuts=st.lists(st.integers(0, 3000), max_size=8))
-@hypothesis_settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@hypothesis_settings(
+    max_examples=25, deadline=None, phases=[Phase.generate], suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 async def test_bodies_arrive_however_they_are_sent(sent: list[Request], cuts: list[int]) -> None:
     whole = b"".join(request.encode(number) for number, request in enumerate(sent))
     edges = sorted({0, len(whole), *(cut for cut in cuts if cut < len(whole))})

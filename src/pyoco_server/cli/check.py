@@ -12,8 +12,10 @@ from pyoco_server import __version__
 from pyoco_server.cli.findings import lang_option, output_option, print_findings
 from pyoco_server.cli.language import terminal_language
 from pyoco_server.cli.nats_option import nats_url_option
+from pyoco_server.client.diagnosis import odd_answer, proxy_fails
+from pyoco_server.client.requests import client_options
 from pyoco_server.disk import examine_disks
-from pyoco_server.errors import InvalidSetting, StoreRefused, StoreUnavailable
+from pyoco_server.errors import InvalidInput, InvalidSetting, StoreRefused, StoreUnavailable
 from pyoco_server.logs import configure_logging
 from pyoco_server.model.finding_texts import described
 from pyoco_server.model.findings import Finding, FindingCode, error, warning, worst_first
@@ -100,17 +102,24 @@ async def _reach(
 
 
 async def _gateway(url: str, timeout: float) -> list[Finding]:
+    proxy = None
     try:
-        async with httpx2.AsyncClient(timeout=timeout, trust_env=False) as http:
-            answer = await asyncio.wait_for(http.get(f"{url.rstrip('/')}/ready"), timeout)
+        options, proxy = client_options(url, None, "", timeout)
+        async with httpx2.AsyncClient(**options) as http:
+            answer = await asyncio.wait_for(http.get("/ready"), timeout)
             told = answer.json()
-    except (httpx2.HTTPError, httpx2.InvalidURL, asyncio.TimeoutError) as failed:
-        return [error(FindingCode.SERVER_UNREACHABLE, url=url, reason=str(failed) or "it does not answer")]
+    except InvalidInput as unusable:  # the address, or the proxy or the certificates that the environment names
+        return [error(FindingCode.SERVER_UNREACHABLE, url=url, reason=unusable.message)]
+    except (httpx2.HTTPError, asyncio.TimeoutError) as failed:
+        reason = str(failed) or "it does not answer"
+        if proxy:
+            return [proxy_fails(url, proxy, reason)]
+        return [error(FindingCode.SERVER_UNREACHABLE, url=url, reason=reason)]
     except ValueError:
-        return [error(FindingCode.SERVER_ODD, url=url, reason=f"HTTP {answer.status_code}, and no JSON")]
+        return [odd_answer(url, proxy, f"HTTP {answer.status_code}, and no JSON")]
     problems = _problems(told)
     if problems is None:
-        return [error(FindingCode.SERVER_ODD, url=url, reason=f"HTTP {answer.status_code}, and no word of /ready")]
+        return [odd_answer(url, proxy, f"HTTP {answer.status_code}, and no word of /ready")]
     return [error(FindingCode.SERVER_NOT_READY, url=url, reason=problem) for problem in problems]
 
 

@@ -7,13 +7,21 @@ from typing import Any
 
 import httpx2
 
-from pyoco_server.client.errors import ApiError, CannotConnect
+from pyoco_server.client.errors import ApiError, CannotConnect, ForeignAnswer
+from pyoco_server.client.proxies import Proxy
 
 TERMINAL = frozenset({"COMPLETED", "FAILED", "CANCELLED"})
 
 
-def check(response: httpx2.Response) -> httpx2.Response:
+_PROXY_KEY = 407
+
+
+def check(response: httpx2.Response, proxy: Proxy | None = None) -> httpx2.Response:
     """Return a good answer.
+
+    Args:
+        response: The answer.
+        proxy: Through which it came, if through any.
 
     Raises:
         ApiError: the answer is no good one.
@@ -24,19 +32,21 @@ def check(response: httpx2.Response) -> httpx2.Response:
         body = response.json()
     except ValueError:
         body = None
-    if not isinstance(body, dict) or not body.get("detail"):
-        # Not from a pyoco-server: a proxy's page, or another program on that port.
+    if not isinstance(body, dict) or not body.get("detail") or (proxy and response.status_code == _PROXY_KEY):
         text = " ".join(response.text.split())[:200]
-        where = f"HTTP {response.status_code} {response.reason_phrase}".rstrip()
-        raise ApiError(response, f"the server answered {where}" + (f": {text}" if text else ""))
+        raise ForeignAnswer(response, _named(response) + (f": {text}" if text else ""), proxy)
     detail = body["detail"]
     if isinstance(detail, list):
         detail = "; ".join(_describe(item) for item in detail)
     raise ApiError(response, str(detail), code=str(body.get("code") or ""), hint=str(body.get("hint") or ""))
 
 
-def body_of(response: httpx2.Response) -> Any:
-    """Give a good answer's JSON.
+def body_of(response: httpx2.Response, proxy: Proxy | None = None) -> Any:
+    """Return a good answer's JSON.
+
+    Args:
+        response: The answer.
+        proxy: Through which it came, if through any.
 
     Raises:
         ApiError: it is not JSON.
@@ -44,8 +54,7 @@ def body_of(response: httpx2.Response) -> Any:
     try:
         return response.json()
     except ValueError:
-        hint = "Is this the address of a pyoco-server?"
-        raise ApiError(response, "the server's answer is not JSON", code="not_json", hint=hint) from None
+        raise ForeignAnswer(response, f"{_named(response)}, which is not JSON", proxy) from None
 
 
 def event(received: httpx2.ServerSentEvent) -> dict[str, Any]:
@@ -65,16 +74,21 @@ def snapshot_of(event: dict[str, Any]) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def connection_errors(url: str) -> Iterator[None]:
+def connection_errors(url: str, proxy: Proxy | None = None) -> Iterator[None]:
     """Turn what a broken connection raises into ``CannotConnect``.
 
     Args:
         url: The server's address, for the message.
+        proxy: Through which it is reached, if through any.
     """
     try:
         yield
     except httpx2.RequestError as error:
-        raise CannotConnect(url, error) from error
+        raise CannotConnect(url, error, proxy) from error
+
+
+def _named(response: httpx2.Response) -> str:
+    return f"HTTP {response.status_code} {response.reason_phrase}".rstrip()
 
 
 def _describe(item: Any) -> str:

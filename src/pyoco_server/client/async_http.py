@@ -33,7 +33,7 @@ class AsyncPyocoHttpClient(AsyncWheelCalls, AsyncOperatorCalls):
         retry_sec: float = GIVE_UP_SEC,
         on_retry: Callable[[PyocoError], None] = lambda _: None,
     ) -> None:
-        options = requests.client_options(base_url, api_key, api_key_header, timeout)
+        options, self._proxy = requests.client_options(base_url, api_key, api_key_header, timeout)
         self._url: str = options["base_url"]
         self._retry_sec = retry_sec
         self._on_retry = on_retry
@@ -278,17 +278,17 @@ class AsyncPyocoHttpClient(AsyncWheelCalls, AsyncOperatorCalls):
                 await anyio.sleep(pause)
 
     async def _events(self, call: Call) -> AsyncGenerator[dict[str, Any], None]:
-        with connection_errors(self._url):
+        with connection_errors(self._url, self._proxy):
             async with self._client.stream(call.method, call.path, **call.options) as response:
                 if not response.is_success:
                     await response.aread()
-                    check(response)
+                    check(response, self._proxy)
                 async for received in httpx2.EventSource(response, max_event_size=None):
                     yield event(received)
 
     async def _json(self, call: Call) -> Any:
-        return body_of(await self._send(call))
+        return body_of(await self._send(call), self._proxy)
 
     async def _send(self, call: Call) -> httpx2.Response:
-        with connection_errors(self._url):
-            return check(await self._client.request(call.method, call.path, **call.options))
+        with connection_errors(self._url, self._proxy):
+            return check(await self._client.request(call.method, call.path, **call.options), self._proxy)

@@ -1,14 +1,14 @@
 """What is wrong, as seen from here: the server's own word, and whether and how it can be reached."""
 
-import ipaddress
 import socket
 import time
 from typing import Any
 from urllib.parse import urlsplit
 
 from pyoco_server import __version__
-from pyoco_server.client.errors import ApiError, CannotConnect
+from pyoco_server.client.errors import ApiError, CannotConnect, ForeignAnswer
 from pyoco_server.client.http import PyocoHttpClient
+from pyoco_server.client.proxies import Proxy, is_this_machine
 from pyoco_server.model.finding_texts import described
 from pyoco_server.model.findings import Finding, FindingCode, Severity, apart, error, warning
 from pyoco_server.model.languages import Language
@@ -39,7 +39,10 @@ class Diagnosis:
         try:
             found = self._asked()
         except CannotConnect as away:
-            found = [self._of(error(FindingCode.SERVER_UNREACHABLE, url=self._url, reason=away.reason))]
+            if away.proxy:
+                found = [self._of(proxy_fails(self._url, away.proxy, away.reason))]
+            else:
+                found = [self._of(error(FindingCode.SERVER_UNREACHABLE, url=self._url, reason=away.reason))]
         except ApiError as refused:
             found = [self._of(self._refused(refused))]
         order = [severity.value for severity in Severity]
@@ -67,11 +70,13 @@ class Diagnosis:
             findings.append(
                 warning(FindingCode.VERSION_DIFFERS, ours=told["version"], version=__version__, who=[_SELF])
             )
-        if told["authentication"] == "none" and not _is_loopback(self._url):
+        if told["authentication"] == "none" and not is_this_machine(urlsplit(self._url).hostname or ""):
             findings.append(warning(FindingCode.NO_AUTHENTICATION, url=self._url))
         return findings
 
     def _refused(self, refused: ApiError) -> Finding:
+        if isinstance(refused, ForeignAnswer) and (refused.proxy or refused.status < 500):
+            return odd_answer(self._url, refused.proxy, refused.what)
         if refused.status == 401 and not self._has_key:
             return error(FindingCode.KEY_MISSING, url=self._url)
         if refused.status in (401, 403, 429):
@@ -81,18 +86,21 @@ class Diagnosis:
         if refused.status >= 500:
             trace_id = _field(refused, "trace_id")
             return error(FindingCode.SERVER_FAILS, url=self._url, reason=refused.message, trace_id=trace_id)
-        return error(FindingCode.SERVER_ODD, url=self._url, reason=refused.message)
+        return odd_answer(self._url, None, refused.message)
 
     def _of(self, finding: Finding) -> dict[str, Any]:
         return described(finding, self._language, time.time())
 
 
-def _is_loopback(url: str) -> bool:
-    host = urlsplit(url).hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
+def odd_answer(url: str, proxy: Proxy | None, reason: str) -> Finding:
+    """Return the finding that what answers is no pyoco-server, but a proxy if there is one."""
+    return proxy_fails(url, proxy, reason) if proxy else error(FindingCode.SERVER_ODD, url=url, reason=reason)
+
+
+def proxy_fails(url: str, proxy: Proxy, reason: str) -> Finding:
+    """Return the finding that a proxy is in the way to a server."""
+    named = {"proxy": proxy.shown, "variable": proxy.variable, "server": proxy.server}
+    return error(FindingCode.PROXY_FAILS, url=url, reason=reason, **named)
 
 
 def _field(refused: ApiError, name: str) -> Any:

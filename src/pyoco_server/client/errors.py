@@ -2,11 +2,13 @@
 
 import httpx2
 
+from pyoco_server.client.proxies import Proxy
 from pyoco_server.errors import PyocoError
 
 _EXIT_CODES = {401: 4, 403: 4, 404: 5, 409: 6, 429: 4, 503: 7}
 _KEY_HINT = "Pass a valid key: api_key=…, PYOCO_API_KEY, or --api-key-file."
 _HINTS = {401: _KEY_HINT, 403: _KEY_HINT}
+_PROXY_KEY = 407
 
 
 class ApiError(PyocoError, httpx2.HTTPStatusError):
@@ -31,15 +33,71 @@ class ApiError(PyocoError, httpx2.HTTPStatusError):
         self.exit_code = _EXIT_CODES.get(self.status, 1)
 
 
+class ForeignAnswer(ApiError):
+    """An answer that is none of a pyoco-server's: of a proxy, or of another program on that port.
+
+    Args:
+        response: The answer.
+        what: What it was, as a person calls it, such as ``HTTP 403 Forbidden``.
+        proxy: Through which it came, if through any.
+    """
+
+    def __init__(self, response: httpx2.Response, what: str, proxy: Proxy | None) -> None:
+        if proxy is None:
+            message = "the server's answer is not JSON" if response.is_success else f"the server answered {what}"
+            hint = "Is this the address of a pyoco-server? A proxy in front of it may have answered in its place."
+        else:
+            message = f"{proxy} answered in the server's place: {what}"
+            hint = proxy_hint(proxy, response.status_code)
+        code = "proxy_refused" if proxy else "not_json" if response.is_success else ""
+        super().__init__(response, message, code=code, hint=hint)
+        self.what, self.proxy = what, proxy
+        if proxy is not None:
+            self.exit_code = CannotConnect.exit_code
+
+
 class CannotConnect(PyocoError):
-    """The server cannot be reached, or the connection broke."""
+    """The server cannot be reached, or the connection broke.
+
+    Args:
+        url: The server's address.
+        reason: What the HTTP library says.
+        proxy: Through which it was tried, if through any.
+    """
 
     code = "cannot_connect"
     exit_code = 7
 
-    def __init__(self, url: str, reason: Exception) -> None:
+    def __init__(self, url: str, reason: Exception, proxy: Proxy | None = None) -> None:
         self.reason = str(reason) or type(reason).__name__
+        self.proxy = proxy
+        self.lasts = False
+        """Whether trying again would be of no use."""
+        if proxy is None:
+            super().__init__(
+                f"cannot reach the server at {url}: {self.reason}",
+                hint="Is it running? Start it with: pyoco-server up",
+            )
+            return
+        status = _status(self.reason) if isinstance(reason, httpx2.ProxyError) else 0
+        self.lasts = 400 <= status < 500
         super().__init__(
-            f"cannot reach the server at {url}: {self.reason}",
-            hint="Is it running? Start it with: pyoco-server up",
+            f"cannot reach the server at {url} through {proxy}: {self.reason}", hint=proxy_hint(proxy, status)
         )
+
+
+def proxy_hint(proxy: Proxy, status: int) -> str:
+    """Return what to do about a proxy that did not pass a request on.
+
+    Args:
+        proxy: The proxy.
+        status: The HTTP status with which it refused; 0 where it did not answer.
+    """
+    if status == _PROXY_KEY:
+        return f"It asks for a user and a password: {proxy.variable}=http://user:password@… {proxy.way_around}"
+    return proxy.way_around
+
+
+def _status(reason: str) -> int:
+    first = reason.partition(" ")[0]
+    return int(first) if first.isdigit() else 0

@@ -46,7 +46,7 @@ class PyocoHttpClient(WheelCalls, OperatorCalls):
         retry_sec: float = GIVE_UP_SEC,
         on_retry: Callable[[PyocoError], None] = lambda _: None,
     ) -> None:
-        options = requests.client_options(base_url, api_key, api_key_header, timeout)
+        options, self._proxy = requests.client_options(base_url, api_key, api_key_header, timeout)
         self._url: str = options["base_url"]
         self._retry_sec = retry_sec
         self._on_retry = on_retry
@@ -318,19 +318,22 @@ class PyocoHttpClient(WheelCalls, OperatorCalls):
                 time.sleep(pause)
 
     def _events(self, call: Call) -> Iterator[dict[str, Any]]:
-        with connection_errors(self._url), self._client.stream(call.method, call.path, **call.options) as response:
+        with (
+            connection_errors(self._url, self._proxy),
+            self._client.stream(call.method, call.path, **call.options) as response,
+        ):
             if not response.is_success:
                 response.read()
-                check(response)
+                check(response, self._proxy)
             for received in httpx2.EventSource(response, max_event_size=None):
                 yield event(received)
 
     def _json(self, call: Call) -> Any:
-        return body_of(self._send(call))
+        return body_of(self._send(call), self._proxy)
 
     def _send(self, call: Call) -> httpx2.Response:
-        with connection_errors(self._url):
-            return check(self._client.request(call.method, call.path, **call.options))
+        with connection_errors(self._url, self._proxy):
+            return check(self._client.request(call.method, call.path, **call.options), self._proxy)
 
 
 __all__ = ["TERMINAL", "ApiError", "CannotConnect", "PyocoHttpClient"]

@@ -34,7 +34,7 @@ class Patience:
         Args:
             error: Why the last try failed.
         """
-        if isinstance(error, ApiError) and error.status not in _AWAY:
+        if error.lasts if isinstance(error, CannotConnect) else error.status not in _AWAY:
             raise error
         now = time.monotonic()
         self._away_since = now if self._away_since is None else self._away_since

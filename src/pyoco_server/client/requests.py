@@ -2,7 +2,9 @@
 
 import contextlib
 import json
+import os
 import re
+import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +13,7 @@ from urllib.parse import quote, urlsplit
 
 import httpx2
 
+from pyoco_server.client.proxies import Proxy, proxy_for
 from pyoco_server.errors import InvalidInput
 
 READ_TIMEOUT = 10.0
@@ -36,11 +39,14 @@ class Call:
     options: dict[str, Any] = field(default_factory=dict)
 
 
-def client_options(base_url: str, api_key: str | None, api_key_header: str, timeout: float) -> dict[str, Any]:
-    """Give the arguments of ``httpx2.Client``; no message about them ever shows the key.
+def client_options(
+    base_url: str, api_key: str | None, api_key_header: str, timeout: float
+) -> tuple[dict[str, Any], Proxy | None]:
+    """Return the arguments of ``httpx2.Client``, and the proxy among them; no message about them ever shows the key.
 
     Raises:
-        InvalidInput: an address that is none or holds a password, or a key that no header can carry.
+        InvalidInput: an address that is none or holds a password, a key that no header can carry, or something in the
+            environment (proxies, certificates) that cannot be used.
     """
     headers = {}
     if api_key:
@@ -52,7 +58,29 @@ def client_options(base_url: str, api_key: str | None, api_key_header: str, time
                 hint="Copy the key alone, without line ends around it.",
             )
         headers[api_key_header] = api_key
-    return {"base_url": check_base_url(base_url), "headers": headers, "timeout": timeout}
+    url = check_base_url(base_url)
+    proxy = proxy_for(url)
+    # What the library would read from the environment is read here, where it can be said what is wrong with it.
+    environment = {"trust_env": False, "verify": certificates(), "proxy": proxy.url if proxy else None}
+    return {"base_url": url, "headers": headers, "timeout": timeout, **environment}, proxy
+
+
+def certificates() -> ssl.SSLContext:
+    """Return what servers' certificates are checked with: the system's, or what ``SSL_CERT_FILE`` names.
+
+    Raises:
+        InvalidInput: that cannot be read.
+    """
+    try:
+        return httpx2.create_ssl_context()
+    except (OSError, ssl.SSLError) as error:
+        named = [name for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if os.environ.get(name)]
+        if not named:
+            raise
+        raise InvalidInput(
+            f"the certificates in {os.environ[named[0]]!r} (from {named[0]}) cannot be read: {error}",
+            hint=f"Correct {named[0]}, or unset it to use the system's certificates.",
+        ) from None
 
 
 def check_base_url(url: str) -> str:

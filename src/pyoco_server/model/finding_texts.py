@@ -132,6 +132,14 @@ TEXTS: dict[FindingCode, Text] = {
         "サーバー ({url}) に接続できません: {reason}。",
         "サーバーが動いているか、アドレスが正しいか確認してください。起動するには: pyoco-server up",
     ),
+    FindingCode.PROXY_FAILS: Text(
+        "The server at {url} is not reached through the proxy {proxy} (from {variable}): {reason}.",
+        "Correct {variable}, ask whoever runs the proxy to let requests to {server} pass, or go without it: "
+        "NO_PROXY={server}",
+        "プロキシー {proxy} ({variable} による指定) を通してサーバー ({url}) に接続できません: {reason}。",
+        "{variable} を直すか、{server} への接続の許可をプロキシーの管理者に依頼してください。"
+        "プロキシーを使わない場合: NO_PROXY={server}",
+    ),
     FindingCode.SERVER_ODD: Text(
         "What answers at {url} is no pyoco-server: {reason}.",
         "Correct the address (--server, PYOCO_SERVER), or look at the proxy before it.",

@@ -45,6 +45,7 @@ class FindingCode(str, Enum):
     DISK_FULL = "disk_full"
     # The gateway, and the way to it.
     SERVER_UNREACHABLE = "server_unreachable"
+    PROXY_FAILS = "proxy_fails"
     SERVER_ODD = "server_odd"
     SERVER_NOT_READY = "server_not_ready"
     SERVER_FAILS = "server_fails"
