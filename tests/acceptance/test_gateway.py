@@ -39,7 +39,7 @@ def test_bodies_that_are_no_json(http: httpx2.Client, raw: bytes) -> None:
 
 
 def test_odd_characters_break_no_list(http: httpx2.Client) -> None:
-    raw = rb'{"flow_name": "odd", "params": {"a": NaN, "b": "\ud800", "c": 1e999}, "tag": "odd", "tags": ["\udfff"]}'
+    raw = rb'{"flow_name": "odd", "params": {"b": "\ud800"}, "tag": "odd", "tags": ["\udfff"]}'
     run_id = http.post("/runs", content=raw, headers={"content-type": "application/json"}).json()["run_id"]
     assert [run["run_id"] for run in http.get("/runs?tag=odd").json()] == [run_id]
     assert [run["run_id"] for run in http.get("/runs?tag=odd&include=full").json()] == [run_id]

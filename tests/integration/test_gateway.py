@@ -198,7 +198,11 @@ async def test_flow_files_are_checked(here: Running, data: dict[str, str], text:
         (b'{"flow_name":"f","params":{"a":' + b"[" * 200 + b"]" * 200 + b"}}", 422),
         (b'{"flow_name":"f","params":{"a":"' + b"x" * 140_000 + b'"}}', 413),
         (b'{"flow_name":"f","tags":["' + b'","'.join([b"x"] * 65) + b'"]}', 422),
-        (b'{"flow_name":"f","params":{"\\ud800":"\\ud800","n":NaN},"tags":["\\udfff"]}', 200),
+        (b'{"flow_name":"f","params":{"n":NaN}}', 422),
+        (b'{"flow_name":"f","params":{"n":1,"n":2}}', 422),
+        (b'{"flow_name":"f","params":{"n":' + b"9" * 5000 + b"}}", 422),
+        (b'{"flow_name":"f","params":{"n":' + b"9" * 4000 + b"}}", 200),
+        (b'{"flow_name":"f","params":{"\\ud800":"\\ud800"},"tags":["\\udfff"]}', 200),
         (b'{"flow_name":"f","params":{"a":' + b"[" * 100 + b"]" * 100 + b"}}", 200),
     ],
 )

@@ -10,6 +10,7 @@ from pyoco_server.gateway import problems
 from pyoco_server.gateway.auditing import Auditing
 from pyoco_server.gateway.description import DescribedApp
 from pyoco_server.gateway.guard import Guard
+from pyoco_server.gateway.head import Head
 from pyoco_server.gateway.http_metrics import HttpMetrics
 from pyoco_server.gateway.limits import BodyLimit
 from pyoco_server.gateway.metrics import Metrics
@@ -77,7 +78,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(Guard, settings=settings)
     app.add_middleware(Auditing)
     app.add_middleware(Prefix, settings=settings, own=own_parts(app, settings))
-    app.add_middleware(HttpMetrics, metrics=app.state.metrics)  # the last one is the outermost: it sees all answers
+    app.add_middleware(HttpMetrics, metrics=app.state.metrics)  # it sees all answers
+    app.add_middleware(Head)  # the last one is the outermost: to all others it is a GET
     return app
 
 

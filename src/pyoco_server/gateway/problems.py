@@ -10,6 +10,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from pyoco_server.errors import PyocoError
+from pyoco_server.gateway.complaints import complaints
 from pyoco_server.model.values import clean_value
 
 log = structlog.get_logger(__name__)
@@ -64,17 +65,16 @@ async def _known(_: Request, error: Exception) -> JSONResponse:
     return problem(error.http_status, _clean(error.message), error.code, _clean(error.hint))
 
 
-async def _invalid(_: Request, error: Exception) -> JSONResponse:
+async def _invalid(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for this class
-    items = [{key: item[key] for key in ("type", "loc", "msg", "input") if key in item} for item in error.errors()]
-    plain = clean_value(_shorten(items), _SHOWN_BYTES)
-    first = items[0]
-    where = ".".join(str(part) for part in first["loc"])
-    return problem(422, plain, "invalid_input", _clean(f"{where}: {first['msg']}"))
+    items, hint = complaints(request, list(error.errors()))
+    return problem(422, clean_value(_shorten(items), _SHOWN_BYTES), "invalid_input", _clean(hint))
 
 
-async def _http(_: Request, error: Exception) -> JSONResponse:
+async def _http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)  # noqa: S101 - registered for this class
+    if isinstance(error.__cause__, PyocoError):
+        return await _known(request, error.__cause__)
     if error.status_code == _UNREADABLE:  # FastAPI's word for a body that is no UTF-8, or no form
         return problem(422, "the request's body cannot be read", "invalid_input", "Send JSON in UTF-8, or a form.")
     code, hint = f"http_{error.status_code}", ""

@@ -29,7 +29,7 @@ SILENCE_SEC = 60.0
 _WRITE = 1 << 20
 _MOST_PARTS = 16
 _LONGEST_FIELD = 64 * 1024
-_HINT = "Send a multipart form with the file in the field wheel, and tags such as cpu,gpu in the field tags."
+_HINT = "Send a multipart form, the file in the field wheel: curl -F wheel=@FILE.whl -F tags=cpu,gpu …"
 
 
 @dataclass(frozen=True)

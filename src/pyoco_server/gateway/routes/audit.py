@@ -6,8 +6,8 @@ from fastapi import APIRouter, Query
 
 from pyoco_server.gateway.auth import Who, needs
 from pyoco_server.gateway.state import Here
+from pyoco_server.gateway.words import Action, Outcome
 from pyoco_server.model.access import Role
-from pyoco_server.model.audit import AuditAction, AuditOutcome
 
 router = APIRouter(tags=["system"])
 
@@ -21,9 +21,9 @@ async def list_audit(
     who: Who,
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
     cursor: Annotated[str | None, Query(pattern=r"^[0-9]{0,18}$")] = None,
-    action: AuditAction | None = None,
+    action: Action = None,
     actor: Annotated[str | None, Query(max_length=128)] = None,
-    outcome: AuditOutcome | None = None,
+    outcome: Outcome = None,
     target: Annotated[str | None, Query(max_length=_LONGEST_TARGET)] = None,
 ) -> dict[str, Any]:
     """List what was changed or refused, the newest first: of one's own tenant, and of what all share."""

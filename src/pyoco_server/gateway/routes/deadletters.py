@@ -11,9 +11,9 @@ from pyoco_server.gateway.auth import Who, needs
 from pyoco_server.gateway.records import parse
 from pyoco_server.gateway.routes.submissions import KeyHeader, read_key
 from pyoco_server.gateway.state import Here
+from pyoco_server.gateway.words import Reason
 from pyoco_server.model.access import Role
 from pyoco_server.model.audit import AuditAction
-from pyoco_server.model.deadletter import DeadLetterReason
 from pyoco_server.model.tags import check_tag
 from pyoco_server.store import deadline
 from pyoco_server.store.deadletters import StoredLetter
@@ -47,7 +47,7 @@ async def list_letters(
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
     before: Annotated[int | None, Query(ge=1, le=_LAST_ID)] = None,
     cursor: Annotated[str | None, Query(pattern=r"^[0-9]{0,18}$")] = None,
-    reason: DeadLetterReason | None = None,
+    reason: Reason = None,
     run_id: Annotated[str | None, Query(max_length=_LONGEST_RUN_ID)] = None,
 ) -> Any:
     """List dead letters, the newest first, without what may be large; with a cursor as a page with ``next_cursor``.

@@ -10,10 +10,11 @@ from pyoco_server.errors import StoreUnavailable
 from pyoco_server.gateway.auth import needs
 from pyoco_server.gateway.doctor import diagnose
 from pyoco_server.gateway.state import Here
+from pyoco_server.gateway.words import Lang
 from pyoco_server.model.access import Role
 from pyoco_server.model.finding_texts import described
 from pyoco_server.model.findings import worst_first
-from pyoco_server.model.languages import Language, preferred
+from pyoco_server.model.languages import preferred
 from pyoco_server.model.worker import WorkerState
 
 router = APIRouter(tags=["system"])
@@ -21,9 +22,7 @@ router = APIRouter(tags=["system"])
 
 @router.get("/doctor")
 @needs(Role.VIEWER)
-async def doctor(
-    here: Here, lang: Language | None = None, accept_language: Annotated[str, Header()] = ""
-) -> dict[str, Any]:
+async def doctor(here: Here, lang: Lang = None, accept_language: Annotated[str, Header()] = "") -> dict[str, Any]:
     """Say what is wrong and what to do; 200 also when NATS is away."""
     findings = worst_first(await diagnose(here))
     states = [state for _, state in here.worker_index.states()]

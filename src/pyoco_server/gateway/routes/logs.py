@@ -17,8 +17,8 @@ from pyoco_server.gateway.logfollower import LogFollower
 from pyoco_server.gateway.logreader import Lines, LogReader
 from pyoco_server.gateway.routes.runs import read_snapshot
 from pyoco_server.gateway.state import Gateway, Here
+from pyoco_server.gateway.words import Stream
 from pyoco_server.model.access import Role
-from pyoco_server.model.runlog import LogStream
 
 router = APIRouter(tags=["runs"])
 
@@ -38,7 +38,7 @@ async def get_logs(
     follow: bool = False,
     tail: Annotated[int | None, Query(ge=0, le=_LARGEST_TAIL)] = None,
     task: str | None = None,
-    stream: LogStream | None = None,
+    stream: Stream = None,
     last_event_id: Annotated[str | None, Header()] = None,
 ) -> Response:
     """Return what the run's tasks printed: all of it or the last ``tail`` lines; with ``follow`` also what comes."""

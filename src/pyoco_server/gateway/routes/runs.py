@@ -8,12 +8,14 @@ import structlog
 from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel, Field
 
-from pyoco_server.errors import InvalidInput, PyocoError, RunNotFound, StoreUnavailable
+from pyoco_server.errors import PyocoError, RunNotFound, StoreUnavailable
 from pyoco_server.gateway.auditing import Noted, changes
 from pyoco_server.gateway.auth import Who, needs
 from pyoco_server.gateway.listing import RunFilter
 from pyoco_server.gateway.records import number, readable
 from pyoco_server.gateway.state import Gateway, Here
+from pyoco_server.gateway.strict_body import StrictRoute
+from pyoco_server.gateway.words import Include, read_include, read_statuses
 from pyoco_server.model.access import Caller, Role
 from pyoco_server.model.audit import AuditAction
 from pyoco_server.model.run import RunRecord, RunStatus, is_run_id, request_cancel
@@ -21,15 +23,11 @@ from pyoco_server.model.snapshot import public
 from pyoco_server.store import deadline
 
 log = structlog.get_logger(__name__)
-router = APIRouter(tags=["runs"])
+router = APIRouter(tags=["runs"], route_class=StrictRoute)
 
-_WITH_RECORDS = {"records", "task_records", "full", "all"}
 _WHOLE = {"full", "all"}
 _PAGES_TO_SEARCH = 8
 _CLOCKS_APART_SEC = 2.0
-_MOST_STATUSES = 10
-
-Include = Annotated[list[str], Query()]
 
 
 class CancelRequest(BaseModel):
@@ -49,13 +47,8 @@ def _filter(
     id: Annotated[str | None, Query(max_length=128)] = None,
     updated_after: Annotated[float | None, Query(allow_inf_nan=False)] = None,
 ) -> RunFilter:
-    statuses = tuple(dict.fromkeys(filter(None, (word.strip() for word in (status or "").split(",")))))
-    if len(statuses) > _MOST_STATUSES:
-        raise InvalidInput(
-            f"status: {len(statuses)} are too many", hint="Name each status once, such as: FAILED,CANCELLED"
-        )
     return RunFilter(
-        statuses=statuses,
+        statuses=read_statuses(status),
         flow_name=flow or None,
         tag=tag or None,
         sha256=workflow_yaml_sha256 or None,
@@ -81,9 +74,10 @@ async def list_runs(
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
 ) -> Any:
     """List runs, last updated first; with a cursor, ``updated_after`` or a hash as a page with ``next_cursor``."""
+    wanted = read_include(include)
     index = await here.fresh_index()
     items, following = index.listing.page(where, cursor=cursor, limit=limit)
-    if _words(include) & _WHOLE:
+    if wanted & _WHOLE:
         items = await _whole(here, who, items)
     if where.updated_after is None and cursor is None and not where.sha256:
         return items
@@ -250,12 +244,8 @@ def with_worker(here: Gateway, snapshot: dict[str, Any]) -> dict[str, Any]:
 
 
 def wants_records(include: list[str]) -> bool:
-    """Tell whether ``include`` asks for task records."""
-    return bool(_words(include) & _WITH_RECORDS)
-
-
-def _words(include: list[str]) -> set[str]:
-    return {word.strip() for item in include for word in item.split(",")}
+    """Whether ``include`` asks for task records; every word that there is does."""
+    return bool(read_include(include))
 
 
 async def _whole(here: Gateway, who: Caller, items: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -1,6 +1,6 @@
 """Submitting runs: everything is checked here, so that what was answered with a run_id can be run."""
 
-import json
+import re
 import time
 from typing import Annotated, Any
 
@@ -11,22 +11,27 @@ from pydantic import BaseModel, Field
 from pyoco_server.errors import InvalidInput, TooLarge
 from pyoco_server.gateway.auditing import Change, Noted, changes
 from pyoco_server.gateway.auth import Who, needs
+from pyoco_server.gateway.complaints import kind_of
 from pyoco_server.gateway.state import Gateway, Here
+from pyoco_server.gateway.strict_body import StrictRoute
 from pyoco_server.model import idempotency
 from pyoco_server.model.access import Caller, Role
 from pyoco_server.model.audit import AuditAction
+from pyoco_server.model.jsontext import check_finite, read_json
 from pyoco_server.model.run import RunRecord, TaskStatus, new_run_id
 from pyoco_server.model.tags import check_tag
 from pyoco_server.model.text import clean_json
 from pyoco_server.store import deadline
 
-router = APIRouter(tags=["runs"])
+router = APIRouter(tags=["runs"], route_class=StrictRoute)
 
 _MAX_TAGS = 64
 _LEVELS_LEFT = 32
 """Levels of nesting that records and messages may put around params."""
 _ENVELOPE = 4096
 """What subject and headers take of NATS's payload limit."""
+
+_FILE_NAME = re.compile(r"[@<]?[^\n:{}\[\]]+\.(ya?ml|json)")
 
 Name = Annotated[str, Field(min_length=1, max_length=256)]
 Timeout = Annotated[float | None, Field(gt=0, allow_inf_nan=False)]
@@ -83,10 +88,10 @@ async def submit_yaml(
     who: Who,
     change: Noted,
     request: Request,
-    workflow: Annotated[UploadFile, File()],
+    workflow: Annotated[UploadFile | str, File()],
     flow_name: Annotated[str, Form(max_length=256)],
     tag: Annotated[str | None, Form()] = None,
-    params: Annotated[str | None, Form()] = None,
+    params: Annotated[UploadFile | str | None, File()] = None,
     timeout_sec: Annotated[Timeout, Form()] = None,
     max_attempts: Annotated[Attempts, Form()] = None,
     idempotency_key: Annotated[str | None, Form()] = None,
@@ -100,14 +105,9 @@ async def submit_yaml(
         raise InvalidInput("flow_name is blank", hint="Give the run a name, such as flow_name=main.")
     tag = check_tag((tag or "").strip() or here.settings.default_tag)
     limit = min(here.settings.workflow_yaml_max_bytes, here.connection.max_payload - _ENVELOPE)
-    raw = await workflow.read(limit + 1)
-    if len(raw) > limit:
-        raise TooLarge(
-            f"the workflow has {workflow.size or 'more'} bytes; {limit} are accepted",
-            hint="Pass large data as params or files; PYOCO_WORKFLOW_YAML_MAX_BYTES sets the limit.",
-        )
+    raw = await _read_part(workflow, "workflow", "flow.yaml", limit)
     checked = await here.checker.check(raw)
-    merged = {**checked.defaults, **_read_params(params)}
+    merged = {**checked.defaults, **_read_params(await _read_part(params or "", "params", "params.json", limit))}
     checked.check(merged)
     if key is None:
         here.room.check()  # before its flow takes room; a run that exists is answered all the same
@@ -131,6 +131,7 @@ async def submit_yaml(
 
 
 async def _submit(here: Gateway, who: Caller, change: Change, *, key: str | None, **fields: Any) -> Submitted:
+    check_finite(fields["params"], "params")
     now = time.time()
     # Half of what a record may take is left for what the run adds to it.
     limit = min(here.settings.max_run_snapshot_bytes, here.connection.max_payload - _ENVELOPE) // 2
@@ -189,15 +190,35 @@ def _utf8(header: str) -> str:
         return header
 
 
-def _read_params(text: str | None) -> dict[str, Any]:
-    if text is None or not text.strip():
+async def _read_part(part: UploadFile | str, name: str, file: str, limit: int) -> bytes:
+    """Read a field of a form, which may be a file (``workflow=@flow.yaml``) or a text (``workflow=<flow.yaml``).
+
+    Raises:
+        TooLarge: it has more bytes than are accepted.
+        InvalidInput: it is the file's name, and not what is in it.
+    """
+    raw = part.encode("utf-8", "replace") if isinstance(part, str) else await part.read(limit + 1)
+    if len(raw) > limit:
+        size = len(raw) if isinstance(part, str) else part.size or "more"
+        raise TooLarge(
+            f"the {name} has {size} bytes; {limit} are accepted",
+            hint="Pass large data as params or files; PYOCO_WORKFLOW_YAML_MAX_BYTES sets the limit.",
+        )
+    if isinstance(part, str) and _FILE_NAME.fullmatch(part.strip()):
+        raise InvalidInput(
+            f"{name} is {part.strip()[:80]!r}: the name of a file, and not what is in it",
+            hint=f"Send the file: -F {name}=@{file}",
+        )
+    return raw
+
+
+def _read_params(raw: bytes) -> dict[str, Any]:
+    if not raw.strip():
         return {}
     try:
-        params = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        params = read_json(raw)
+    except ValueError as error:
         raise InvalidInput(f"params is not JSON: {error}", hint='Send an object such as params={"x": 2}.') from None
     if not isinstance(params, dict):
-        raise InvalidInput(
-            f"params is a JSON {type(params).__name__}, not an object", hint='Send one such as params={"x": 2}.'
-        )
+        raise InvalidInput(f"params is {kind_of(params)}, not an object", hint='Send one such as params={"x": 2}.')
     return params

@@ -8,9 +8,10 @@ from fastapi import APIRouter, Header, Query
 from sse_starlette.sse import EventSourceResponse
 
 from pyoco_server.gateway.auth import Who, needs
-from pyoco_server.gateway.routes.runs import Include, read_snapshot, wants_records
+from pyoco_server.gateway.routes.runs import read_snapshot, wants_records
 from pyoco_server.gateway.state import Here
 from pyoco_server.gateway.streams import Watch
+from pyoco_server.gateway.words import Include
 from pyoco_server.model.access import Role
 
 router = APIRouter(tags=["runs"])

@@ -17,6 +17,7 @@ from pyoco_server.gateway.provenance import actor_of, source_of
 from pyoco_server.gateway.state import Gateway, Here
 from pyoco_server.gateway.wheel_content import check_wheel
 from pyoco_server.gateway.wheel_upload import receive
+from pyoco_server.gateway.words import WheelDeed
 from pyoco_server.model.access import Caller, Role
 from pyoco_server.model.audit import AuditAction
 from pyoco_server.model.provenance import Actor, Source
@@ -90,7 +91,7 @@ async def list_history(
     who: Who,
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
     wheel_name: Annotated[str | None, Query(max_length=_LONGEST_NAME)] = None,
-    action: WheelAction | None = None,
+    action: WheelDeed = None,
 ) -> list[WheelEvent]:
     """List what happened to wheels, the newest first."""
     events = await here.wheel_history.list(limit=limit, wheel_name=wheel_name or None, action=action)

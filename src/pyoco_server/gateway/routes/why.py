@@ -13,8 +13,9 @@ from pyoco_server.gateway.routes.runs import read_record
 from pyoco_server.gateway.state import Gateway, Here
 from pyoco_server.gateway.why import Facts, explain
 from pyoco_server.gateway.why_texts import render
+from pyoco_server.gateway.words import Lang
 from pyoco_server.model.access import Role
-from pyoco_server.model.languages import Language, preferred
+from pyoco_server.model.languages import preferred
 from pyoco_server.model.run import EndReason, RunStatus
 from pyoco_server.model.tags import check_tag
 from pyoco_server.store.queue import ConsumerFigures
@@ -27,7 +28,7 @@ _MOVES = {status.value for status in RunStatus if not status.is_terminal}
 @router.get("/runs/{run_id}/why")
 @needs(Role.VIEWER)
 async def why_run(
-    here: Here, who: Who, run_id: str, lang: Language | None = None, accept_language: Annotated[str, Header()] = ""
+    here: Here, who: Who, run_id: str, lang: Lang = None, accept_language: Annotated[str, Header()] = ""
 ) -> dict[str, Any]:
     """Say in one sentence why a run waits, what it does, or how it ended; and what to do."""
     raw, _ = await read_record(here, run_id)

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import structlog
 from fastapi import APIRouter, Query
@@ -13,6 +13,8 @@ from pyoco_server.gateway import worker_view
 from pyoco_server.gateway.auditing import Noted, changes
 from pyoco_server.gateway.auth import Who, needs
 from pyoco_server.gateway.state import Gateway, Here
+from pyoco_server.gateway.strict_body import StrictRoute
+from pyoco_server.gateway.words import Scope, State
 from pyoco_server.model.access import Role
 from pyoco_server.model.audit import AuditAction
 from pyoco_server.model.tags import check_worker_id
@@ -20,7 +22,7 @@ from pyoco_server.model.text import clean_text
 from pyoco_server.model.worker import WorkerRecord, WorkerState
 
 log = structlog.get_logger(__name__)
-router = APIRouter(tags=["workers"])
+router = APIRouter(tags=["workers"], route_class=StrictRoute)
 
 _TRIES = 10
 _LONGEST_REASON = 500
@@ -47,8 +49,8 @@ class DrainRequest(BaseModel):
 async def list_workers(
     here: Here,
     who: Who,
-    scope: Literal["active", "all"] = "active",
-    state: WorkerState | None = None,
+    scope: Scope = "active",
+    state: State = None,
     include_hidden: bool = False,
     worker_id: str | None = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
