@@ -97,20 +97,37 @@ class _Utf8:
 
     def __init__(self, name: str) -> None:
         self._name = name
+        self._lost = ""
 
     def write(self, text: str) -> int:
-        data = text.encode("utf-8", "replace")  # a lone surrogate becomes a question mark
-        stream = getattr(sys, self._name)
-        raw = getattr(stream, "buffer", None)
-        if raw is None:  # replaced by a StringIO or the like
-            return int(stream.write(data.decode("utf-8")))
-        stream.flush()  # what print left there comes first
-        raw.write(data)
+        try:
+            self._write(text)
+        except OSError as error:  # a full disk, a closed pipe: what we are there for goes on without a log
+            self._tell(f"log lines are lost: {error.strerror or error}")
+        else:
+            self._tell("")
         return len(text)
 
-    def flush(self) -> None:
+    def _tell(self, lost: str) -> None:
+        """Say on stderr that lines get lost, once for each reason."""
+        if lost and lost != self._lost and self._name != "stderr":
+            sys.stderr.write(f"error: {lost}\n")
+        self._lost = lost
+
+    def _write(self, text: str) -> None:
+        data = text.encode("utf-8", "replace")  # a lone surrogate becomes a question mark
         stream = getattr(sys, self._name)
-        getattr(stream, "buffer", stream).flush()
+        buffer = getattr(stream, "buffer", None)
+        if buffer is None:  # replaced by a StringIO or the like
+            stream.write(data.decode("utf-8"))
+            return
+        stream.flush()  # what print left there comes first
+        raw = getattr(buffer, "raw", buffer)  # a line that cannot be written must not wait in a buffer
+        while data:
+            data = data[raw.write(data) or 0 :]
+
+    def flush(self) -> None:
+        """Nothing waits here."""
 
 
 class _Lines(ProcessorFormatter):

@@ -98,6 +98,35 @@ def test_params_come_from_three_places_and_the_later_one_wins(
     assert json.loads(server.seen[0].content)["params"] == {"a": 1, "b": 2, "c": 3, "d": "x=y", "e": "", "f": "NaN"}
 
 
+@pytest.mark.parametrize(
+    ("typed", "sent"),
+    [("007", "007"), ("1_000", "1_000"), ("+1", "+1"), (".5", ".5"), ("0x10", "0x10"), ("7e", "7e"), ("1e5", 100000.0),
+     ("1.50", 1.5), ("0.1", 0.1), ("5e-324", 5e-324), ("9007199254740993", 9007199254740993),
+     ('"7e013608"', "7e013608"), ("1.7976931348623157e308", 1.7976931348623157e308), ("0e0", 0.0), ("123e45", 123e45), ("NaN", "NaN"),
+     ("-Infinity", "-Infinity"), ("True", "True"), ("None", "None"), ("true", True), ("null", None)],
+)  # fmt: skip
+def test_a_param_is_what_was_typed(
+    server: Server, capsys: pytest.CaptureFixture[str], typed: str, sent: object
+) -> None:
+    assert main(["submit", "--param", f"x={typed}"]) == 0
+    assert json.loads(server.seen[0].content)["params"] == {"x": sent}
+    # What may not be what was meant is told.
+    told = typed in ("123e45", "NaN", "-Infinity", "True", "None")
+    assert ("--param x is the" in capsys.readouterr().err) is told
+
+
+@pytest.mark.parametrize(
+    "typed", ["7e013608", "12e4567", "-1e999", "1e-999", "3.14159265358979323846", "1e9999999999999"]
+)
+def test_a_number_that_would_be_another_one_is_refused(
+    server: Server, capsys: pytest.CaptureFixture[str], typed: str
+) -> None:
+    assert main(["submit", "--param", f"sha={typed}"]) == 1 and not server.seen
+    told = capsys.readouterr().err
+    assert f"--param sha={typed} is a number that JSON cannot keep" in told
+    assert f"""--param 'sha="{typed}"'""" in told
+
+
 def test_a_json_file_is_read_as_json(server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "params.json"
     file.write_bytes(b'\xef\xbb\xbf{\n\t"x": 1e5, "smile": "\\ud83d\\ude00"}')  # YAML would read both otherwise
@@ -112,8 +141,14 @@ def test_a_json_file_is_read_as_json(server: Server, tmp_path: Path, capsys: pyt
         (["submit", "--param", "=1"], "--param '=1'"),
         (["submit", "--params", "{x}"], "--params is not JSON"),
         (["submit", "--params", "[1]"], "--params is not a JSON object"),
-        (["submit", "--params", "[" * 100000], "--params is not JSON"),
-        (["submit", "--param", "x=1e999"], "params.x cannot be sent as JSON"),
+        (["submit", "--params", "[" * 100000], "--params: the JSON nests too deeply"),
+        (["submit", "--params", '{"a": {"b": [1, NaN]}}'], "params.a.b.1 cannot be sent as JSON: it is nan"),
+        (["submit", "--params", '{"a": 1, "a": 2}'], "--params: the key 'a' is there twice"),
+        (["submit", "--params-file", "nan.yaml"], "params.lr cannot be sent as JSON: it is nan"),
+        (["submit", "--param", 'x={"a": [NaN]}'], "--param x.a[0] is NaN"),
+        (["submit", "--param", "x=[1e999]"], "--param x[0] is Infinity"),
+        (["submit", "--param", "x=" + "[" * 100000], "--param x: the JSON nests too deeply"),
+        (["submit", "--param", "x=" + "9" * 5000], "--param x: a number in the JSON has too many digits"),
         (["submit", "--params-file", "list.yaml"], "list.yaml holds no mapping"),
         (["submit", "--params-file", "bad.yaml"], "bad.yaml is neither JSON nor YAML"),
         (["submit", "--params-file", "day.yaml"], "day.yaml is neither JSON nor YAML: month must be"),
@@ -137,6 +172,7 @@ def test_wrong_input_exits_1_and_names_the_piece(
     monkeypatch.chdir(tmp_path)
     Path("list.yaml").write_text("- 1\n")
     Path("bad.yaml").write_text("a: [\n")
+    Path("nan.yaml").write_text("lr: .nan\n")
     Path("day.yaml").write_text("a: 2024-13-45\n")
     assert main(words) == 1
     out, err = capsys.readouterr()

@@ -1,11 +1,13 @@
 """What commands print: JSON, tables, errors."""
 
+import errno
 import json
 import sys
 from typing import Any
 
 import click
 
+from pyoco_server.cli.streams import OutputLost, give_up, standard_streams
 from pyoco_server.errors import PyocoError
 from pyoco_server.model.terminal import plain
 
@@ -63,6 +65,17 @@ def run_command(command: click.Command, argv: list[str] | None, name: str) -> in
         name: Its name in help and errors.
     """
     try:
+        with standard_streams():
+            return _run(command, argv, name)
+    except OutputLost as lost:
+        give_up()
+        if lost.errno != errno.EPIPE:  # whoever reads less than all of it, as head does, knows that
+            _complain(f"the output cannot be written: {lost.strerror}")
+        return 1
+
+
+def _run(command: click.Command, argv: list[str] | None, name: str) -> int:
+    try:
         result = command.main(args=argv, prog_name=name, standalone_mode=False)
     except click.ClickException as error:
         return _refuse(error, name)
@@ -70,8 +83,9 @@ def run_command(command: click.Command, argv: list[str] | None, name: str) -> in
         return _report(error)
     except (KeyboardInterrupt, click.Abort):
         return 130
-    except SystemExit:
-        return 1  # click's quiet way out when the reader of our output (head, less) has seen enough
+    except SystemExit:  # click's quiet way out when the reader of our output (head, less) has seen enough
+        give_up()
+        return 1
     return result if isinstance(result, int) else 0
 
 

@@ -266,14 +266,16 @@ def encode(value: Any, name: str) -> str:
     try:
         return json.dumps(value, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
+        where, piece = _bad_piece(value, name)
+        reason = f"it is {piece}" if isinstance(piece, float) else error
         raise InvalidInput(
-            f"{_bad_piece(value, name)} cannot be sent as JSON: {error}",
+            f"{where} cannot be sent as JSON: {reason}",
             hint="JSON knows text, finite numbers, true, false, null, lists and objects; in YAML, quote dates.",
         ) from None
 
 
-def _bad_piece(value: Any, path: str) -> str:
-    """Give the path of the first piece that JSON cannot carry."""
+def _bad_piece(value: Any, path: str) -> tuple[str, Any]:
+    """Return the path of the first piece that JSON cannot carry, and the piece."""
     pieces = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list | tuple) else ()
     for key, piece in pieces:
         try:
@@ -281,8 +283,8 @@ def _bad_piece(value: Any, path: str) -> str:
         except (TypeError, ValueError, RecursionError):
             deeper = f"{path}.{key}".removeprefix(".")
             # A list that holds itself has no end.
-            return _bad_piece(piece, deeper) if deeper.count(".") < _DEEPEST else deeper
-    return path or "the request"
+            return _bad_piece(piece, deeper) if deeper.count(".") < _DEEPEST else (deeper, piece)
+    return path or "the request", value
 
 
 def _stream(call: Call, last_event_id: str | None) -> Call:

@@ -42,7 +42,7 @@ def check_finite(value: Any, name: str) -> None:
     """Refuse numbers that JSON cannot carry.
 
     Args:
-        value: Plain data.
+        value: Plain data, as a reader of JSON makes it.
         name: What it is called, such as ``params``.
 
     Raises:

@@ -1,16 +1,15 @@
 """``submit``, ``submit-yaml`` and ``rerun``."""
 
 import contextlib
-import json
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import click
-import yaml
 
 from pyoco_server.cli.client.following import EXIT_CODES, wait_for_end
+from pyoco_server.cli.client.params import read_params
 from pyoco_server.cli.client.root import pass_client
 from pyoco_server.cli.output import print_json, print_note
 from pyoco_server.client.errors import CannotConnect
@@ -45,7 +44,7 @@ def _param_options(function: Any) -> Any:
 def submit(client: PyocoHttpClient, /, flow_name: str, tag: str | None, tags: str | None, **options: Any) -> int:
     """Submit a run of a flow that the workers' resolver knows."""
     labels = [part.strip() for part in (tags or "").split(",") if part.strip()] or None
-    params = _params(options)
+    params = read_params(options)
     with _key(options) as key:
         answer = client.submit_run(flow_name, params, tag=tag, tags=labels, idempotency_key=key)
     return _finish(client, answer, options)
@@ -70,7 +69,7 @@ def submit_yaml(
         text = workflow_file.read_bytes()
     except OSError as error:
         raise InvalidInput(f"--workflow-file {workflow_file} cannot be read: {error.strerror}") from None
-    params = _params(options) or None
+    params = read_params(options) or None
     with _key(options) as key:
         answer = client.submit_run_yaml(text, flow_name=flow_name, tag=tag, params=params, idempotency_key=key)
     return _finish(client, answer, options)
@@ -122,59 +121,3 @@ def _finish(client: PyocoHttpClient, /, answer: dict[str, Any], options: dict[st
         raise
     print_json(snapshot)
     return EXIT_CODES[snapshot["status"]]
-
-
-def _params(options: dict[str, Any]) -> dict[str, Any]:
-    """Merge the three sources; the later one wins."""
-    params: dict[str, Any] = {}
-    if options["params_file"]:
-        params.update(_read_file(options["params_file"]))
-    if options["params"] is not None:
-        params.update(_object(options["params"]))
-    for text in options["param"]:
-        key, equals, value = text.partition("=")
-        if not equals or not key.strip():
-            raise InvalidInput(f"--param {text!r} is not KEY=VALUE", hint="Such as: --param x=1 --param name=alice")
-        params[key.strip()] = _json_or_text(value.strip())
-    return params
-
-
-def _read_file(path: Path) -> dict[str, Any]:
-    try:
-        value = _read_text(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise InvalidInput(f"--params-file {path} cannot be read: {error.strerror}") from None
-    except (ValueError, RecursionError, yaml.YAMLError) as error:
-        raise InvalidInput(f"--params-file {path} is neither JSON nor YAML: {error}") from None
-    if not isinstance(value, dict):
-        raise InvalidInput(f"--params-file {path} holds no mapping", hint='Such as: {"x": 1} or x: 1')
-    return value
-
-
-def _read_text(text: str) -> Any:
-    try:
-        return json.loads(text)  # first, because YAML reads 1e5 as text and halves of surrogate pairs one by one
-    except ValueError:
-        return yaml.safe_load(text)
-
-
-def _object(text: str) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise InvalidInput(f"--params is not JSON: {error}", hint="""Such as: --params '{"x": 1}'""") from None
-    if not isinstance(value, dict):
-        raise InvalidInput("--params is not a JSON object", hint="""Such as: --params '{"x": 1}'""")
-    return value
-
-
-def _json_or_text(text: str) -> Any:
-    try:
-        return json.loads(text, parse_constant=_not_json)
-    except (ValueError, RecursionError):
-        return text
-
-
-def _not_json(name: str) -> Any:
-    """Python reads NaN and Infinity, but they are not JSON: here they are text."""
-    raise ValueError(name)
