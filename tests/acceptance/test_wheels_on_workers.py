@@ -57,6 +57,19 @@ def test_the_tutorials_wheels(system: System) -> None:
     client(system, "wheel-upload", "--wheel-file", "dist/task_cpu-0.1.0-py3-none-any.whl", "--tags", "cpu", code=6)
 
 
+def test_files_may_be_named_in_any_language(system: System) -> None:
+    code = """
+from importlib.resources import files
+
+def t():
+    return sorted(path.read_text(encoding="utf-8") for path in (files("names") / "資料").iterdir())
+"""
+    names = ["学習　データ.csv", "no\xa0break.txt", "\U0001f468\ufe0f.txt", "a : ? * < .txt"]
+    content = {"names/__init__.py": code, **{f"names/資料/{name}": name for name in names}}
+    upload(system, make_wheel(system.folder, "names", "1.0", content), "cpu")
+    assert outputs(system.run(flow_of("names:t")))[0] == sorted(names)
+
+
 def test_a_new_version_is_used_by_the_next_run_and_not_by_the_one_running(system: System, tmp_path: Path) -> None:
     system.worker("--wheel-sync", "--concurrency", "2", worker_id="two", tags="two", **FAST)
     go = tmp_path / "go"

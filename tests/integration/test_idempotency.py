@@ -7,6 +7,7 @@ from typing import Any
 import httpx2
 import pytest
 
+from pyoco_server import AsyncPyocoHttpClient
 from pyoco_server.errors import RevisionConflict, StoreUnavailable
 from pyoco_server.model.run import RunRecord, claim, request_cancel
 from pyoco_server.settings import Settings
@@ -75,6 +76,22 @@ async def test_yaml_and_its_key(here: Running) -> None:
     await post(here, 409, flow_name="main", params={"x": 1}, idempotency_key="ключ")  # without the flow file
 
 
+@pytest.mark.parametrize(
+    "key", ["夜間\u30002024-01-31", "no\xa0break", "\U0001f468\u200d\U0001f469", "à\x20la", "x" * 255]
+)
+async def test_a_key_is_text(here: Running, key: str) -> None:
+    first = await post(here, flow_name="main", params={"x": 1}, idempotency_key=key)
+    headers = {"Idempotency-Key": key.encode(), "Content-Type": "application/json"}
+    answer = await here.http.post("/runs", content=b'{"flow_name":"main","params":{"x":1}}', headers=headers)
+    assert answer.json() == {**first, "created": False}
+    await post_yaml(here, 409, idempotency_key=key)  # another flow: the same key
+    async with AsyncPyocoHttpClient(here.listener.url) as client:
+        assert (await client.submit_run("main", {"x": 1}, idempotency_key=key))["run_id"] == first["run_id"]
+        again = [await client.rerun_run(first["run_id"], idempotency_key=key[:-1]) for _ in range(2)]
+    assert [answer["created"] for answer in again] == [True, False]
+    assert (await here.http.get(f"/runs/{first['run_id']}")).json()["idempotency_key"] == key
+
+
 async def test_another_request_with_the_key_is_refused(here: Running) -> None:
     first = await post(here, **BODY)
     for other in ({"flow_name": "g"}, {"params": {"a": 2}}, {"params": {"a": True}}, {"tag": "gpu"}, {"tags": ["x"]},
@@ -86,7 +103,7 @@ async def test_another_request_with_the_key_is_refused(here: Running) -> None:
 
 
 async def test_bad_keys(here: Running) -> None:
-    for key in ("", "  ", "a\nb", "x" * 256, 5):
+    for key in ("", "  ", "\u3000", "a\nb", "a\x1b[2Jb", "a\u2028b", "a\u202eb", "x" * 256, 5):
         answer = await post(here, 422, flow_name="f", idempotency_key=key)
         assert "idempotency_key" in str(answer) and answer["hint"]
     await post(here, 422, flow_name="f", header="")

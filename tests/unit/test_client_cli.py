@@ -102,8 +102,8 @@ def test_params_come_from_three_places_and_the_later_one_wins(
     ("typed", "sent"),
     [("007", "007"), ("1_000", "1_000"), ("+1", "+1"), (".5", ".5"), ("0x10", "0x10"), ("7e", "7e"), ("1e5", 100000.0),
      ("1.50", 1.5), ("0.1", 0.1), ("5e-324", 5e-324), ("9007199254740993", 9007199254740993),
-     ('"7e013608"', "7e013608"), ("1.7976931348623157e308", 1.7976931348623157e308), ("0e0", 0.0), ("123e45", 123e45), ("NaN", "NaN"),
-     ("-Infinity", "-Infinity"), ("True", "True"), ("None", "None"), ("true", True), ("null", None)],
+     ('"7e013608"', "7e013608"), ("1.7976931348623157e308", 1.7976931348623157e308), ("0e0", 0.0), ("123e45", 123e45),
+     ("NaN", "NaN"), ("-Infinity", "-Infinity"), ("True", "True"), ("None", "None"), ("true", True), ("null", None)],
 )  # fmt: skip
 def test_a_param_is_what_was_typed(
     server: Server, capsys: pytest.CaptureFixture[str], typed: str, sent: object

@@ -70,11 +70,24 @@ def test_tags_may_be_written_together_or_apart(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "path",
+    ["a/学習　データ.csv", "a/no\xa0break.txt", "a/\U0001f468\ufe0f.png", "a/é.txt",
+     "a/e\u0301.txt", "a/日本/語.py",
+     "a/" + "学" * 85, "a/100% sure?.txt", "a/\uff0e\uff0e\uff0fx", "データ.csv"],
+)  # fmt: skip
+def test_names_are_text(tmp_path: Path, path: str) -> None:
+    check(write_wheel(tmp_path / "x", {**members(), path: "x"}))
+
+
+@pytest.mark.parametrize(
     ("path", "said"),
     [
         ("/etc/passwd", "absolute"), ("C:/x", "absolute"), ("c:x", "absolute"), ("../x", "leads out"),
         ("a/../../x", "leads out"), ("a/..", "leads out"), ("a/./x", "empty step"), ("a//x", "empty step"),
-        ("a\\..\\x", "character"), ("a/\x01", "character"), ("a/" + "x" * 600, "longer than 512"),
+        ("a\\..\\x", "character"), ("a/\x01", "character"), ("a/\x85", "character"), ("a/\u2028", "character"),
+        ("a/\u202etxt.py", "character"),
+        ("a/\U0001f468\u200d\U0001f469.png", "U+200D, ZERO WIDTH JOINER"), ("a/\xad", "SOFT HYPHEN"),
+        ("a/\ue000", "character"), ("a/" + "学" * 86, "longer than 255"), ("a/" + "x" * 600, "longer than 512"),
         ("x.pth", "every start"), ("a-1.data/purelib/x.pth", "every start"), ("a-1.data/data/x.pth", "every start"),
         ("sitecustomize.py", "every start"), ("usercustomize/__init__.py", "every start"),
         ("pyoco_server/errors.py", "overwrite pyoco_server"), ("pyoco/__init__.py", "overwrite pyoco"),

@@ -15,6 +15,7 @@ import httpx2
 
 from pyoco_server.client.proxies import Proxy, proxy_for
 from pyoco_server.errors import InvalidInput
+from pyoco_server.model.idempotency import check_key
 
 READ_TIMEOUT = 10.0
 """Seconds without a byte after which a watch counts as broken; the server sends one at least every three."""
@@ -167,9 +168,8 @@ def rerun(run_id: str, idempotency_key: str | None) -> Call:
     path = f"/runs/{_part(run_id)}/rerun"
     if idempotency_key is None:
         return Call("POST", path)
-    if not idempotency_key.isprintable():
-        raise InvalidInput("the idempotency key has characters that cannot be printed")
-    return Call("POST", path, {"headers": {"Idempotency-Key": idempotency_key.encode()}})
+    # A header's bytes beyond ASCII are UTF-8 here; the server reads them so.
+    return Call("POST", path, {"headers": {"Idempotency-Key": check_key(idempotency_key).encode()}})
 
 
 def dead_letters(*, cursor: str, **query: Any) -> Call:

@@ -7,6 +7,7 @@ see.
 import re
 import stat
 import struct
+import unicodedata
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -35,12 +36,16 @@ _RATIO_FREE = 16 << 20
 _BLOCK = 1 << 20
 _INFO_BYTES = 16 << 20
 _LONGEST_PATH = 512
+_LONGEST_STEP = 255
 _LOCAL_HEADER = 30
 _SELF = {"pyoco", "pyoco-server"}
 _OWN_MODULES = {"pyoco", "pyoco_server"}
 _STARTUP = {"sitecustomize", "usercustomize"}
 _DRIVE = re.compile(r"[A-Za-z]:")
+_NOT_IN_NAMES = frozenset({"Cc", "Cf", "Co", "Cs", "Zl", "Zp"})
+"""Kinds of characters that the workers' installer, uv, does not unpack, and those that end a line."""
 _ENCRYPTED = 0x1
+_UTF8_NAME = 0x800
 
 
 @dataclass(frozen=True)
@@ -137,8 +142,16 @@ def _check_members(archive: zipfile.ZipFile, max_bytes: int) -> dict[str, zipfil
 
 def _check_path(info: zipfile.ZipInfo) -> str:
     path = info.orig_filename
-    if path != info.filename or "\\" in path or not path.isprintable():
-        refuse(f"the member {path[:_LONGEST_PATH]!r} has a character in its name that is none of a path")
+    odd = next((char for char in path if char == "\\" or unicodedata.category(char) in _NOT_IN_NAMES), None)
+    if odd is not None:
+        called = unicodedata.name(odd, "a control character")
+        refuse(
+            f"the member {path[:_LONGEST_PATH]!r} has a character in its name that installers do not take: "
+            f"U+{ord(odd):04X}, {called}",
+            "Spaces, letters and signs of all languages are taken, control and invisible characters are not.",
+        )
+    if path != info.filename:
+        refuse(f"the member {path[:_LONGEST_PATH]!r} has a name that ends before its end")
     if len(path.encode("utf-8", "replace")) > _LONGEST_PATH:
         refuse(f"the name of the member {path[:80]!r}… is longer than {_LONGEST_PATH} bytes")
     if path.startswith("/") or _DRIVE.match(path):
@@ -146,6 +159,8 @@ def _check_path(info: zipfile.ZipInfo) -> str:
     parts = path.removesuffix("/").split("/")
     if ".." in parts:
         refuse(f"the member {path!r} leads out of the folder that it is installed to")
+    if any(len(part.encode("utf-8", "replace")) > _LONGEST_STEP for part in parts):
+        refuse(f"the member {path[:80]!r}… has a name that is longer than {_LONGEST_STEP} bytes, and no disk keeps it")
     if "." in parts or "" in parts:
         refuse(f"the member {path!r} has an empty step in its path")
     return path
@@ -172,7 +187,8 @@ def _check_sizes(found: list[zipfile.ZipInfo], max_bytes: int) -> None:
             refuse(f"the member {info.filename!r} overlaps another one")
         if end == 0 != info.header_offset:
             refuse(f"there are bytes before its first member {info.filename!r}")
-        end = info.header_offset + _LOCAL_HEADER + len(info.filename) + info.compress_size
+        name = info.orig_filename.encode("utf-8" if info.flag_bits & _UTF8_NAME else "cp437")
+        end = info.header_offset + _LOCAL_HEADER + len(name) + info.compress_size
 
 
 def _check_layout(members: dict[str, zipfile.ZipInfo], name: WheelName) -> str:

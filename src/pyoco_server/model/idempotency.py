@@ -6,6 +6,7 @@ import uuid
 from typing import Any
 
 from pyoco_server.errors import InvalidInput
+from pyoco_server.model.terminal import is_plain
 
 MAX_KEY = 255
 """Longest key, in characters."""
@@ -16,12 +17,13 @@ def check_key(key: str) -> str:
     """Return the key without the spaces around it, which an HTTP header could not carry.
 
     Raises:
-        InvalidInput: it is blank, longer than 255 characters, or has characters that cannot be printed.
+        InvalidInput: it is blank, longer than 255 characters, or has control characters. All else is text.
     """
     key = key.strip()
-    if not 0 < len(key) <= MAX_KEY or not key.isprintable():
+    wrong = "is blank" if not key else f"has more than {MAX_KEY} characters" if len(key) > MAX_KEY else ""
+    if wrong or not is_plain(key):
         raise InvalidInput(
-            f"idempotency_key: {'blank' if not key else f'not 1 to {MAX_KEY} printable characters'}",
+            f"idempotency_key {wrong or 'has control characters'}",
             hint="Make one key per run that you want, such as a UUID, and repeat it only with the same request.",
         )
     return key
