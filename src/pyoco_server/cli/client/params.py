@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -80,8 +81,7 @@ def _json_or_text(key: str, text: str) -> Any:
     Raises:
         InvalidInput: it is a number of which JSON would keep a part only.
     """
-    typed = json.dumps(text, ensure_ascii=False)
-    quoted = f"--param '{key}={typed}'" if len(text) < _SHORT else f"--param '{key}=\"…\"'"
+    quoted = f"--param {shlex.quote(f'{key}={json.dumps(text[:_SHORT], ensure_ascii=False)}')}"
     if text in _NEARLY_JSON:  # Python reads NaN and Infinity, but they are not JSON: here they are text
         right = _NEARLY_JSON[text]
         print_note(f"--param {key} is the text {text!r}" + (f"; JSON has {right} for it" if right else ""))
