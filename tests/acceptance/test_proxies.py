@@ -158,7 +158,10 @@ def test_one_that_opens_no_tunnel(status: int) -> None:
      ("http_proxy", "ftp://me:hunter2@h:1", "ftp://h:1"), ("http_proxy", "me:hunter2@h:port", "h:port")],
 )  # fmt: skip
 def test_one_that_cannot_be_used(tmp_path: Path, variable: str, value: str, shown: str) -> None:
-    for program, arguments in [("pyoco-client", ["list"]), ("pyoco-server", ["check", "--url", FAR])]:
+    for program, arguments in [
+        ("pyoco-client", ["list"]),
+        ("pyoco-server", ["check", "--timeout-sec", "1", "--url", FAR]),
+    ]:
         done = client(*arguments, program=program, **{variable: value})
         told = done.stderr + done.stdout
         assert done.returncode in (1, 7) and shown in told and variable in told
