@@ -56,8 +56,8 @@ def test_what_the_server_refuses_is_told_in_the_readers_language(
     dashboard.expect_console("status of 422")
     page = dashboard.open("/audit?action=nothing")
     alert = page.get_by_role("alert")
-    expect(alert).to_contain_text(re.compile("入力に誤りがあります。（.*'key.revoke'）"))  # noqa: RUF001
-    assert alert.inner_text().count("query.action") == 1
+    expect(alert).to_contain_text(re.compile("入力に誤りがあります。（action is 'nothing'; .*key.revoke.*）"))  # noqa: RUF001
+    assert alert.inner_text().count("action is '") == 1
 
 
 def test_the_page_asks_for_nothing_from_elsewhere(dashboards: Callable[..., Dashboard], system: System) -> None:

@@ -86,7 +86,7 @@ class _Err(io.FileIO):
 
 
 def _open_closed() -> set[int]:
-    """Give each standard handle that is closed to the null device, so that no socket gets its number; return them."""
+    """Put the null device where a standard handle is closed, so that no socket gets its number; return which."""
     closed = set()
     for handle in (_IN, _OUT, _ERR):
         try:
