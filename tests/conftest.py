@@ -9,10 +9,15 @@ from pathlib import Path
 import pytest
 import structlog
 from anyio.from_thread import start_blocking_portal
+from hypothesis import settings as hypothesis_settings
 from structlog.stdlib import ProcessorFormatter
 
 from pyoco_server.embedded.nats_server import NatsServer
 from pyoco_server.settings import Settings
+
+# A timing is never a test's assertion: machines are busy.
+hypothesis_settings.register_profile("patient", deadline=None)
+hypothesis_settings.load_profile("patient")
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,7 @@ from pyoco_server.settings import Settings
 from pyoco_server.worker.child.process import ChildProcess, Template
 from pyoco_server.worker.children import Children
 from pyoco_server.worker.environments import Environment
+from pyoco_server.worker.machine import Machine
 
 pytestmark = pytest.mark.anyio
 
@@ -85,7 +86,7 @@ async def test_code_that_may_change_is_not_preloaded(tmp_path: Path, monkeypatch
 
 
 async def test_a_template_that_dies_takes_its_children_along_and_is_replaced(tmp_path: Path) -> None:
-    children = slot_children()
+    children = slot_children(tmp_path)
     try:
         first = await children.prepare()
         parent = psutil.Process(first.pid).parent()
@@ -100,8 +101,8 @@ async def test_a_template_that_dies_takes_its_children_along_and_is_replaced(tmp
         await children.close()
 
 
-async def test_a_template_that_has_grown_is_replaced_by_one_that_is_small() -> None:
-    children = slot_children()
+async def test_a_template_that_has_grown_is_replaced_by_one_that_is_small(tmp_path: Path) -> None:
+    children = slot_children(tmp_path)
     try:
         first = await children.prepare()
         assert (await children.prepare()) is first
@@ -113,8 +114,8 @@ async def test_a_template_that_has_grown_is_replaced_by_one_that_is_small() -> N
         await children.close()
 
 
-async def test_a_process_waits_for_each_run_and_none_is_left_at_the_end() -> None:
-    children = slot_children()
+async def test_a_process_waits_for_each_run_and_none_is_left_at_the_end(tmp_path: Path) -> None:
+    children = slot_children(tmp_path)
     record = RunRecord(run_id="r", flow_name="f")
     pids = set()
     try:
@@ -132,7 +133,8 @@ async def test_a_process_waits_for_each_run_and_none_is_left_at_the_end() -> Non
     assert not [command for command in left if "template" in command]
 
 
-def slot_children() -> Children:
+def slot_children(folder: Path) -> Children:
     """Those of a slot without wheels."""
     settings = Settings(_env_file=None)  # type: ignore[call-arg]
-    return Children(settings, None, environment=lambda: None, refuse=lambda *_: False, max_runs=1)
+    machine = Machine(folder, Path.cwd())
+    return Children(settings, None, environment=lambda: None, refuse=lambda *_: False, machine=machine, max_runs=1)

@@ -102,7 +102,8 @@ class TaskReporter(TraceBackend):
         """Tell that a try failed, and when the next one follows (unix seconds)."""
         told = describe_exception(error)  # runs user code, which must not keep the other tasks from reporting
         with self._lock:
-            news = {"try": number, "retry_at": retry_at, "last_error": told["error"], **told}
+            tries = self.tries.get(name, 1)
+            news = {"try": number, "tries": tries, "retry_at": retry_at, "last_error": told["error"], **told}
             self._own[name] |= news
             self._tell(name, {"state": "RUNNING", **news})
 
