@@ -24,6 +24,10 @@ test *arguments:
 slow *arguments:
     {{ uv }} run pytest -n 0 -m "slow and not browser" {{ arguments }} || [ $? -eq 5 ] # 5: there are none
 
+# Run ordinary user code, and code that attacks its worker, on real workers
+usercode *arguments:
+    {{ uv }} run pytest -n 0 -m usercode {{ arguments }} || [ $? -eq 5 ]
+
 # Run the tests that kill, stop and cut real processes
 faults *arguments:
     {{ uv }} run pytest -n 0 -m faults {{ arguments }} || [ $? -eq 5 ]

@@ -11,6 +11,8 @@ import pytest
 
 from .conftest import TUTORIAL, Process, System, running_system
 
+pytestmark = pytest.mark.usercode
+
 FAST = {
     "PYOCO_CONSUMER_ACK_WAIT_SEC": "3",
     "PYOCO_ACK_PROGRESS_INTERVAL_SEC": "1",

@@ -19,6 +19,8 @@ from pyoco_server.errors import PyocoError
 
 from .conftest import BIN, System
 
+pytestmark = pytest.mark.slow
+
 FAR = "http://gateway.example:8000"
 """Nobody's name: only a proxy makes an answer come from it."""
 NAMES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")

@@ -15,6 +15,8 @@ import pytest
 
 from .conftest import BIN, DEADLINE, TUTORIAL, Process, System, running_system
 
+pytestmark = pytest.mark.slow
+
 FAST = {
     "PYOCO_CONSUMER_ACK_WAIT_SEC": "5",
     "PYOCO_ACK_PROGRESS_INTERVAL_SEC": "1",
@@ -174,8 +176,8 @@ def struck(kind: type[Fault], folder: Path) -> Iterator[Fault]:
     [
         StartRemoved,
         FullDisk,
-        pytest.param(FileInPlace, marks=pytest.mark.slow),
-        pytest.param(NoDescriptors, marks=pytest.mark.slow),
+        FileInPlace,
+        NoDescriptors,
     ],
 )
 def test_nothing_fails_on_a_machine_that_breaks_and_it_takes_runs_again(

@@ -11,6 +11,8 @@ import pytest
 from .conftest import TUTORIAL, System, running_system
 from .test_processes import is_gone, within
 
+pytestmark = pytest.mark.usercode
+
 ACK_WAIT = {"PYOCO_CONSUMER_ACK_WAIT_SEC": "2", "PYOCO_ACK_PROGRESS_INTERVAL_SEC": "0.5"}
 FAST = {**ACK_WAIT, "PYOCO_WORKER_HEARTBEAT_INTERVAL_SEC": "0.5", "PYOCO_CANCEL_GRACE_PERIOD_SEC": "2"}
 

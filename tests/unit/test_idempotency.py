@@ -17,12 +17,12 @@ JSON = st.recursive(
 )
 
 
-@pytest.mark.parametrize("key", ["k", "ключ 1", "x" * 255, '"quoted"'])
+@pytest.mark.parametrize("key", ["k", "ключ 1", "夜間　2024-01-31", "a\u200bb", "x" * 255, '"quoted"'])
 def test_keys(key: str) -> None:
     assert check_key(f"  {key}\t") == key
 
 
-@pytest.mark.parametrize("key", ["", " ", "\t", "a\x00b", "a\nb", "x" * 256, "a\u200bb", "\ud800"])
+@pytest.mark.parametrize("key", ["", " ", "\t", "a\x00b", "a\nb", "x" * 256, "a\x85b", "a\u2028b", "\ud800"])
 def test_bad_keys_are_told_what_to_write(key: str) -> None:
     with pytest.raises(InvalidInput, match="idempotency_key") as raised:
         check_key(key)
