@@ -122,7 +122,6 @@ async def test_a_process_waits_for_each_run_and_none_is_left_at_the_end(tmp_path
         await children.prepare()
         for _ in range(3):
             child = await children.take(record)
-            children.fork_next()
             pids.add(child.pid)
             await children.give_back(child, record, reusable=True, left=False)
             assert not psutil.pid_exists(child.pid)

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -12,7 +13,7 @@ from pyoco_server.errors import CommandFailed
 from pyoco_server.model.run import RunRecord
 from pyoco_server.model.worker import TroubleKind
 from pyoco_server.settings import Settings
-from pyoco_server.worker.child.process import ChildProcess, NotForked, Template, Unusable
+from pyoco_server.worker.child.process import ChildEnd, ChildProcess, NotForked, Template, Unusable
 from pyoco_server.worker.environments import Environment
 from pyoco_server.worker.machine import Machine, MachineFault, no_process
 
@@ -73,13 +74,11 @@ class Children:
         self._preparing = asyncio.Lock()
         self._template: Template | None = None
         self._launched: Template | None = None
-        self._spare: ChildProcess | None = None
+        self._spares: deque[ChildProcess] = deque()
         self._kept: tuple[Kinship, ChildProcess] | None = None
         self._kept_since = 0.0
         self._ended_at = 0.0
-        self._busy = False
-        """Whether runs follow each other."""
-        self._forking: asyncio.TimerHandle | None = None
+        self._leaving: asyncio.Task[ChildEnd] | None = None
 
     async def prepare(self) -> ChildProcess:
         """Return a fresh process that is there, started anew where needed; ``take`` takes it.
@@ -104,14 +103,15 @@ class Children:
 
     async def _make_spare(self) -> ChildProcess:
         template = await self._fit_template()
-        if self._spare is None or not self._spare.is_alive or self._spare.template is not template:
-            await self._drop_spare()
-            self._spare = template.fork(warm=not self._busy)
-        spare = self._spare
+        while self._spares and not (self._spares[0].is_alive and self._spares[0].template is template):
+            await self._spares.popleft().end()
+        if not self._spares:
+            self._spares.append(template.fork())
+        spare = self._spares[0]
         try:
             await spare.born()
         except CommandFailed:
-            self._spare = None
+            self._spares.popleft()
             raise
         return spare
 
@@ -121,6 +121,7 @@ class Children:
         Raises:
             MachineFault: none can be had.
         """
+        await self._left()
         kept, self._kept = self._kept, None
         if kept is not None:
             kinship, child = kept
@@ -129,42 +130,44 @@ class Children:
                 return child
             await child.end()
         child = await self.prepare()
-        self._spare = None
+        self._spares.popleft()
         return child
 
-    def fork_next(self) -> None:
-        """Fork the next fresh process, so that the next run does not wait for it.
-
-        At once where runs follow each other; else a little later, so that it does not compete with a run that began.
-        """
-        self._busy = time.monotonic() - self._ended_at < _BUSY_SEC
-        if self._busy:
-            self._fork_spare()
-        else:
-            self._forking = asyncio.get_running_loop().call_later(_BUSY_SEC, self._fork_spare)
-
-    def _fork_spare(self) -> None:
-        if self._forking is not None:
-            self._forking.cancel()
-            self._forking = None
-        if self._spare is None and self._template is not None and self._template.is_alive:
+    def _fork_spares(self) -> None:
+        """Fork fresh processes in advance: where runs follow each other two, for one may not be ready yet."""
+        now = time.monotonic()
+        wanted = 2 if now - self._ended_at < _BUSY_SEC else 1
+        self._ended_at = now
+        while len(self._spares) < wanted and self._template is not None and self._template.is_alive:
             try:
-                self._spare = self._template.fork(warm=not self._busy)
+                self._spares.append(self._template.fork())
             except OSError as error:
                 log.warning("no process could be forked in advance", reason=str(error))  # the next run asks again
+                return
 
     async def give_back(self, child: ChildProcess, record: RunRecord, *, reusable: bool, left: bool) -> None:
-        """Take a process back after a run: what can be used again is kept, everything else ends now."""
-        self._ended_at = time.monotonic()
-        self._fork_spare()
+        """Take a process back after a run: what can be used again is kept, everything else ends.
+
+        Args:
+            child: The process.
+            record: The run.
+            reusable: Whether it may run another run.
+            left: Whether it ends by itself. It does so beside us: only the next run must not begin before.
+        """
         fit = reusable and child.is_alive and child.runs < self._max_runs
         if fit and self._settings.isolation == "shared" and child.environment == self._environment():
             self._kept, self._kept_since = (Kinship.of(record), child), time.monotonic()
         else:
-            await (child.leave() if left else child.end())
+            await self._left()
+            self._leaving = asyncio.create_task(child.leave() if left else child.end(), name="leaving")
+            if not left:
+                await self._left()
+        self._fork_spares()
 
     async def rest(self) -> None:
-        """Called now and then while there is no run: let go of a kept process that nobody has needed for a while."""
+        """Called now and then while there is no run: let go of what nobody has needed for a while."""
+        if len(self._spares) > 1 and time.monotonic() - self._ended_at > _IDLE_SEC:
+            await self._spares.pop().end()
         if self._kept is not None and time.monotonic() - self._kept_since > _IDLE_SEC:
             (_, child), self._kept = self._kept, None
             await child.end()
@@ -186,15 +189,20 @@ class Children:
     async def close(self) -> None:
         """End every process."""
         async with self._preparing:
-            if self._forking is not None:
-                self._forking.cancel()
+            await self._left()
             kept, self._kept = self._kept, None
             if kept is not None:
                 await kept[1].end()
-            await self._drop_spare()
+            await self._drop_spares()
             for template in (self._template, self._launched):
                 if template is not None:
                     await template.end()
+
+    async def _left(self) -> None:
+        """Wait until nothing of the run before is left: of two, the guardian could not say whose an orphan is."""
+        leaving, self._leaving = self._leaving, None
+        if leaving is not None:
+            await leaving
 
     def _make_template(self, environment: Environment | None) -> Template:
         template = Template(environment, isolation=self._settings.isolation, preload=self._settings.preload)
@@ -205,10 +213,9 @@ class Children:
         """Whether a template imports from where the next run is to import from."""
         return template.environment == self._environment() and template.moves == self._machine.moves
 
-    async def _drop_spare(self) -> None:
-        spare, self._spare = self._spare, None
-        if spare is not None:
-            await spare.end()
+    async def _drop_spares(self) -> None:
+        while self._spares:
+            await self._spares.popleft().end()
 
     async def _fit_template(self) -> Template:
         """Return a template of the environment in use, started anew where needed."""
@@ -217,7 +224,7 @@ class Children:
             old, environment = self._template, self._environment()
             if old is not None and old.is_alive and not old.grown and self._is_current(old):
                 return old
-            await self._drop_spare()
+            await self._drop_spares()
             self._template = None
             if old is not None:
                 await old.end()

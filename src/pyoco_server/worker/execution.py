@@ -52,7 +52,6 @@ class Execution:
         resolver: The flow resolver's spec, or ``None``.
         read_flow: Gives the text of a flow.yaml by its hash.
         end_log: Called before the run's end is written, so that whoever sees the end finds the whole log.
-        begun: Called when the child has its job: time to fork the next one.
         explain_missing: Gives what the worker's wheels explain of a module that was not found, as a sentence to follow.
         blames_machine: Whether the run is handed back if the child ends before it has begun with it.
     """
@@ -69,7 +68,6 @@ class Execution:
         resolver: str | None,
         read_flow: Callable[[str], Awaitable[str | None]],
         end_log: Callable[[], Awaitable[None]],
-        begun: Callable[[], None],
         explain_missing: Callable[[str], str] = lambda error: "",
         blames_machine: bool = True,
     ) -> None:
@@ -80,7 +78,6 @@ class Execution:
         self._read_flow = read_flow
         self._lease = lease
         self._end_log = end_log
-        self._begun = begun
         self._explain_missing = explain_missing
         self._resolver = resolver
         self._max_record = runs.max_bytes
@@ -177,7 +174,6 @@ class Execution:
                 "max_value_bytes": self._settings.max_run_snapshot_bytes // 2,
             }
         )
-        self._begun()
         if record.timeout_sec:
             text = f"the run took longer than its timeout_sec of {record.timeout_sec:g} s"
             self._later(record.timeout_sec, self._time_out, _failure(EndReason.RUN_TIMEOUT, text))

@@ -254,7 +254,6 @@ class Slot:
             resolver=self._resolver,
             read_flow=self._flows.read,
             end_log=end_log,
-            begun=self._children.fork_next,
             explain_missing=self._wheels.explain if self._wheels is not None else lambda error: "",
             blames_machine=delivery.num_delivered < _BLAMING,
         )

@@ -54,11 +54,10 @@ class Guardian:
 
     Args:
         control: Socket to the worker; each packet is a JSON object. Commands come in, reports go out.
-        fork: Makes a child with the descriptors that came with the command; returns its process id. The second
-            argument says whether it warms up.
+        fork: Makes a child with the descriptors that came with the command; returns its process id.
     """
 
-    def __init__(self, control: socket.socket, fork: Callable[[list[int], bool], int]) -> None:
+    def __init__(self, control: socket.socket, fork: Callable[[list[int]], int]) -> None:
         self._control = control
         self._fork = fork
         self._children: dict[int, Forked] = {}
@@ -96,14 +95,14 @@ class Guardian:
             return False
         command = json.loads(packet)
         if command["do"] == "fork":
-            self._give_birth(command["child"], descriptors, warm=command["warm"])
+            self._give_birth(command["child"], descriptors)
         elif (child := self._children.get(command["child"])) is not None:
             self._command(child, command)
         return True
 
-    def _give_birth(self, number: int, descriptors: list[int], *, warm: bool) -> None:
+    def _give_birth(self, number: int, descriptors: list[int]) -> None:
         try:
-            pid = self._fork(descriptors, warm)
+            pid = self._fork(descriptors)
             pidfd = os.pidfd_open(pid)
         except OSError as error:
             self._report(refused=number, error=f"{error.strerror}")

@@ -159,12 +159,8 @@ class Template:
             ended = f"it {ChildEnd(code)}" if code is not None else "it did not answer in time"
             raise CommandFailed(f"{told}: {ended}", hint="What it said stands above, on the worker's standard error.")
 
-    def fork(self, *, warm: bool = False) -> "ChildProcess":
+    def fork(self) -> "ChildProcess":
         """Return a fresh process for a run; its ``born`` says when it is there.
-
-        Args:
-            warm: Whether it makes itself ready for a run while it waits: that takes more time of the processor in all,
-                and less while the run waits.
 
         Raises:
             OSError: there are no descriptors left to talk to it.
@@ -172,7 +168,7 @@ class Template:
         self._born += 1
         child = ChildProcess(self, self._born)
         self._children[self._born] = child
-        packet = json.dumps({"do": "fork", "child": self._born, "warm": warm}).encode()
+        packet = json.dumps({"do": "fork", "child": self._born}).encode()
         try:
             if self._control is None:
                 raise OSError("there is no template")

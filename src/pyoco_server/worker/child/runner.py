@@ -82,13 +82,9 @@ class Runner:
         output.install()
         return cls(socket.socket(fileno=sock), output, installed, setup)
 
-    def serve(self, *, warm: bool) -> None:
-        """Take jobs until the process has served its time; it does not return.
-
-        Args:
-            warm: Whether to make ready for the first job while it has not come yet.
-        """
-        if warm and not select.select([self._socket], [], [], 0)[0]:
+    def serve(self) -> None:
+        """Take jobs until the process has served its time; it does not return."""
+        if not select.select([self._socket], [], [], 0)[0]:  # there is time: the job comes later
             warm_up()
         state = ProcessState() if self._shared else None
         first = receive_message(self._socket)

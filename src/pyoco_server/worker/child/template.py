@@ -76,7 +76,7 @@ def main() -> None:
     Guardian(control, forking(control, setup, installed)).watch()
 
 
-def forking(control: socket.socket, setup: dict[str, Any], installed: int) -> Callable[[list[int], bool], int]:
+def forking(control: socket.socket, setup: dict[str, Any], installed: int) -> Callable[[list[int]], int]:
     """Return what forks a child for runs.
 
     Args:
@@ -86,13 +86,13 @@ def forking(control: socket.socket, setup: dict[str, Any], installed: int) -> Ca
     """
     guardian = os.getpid()
 
-    def fork(descriptors: list[int], warm: bool) -> int:
+    def fork(descriptors: list[int]) -> int:
         pid = os.fork()
         if pid == 0:
             try:
                 control.close()
                 _begin_life(guardian)
-                Runner.on(descriptors, setup, installed).serve(warm=warm)
+                Runner.on(descriptors, setup, installed).serve()
             except BaseException:  # noqa: BLE001 - nothing may unwind into the guardian's loop
                 traceback.print_exc()
             finally:
