@@ -19,9 +19,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pyoco_server.worker.environments import Environment, Environments
-from pyoco_server.worker.installer import BuildFailed
-from pyoco_server.worker.plugins import WheelFile, WheelsBroken
+from pyoco_server.worker.wheels.environments import Environment, Environments
+from pyoco_server.worker.wheels.installer import BuildFailed
+from pyoco_server.worker.wheels.plugins import WheelFile, WheelsBroken
 from tests.wheels import make_wheel, wheel_members, write_wheel
 
 FOLDERS = ("envs", "building")

@@ -15,8 +15,8 @@ from pyoco_server.model.run import RunRecord
 from pyoco_server.settings import Settings
 from pyoco_server.worker.child.process import ChildProcess, Template
 from pyoco_server.worker.children import Children
-from pyoco_server.worker.environments import Environment
 from pyoco_server.worker.machine import Machine
+from pyoco_server.worker.wheels.environments import Environment
 
 pytestmark = pytest.mark.anyio
 

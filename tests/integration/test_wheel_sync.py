@@ -14,7 +14,7 @@ from pyoco_server.errors import StoreUnavailable, WheelDamaged
 from pyoco_server.model.wheel import WheelEntry, parse_wheel_name
 from pyoco_server.settings import Settings
 from pyoco_server.waiting import first_event
-from pyoco_server.worker.wheel_sync import WheelSync
+from pyoco_server.worker.wheels.sync import WheelSync
 from tests.wheels import make_wheel
 
 pytestmark = pytest.mark.anyio
@@ -193,7 +193,7 @@ async def test_a_name_as_its_author_writes_it_is_found_when_it_breaks(settings: 
 async def test_a_broken_wheel_is_tried_again(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pyoco_server.worker.wheel_sync._FIRST_RETRY", 0.2)
+    monkeypatch.setattr("pyoco_server.worker.wheels.sync._FIRST_RETRY", 0.2)
     mark = tmp_path / "mark"
     hook = "def t(registry):\n    registry.register_callable(int, name='n')\n"
     code = f"import os\nassert os.path.exists({str(mark)!r})\n{hook}"

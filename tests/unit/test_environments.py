@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 from packaging.utils import canonicalize_name
 
-from pyoco_server.worker import environments, troubles
-from pyoco_server.worker.import_path import is_inside, use_environment
-from pyoco_server.worker.installer import _limits, own_constraints
-from pyoco_server.worker.locks import try_lock
+from pyoco_server.worker import troubles
+from pyoco_server.worker.wheels import environments
+from pyoco_server.worker.wheels.import_path import is_inside, use_environment
+from pyoco_server.worker.wheels.installer import _limits, own_constraints
+from pyoco_server.worker.wheels.locks import try_lock
 
 
 def test_an_environment_comes_behind_what_is_installed_and_before_the_working_directory(
@@ -95,7 +96,7 @@ def test_a_lock_on_a_removed_file_is_no_lock(tmp_path: Path, monkeypatch: pytest
             holder.remove()
         real(descriptor, how)
 
-    monkeypatch.setattr("pyoco_server.worker.locks.fcntl.flock", flock)
+    monkeypatch.setattr("pyoco_server.worker.wheels.locks.fcntl.flock", flock)
     late = try_lock(path)
     assert late is not None
     assert path.exists()

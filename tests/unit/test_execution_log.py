@@ -14,8 +14,8 @@ from pyoco_server.settings import Settings
 from pyoco_server.store.logs import LogStore
 from pyoco_server.store.runs import StoredRun
 from pyoco_server.worker import slot as slot_module
-from pyoco_server.worker.child.frames import Kind, encode
-from pyoco_server.worker.child.outputpipes import OutputPipes
+from pyoco_server.worker.child.output.frames import Kind, encode
+from pyoco_server.worker.child.output.outputpipes import OutputPipes
 from pyoco_server.worker.claims import Claimed
 from pyoco_server.worker.fitness import Fitness
 from pyoco_server.worker.machine import Machine

@@ -7,7 +7,7 @@ from structlog.testing import capture_logs
 
 from pyoco_server.model.run import EndReason, RunRecord, RunStatus, TaskStatus, settle
 from pyoco_server.worker import failure_log
-from pyoco_server.worker.child.failures import describe_exception
+from pyoco_server.worker.child.tasks.failures import describe_exception
 from pyoco_server.worker.failure_log import FailureLog, exception_fields
 
 RECORD = RunRecord(

@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 
 from pyoco_server.model.run import EndReason
 from pyoco_server.model.text import MAX_TEXT, MAX_TRACEBACK
-from pyoco_server.worker.child import exceptiontext, failures
-from pyoco_server.worker.child.exceptiontext import join_bounded
-from pyoco_server.worker.child.failures import (
+from pyoco_server.worker.child.tasks import exceptiontext, failures
+from pyoco_server.worker.child.tasks.exceptiontext import join_bounded
+from pyoco_server.worker.child.tasks.failures import (
     TaskExited,
     TaskFailed,
     describe_exception,
@@ -377,7 +377,7 @@ def test_a_recursion_and_a_deep_one_are_bounded() -> None:
     assert "previous line repeated" in described["traceback"].lower()
     code = (
         "import sys, threading\n"
-        "from pyoco_server.worker.child.failures import describe_exception\n"
+        "from pyoco_server.worker.child.tasks.failures import describe_exception\n"
         "sys.setrecursionlimit(60_000); threading.stack_size(512 << 20)\n"
         "def a(n):\n    if n == 50_000: raise ValueError('deep')\n    return b(n + 1)\n"
         "def b(n): return a(n)\n"

@@ -13,8 +13,8 @@ import pytest
 from pyoco.core.models import Flow, RunStatus
 from pyoco.dsl.syntax import TaskWrapper
 
-from pyoco_server.worker.child import given
-from pyoco_server.worker.child.given import GivenInputs
+from pyoco_server.worker.child.tasks import given
+from pyoco_server.worker.child.tasks.given import GivenInputs
 
 from . import hostile
 from .test_retries import Run, flow_of, task
@@ -230,7 +230,7 @@ def test_keeping_and_putting_back_asks_no_value() -> None:
 
 
 def test_a_task_without_retries_keeps_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pyoco_server.worker.child.retries.GivenInputs", None)
+    monkeypatch.setattr("pyoco_server.worker.child.tasks.retries.GivenInputs", None)
     assert Run(flow_of(source([1], "rows"), task(lambda rows: rows))).records["t"]["output"] == [1]
 
 

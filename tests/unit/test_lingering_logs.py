@@ -11,7 +11,7 @@ from pyoco_server.errors import StoreUnavailable
 from pyoco_server.model.runlog import LogChunk, LogStream
 from pyoco_server.settings import Settings
 from pyoco_server.worker import slot as slot_module
-from pyoco_server.worker.child.frames import Form
+from pyoco_server.worker.child.output.frames import Form
 from pyoco_server.worker.logtail import Printed
 from pyoco_server.worker.machine import Machine
 from pyoco_server.worker.runlog import RunLog

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pyoco_server.worker.missing import LeftOut, explain_missing
+from pyoco_server.worker.wheels.missing import LeftOut, explain_missing
 
 ABI = LeftOut(
     "acme_tool-1.0-cp39-cp39-win_amd64.whl", "it is for cp39-cp39-win_amd64, which this interpreter cannot install"

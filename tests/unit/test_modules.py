@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pyoco_server.model.run import EndReason
-from pyoco_server.worker.child.modules import CannotLoad, load_function, refused_argument
+from pyoco_server.worker.child.flow.modules import CannotLoad, load_function, refused_argument
 
 FILES = {
     "test.py": "def prep(): return 1",

@@ -8,8 +8,8 @@ from pyoco.dsl.syntax import TaskWrapper, switch
 from pyoco.trace.console import ConsoleTraceBackend
 
 from pyoco_server.errors import InvalidFlow
-from pyoco_server.worker.child.engine import RunEngine
-from pyoco_server.worker.child.python_flows import check_flow
+from pyoco_server.worker.child.flow.python_flows import check_flow
+from pyoco_server.worker.child.tasks.engine import RunEngine
 
 PARAMS: dict[str, Any] = {"lr": 0.1, "train": {"lr": 0.2}}
 ENVIRON = {"HOME_OF_TEST": "here"}

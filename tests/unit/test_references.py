@@ -12,8 +12,8 @@ from pyoco.trace.backend import TraceBackend
 
 from pyoco_server.errors import InvalidFlow
 from pyoco_server.model.workflow import build_flow, parse_workflow
-from pyoco_server.worker.child.engine import RunEngine
-from pyoco_server.worker.child.wiring import NothingThere, WiredContext, wire
+from pyoco_server.worker.child.flow.wiring import NothingThere, WiredContext, wire
+from pyoco_server.worker.child.tasks.engine import RunEngine
 
 DEFAULTS = {"lr": 0.1, "train": {"lr": 0.2, "opt": {"name": "adam"}}, "a.b": 5, "mode": "x", "items": [1, 2], "n": 2,
             "none": [], "zero": 0, "名前": "太郎"}  # fmt: skip

@@ -12,12 +12,12 @@ from pyoco.core.models import Flow, RunContext, RunStatus, Task
 from pyoco.dsl.syntax import TaskWrapper
 
 from pyoco_server.model.run import EndReason
-from pyoco_server.worker.child import retries
-from pyoco_server.worker.child.coroutines import coroutines_run
-from pyoco_server.worker.child.engine import RunEngine
-from pyoco_server.worker.child.failures import TaskExited, TaskFailed, describe_exception, end_reason
-from pyoco_server.worker.child.reporter import TaskReporter
-from pyoco_server.worker.child.retries import RunStopped, pause_before, supervised, tasks_of
+from pyoco_server.worker.child.tasks import retries
+from pyoco_server.worker.child.tasks.coroutines import coroutines_run
+from pyoco_server.worker.child.tasks.engine import RunEngine
+from pyoco_server.worker.child.tasks.failures import TaskExited, TaskFailed, describe_exception, end_reason
+from pyoco_server.worker.child.tasks.reporter import TaskReporter
+from pyoco_server.worker.child.tasks.retries import RunStopped, pause_before, supervised, tasks_of
 
 
 class Run:

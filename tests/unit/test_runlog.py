@@ -13,9 +13,9 @@ from pyoco_server.errors import StoreUnavailable
 from pyoco_server.model.runlog import LiveLines, LogChunk, LogStream
 from pyoco_server.store.logs import LogStore
 from pyoco_server.worker import liveview, runlog
-from pyoco_server.worker.child import outputpipes
-from pyoco_server.worker.child.frames import LINE_COST, Form, Frame, Kind, encode
-from pyoco_server.worker.child.outputpipes import OutputPipes
+from pyoco_server.worker.child.output import outputpipes
+from pyoco_server.worker.child.output.frames import LINE_COST, Form, Frame, Kind, encode
+from pyoco_server.worker.child.output.outputpipes import OutputPipes
 from pyoco_server.worker.logtail import Printed
 from pyoco_server.worker.runlog import NoRunLog, RunLog
 

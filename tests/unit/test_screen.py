@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pyoco_server.worker.child.frames import MAX_TEXT, Form
-from pyoco_server.worker.child.screen import MOST_ROWS, Change, Screen
+from pyoco_server.worker.child.output.frames import MAX_TEXT, Form
+from pyoco_server.worker.child.output.screen import MOST_ROWS, Change, Screen
 
 
 class Shown:

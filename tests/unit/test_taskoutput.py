@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyoco_server.model.runlog import LiveLines, LogChunk, LogLine, LogStream
-from pyoco_server.worker.child import framepipe
-from pyoco_server.worker.child.frames import MAX_FRAME, MAX_TEXT, Frame, Kind, decode, encode, pieces
-from pyoco_server.worker.child.screen import Change, Screen
-from pyoco_server.worker.child.taskoutput import TaskOutput
-from pyoco_server.worker.child.taskstreams import TaskStream
+from pyoco_server.worker.child.output import framepipe
+from pyoco_server.worker.child.output.frames import MAX_FRAME, MAX_TEXT, Frame, Kind, decode, encode, pieces
+from pyoco_server.worker.child.output.screen import Change, Screen
+from pyoco_server.worker.child.output.taskoutput import TaskOutput
+from pyoco_server.worker.child.output.taskstreams import TaskStream
 
 
 class Printed:

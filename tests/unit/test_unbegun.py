@@ -13,7 +13,7 @@ from pyoco_server.model.worker import WorkerTrouble
 from pyoco_server.settings import Settings
 from pyoco_server.store.queue import Delivery
 from pyoco_server.store.runs import StoredRun
-from pyoco_server.worker.child.outputpipes import OutputPipes
+from pyoco_server.worker.child.output.outputpipes import OutputPipes
 from pyoco_server.worker.child.process import ChildEnd
 from pyoco_server.worker.claims import Claimed
 from pyoco_server.worker.fitness import Fitness

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pyoco_server.model.values import clean_value
-from pyoco_server.worker.child.given import GivenInputs
+from pyoco_server.worker.child.tasks.given import GivenInputs
 
 from . import hostile
 from .test_values import MAX, assert_costs_little

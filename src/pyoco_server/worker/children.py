@@ -14,8 +14,8 @@ from pyoco_server.model.run import RunRecord
 from pyoco_server.model.worker import TroubleKind
 from pyoco_server.settings import Settings
 from pyoco_server.worker.child.process import ChildEnd, ChildProcess, NotForked, Template, Unusable
-from pyoco_server.worker.environments import Environment
 from pyoco_server.worker.machine import Machine, MachineFault, no_process
+from pyoco_server.worker.wheels.environments import Environment
 
 log = structlog.get_logger(__name__)
 

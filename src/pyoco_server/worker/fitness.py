@@ -18,11 +18,11 @@ from pyoco_server.model.run import RunRecord
 from pyoco_server.model.worker import TroubleKind, WorkerTrouble
 from pyoco_server.store.runs import RunStore, StoredRun
 from pyoco_server.waiting import first_event
-from pyoco_server.worker.environments import Environment
 from pyoco_server.worker.machine import Machine, MachineFault, drop_run_directory, no_process
 from pyoco_server.worker.recorder import Recorder
 from pyoco_server.worker.sideline import NoThread, Sideline
 from pyoco_server.worker.troubles import Troubles
+from pyoco_server.worker.wheels.environments import Environment
 
 log = structlog.get_logger(__name__)
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Awaitable, Callable
 
 from pyoco_server.model.runlog import LiveLines, LogLine, LogStream
-from pyoco_server.worker.child.frames import LINE_COST
+from pyoco_server.worker.child.output.frames import LINE_COST
 from pyoco_server.worker.logtail import LogTail, Printed
 
 FIRST_SEC = 0.25

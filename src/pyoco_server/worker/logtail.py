@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from pyoco_server.model.runlog import LogLine, LogStream
-from pyoco_server.worker.child.frames import LINE_COST, pieces
+from pyoco_server.worker.child.output.frames import LINE_COST, pieces
 
 
 class Printed(NamedTuple):

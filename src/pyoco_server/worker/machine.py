@@ -13,7 +13,7 @@ from pathlib import Path
 import pyoco_server
 from pyoco_server.errors import PyocoError
 from pyoco_server.model.worker import TroubleKind
-from pyoco_server.worker.environments import Environment
+from pyoco_server.worker.wheels.environments import Environment
 
 _PROBE = ".probe-"
 _PROBE_BYTES = 4096

@@ -16,7 +16,7 @@ from pyoco_server.errors import StoreUnavailable
 from pyoco_server.model.runlog import LiveLines, LogChunk, LogLine, LogStream
 from pyoco_server.store.logs import LogStore
 from pyoco_server.waiting import first_event
-from pyoco_server.worker.child.frames import FORMS, LINE_COST, Form, Frame, Kind
+from pyoco_server.worker.child.output.frames import FORMS, LINE_COST, Form, Frame, Kind
 from pyoco_server.worker.liveview import LiveView
 from pyoco_server.worker.logtail import LogTail, Printed
 

@@ -23,7 +23,7 @@ from pyoco_server.worker.fitness import Fitness, hand_back
 from pyoco_server.worker.machine import MachineFault
 from pyoco_server.worker.registration import Registration
 from pyoco_server.worker.runlog import NoRunLog, RunLog
-from pyoco_server.worker.wheel_sync import WheelSync
+from pyoco_server.worker.wheels.sync import WheelSync
 
 log = structlog.get_logger(__name__)
 

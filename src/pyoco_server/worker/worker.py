@@ -32,7 +32,7 @@ from pyoco_server.worker.registration import Registration
 from pyoco_server.worker.resources import ResourceWatch
 from pyoco_server.worker.slot import FlowTexts, Slot
 from pyoco_server.worker.watchdog import Watchdog
-from pyoco_server.worker.wheel_sync import WheelSync
+from pyoco_server.worker.wheels.sync import WheelSync
 
 log = structlog.get_logger(__name__)
 

@@ -15,10 +15,10 @@ import structlog
 
 from pyoco_server.errors import CommandFailed
 from pyoco_server.settings import without_secrets
-from pyoco_server.worker.child.outputpipes import OutputPipes
+from pyoco_server.worker.child.output.outputpipes import OutputPipes
 from pyoco_server.worker.child.protocol import Message, encode, read_message
-from pyoco_server.worker.environments import Environment
 from pyoco_server.worker.runlog import NoRunLog
+from pyoco_server.worker.wheels.environments import Environment
 
 log = structlog.get_logger(__name__)
 

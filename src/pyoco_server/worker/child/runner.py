@@ -18,11 +18,7 @@ from pyoco.core.models import Flow, RunContext, RunStatus
 from pyoco_server.errors import InvalidFlow
 from pyoco_server.model.run import EndReason
 from pyoco_server.model.text import clean_text
-from pyoco_server.worker.child.coroutines import coroutines_run
-from pyoco_server.worker.child.engine import RunEngine
-from pyoco_server.worker.child.failures import describe_exception, end_reason, note_environment, summarise
-from pyoco_server.worker.child.flows import FlowProblem, FlowSource, load_resolver
-from pyoco_server.worker.child.forks import end_fork, forks_kept_out
+from pyoco_server.worker.child.flow.flows import FlowProblem, FlowSource, load_resolver
 from pyoco_server.worker.child.freshness import changed_since_import, forget_directories
 from pyoco_server.worker.child.leaving import (
     AtTheEnd,
@@ -31,12 +27,16 @@ from pyoco_server.worker.child.leaving import (
     unfinished_processes,
     unfinished_threads,
 )
+from pyoco_server.worker.child.output.taskoutput import TaskOutput
 from pyoco_server.worker.child.protocol import LOST_WORKER, Message, encode, receive_message
-from pyoco_server.worker.child.reporter import TaskReporter
 from pyoco_server.worker.child.restoring import ProcessState
-from pyoco_server.worker.child.retries import RunStopped, supervised, tasks_of
 from pyoco_server.worker.child.subprocesses import show_to_subprocesses
-from pyoco_server.worker.child.taskoutput import TaskOutput
+from pyoco_server.worker.child.tasks.coroutines import coroutines_run
+from pyoco_server.worker.child.tasks.engine import RunEngine
+from pyoco_server.worker.child.tasks.failures import describe_exception, end_reason, note_environment, summarise
+from pyoco_server.worker.child.tasks.forks import end_fork, forks_kept_out
+from pyoco_server.worker.child.tasks.reporter import TaskReporter
+from pyoco_server.worker.child.tasks.retries import RunStopped, supervised, tasks_of
 from pyoco_server.worker.child.warming import warm_up
 
 

@@ -24,7 +24,7 @@ from pyoco_server.worker.child.freshness import import_fresh
 from pyoco_server.worker.child.guardian import Guardian
 from pyoco_server.worker.child.runner import Runner
 from pyoco_server.worker.child.warming import warm_up
-from pyoco_server.worker.import_path import use_environment
+from pyoco_server.worker.wheels.import_path import use_environment
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36

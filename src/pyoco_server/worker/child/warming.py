@@ -6,13 +6,13 @@ done while it waits for a job, this is not done while a run waits.
 
 from pyoco.core.models import RunContext
 
-from pyoco_server.worker.child.engine import RunEngine
-from pyoco_server.worker.child.flows import FlowSource
-from pyoco_server.worker.child.forks import forks_kept_out
+from pyoco_server.worker.child.flow.flows import FlowSource
+from pyoco_server.worker.child.flow.wiring import WiredContext
 from pyoco_server.worker.child.protocol import Message, encode
-from pyoco_server.worker.child.reporter import TaskReporter
-from pyoco_server.worker.child.retries import supervised, tasks_of
-from pyoco_server.worker.child.wiring import WiredContext
+from pyoco_server.worker.child.tasks.engine import RunEngine
+from pyoco_server.worker.child.tasks.forks import forks_kept_out
+from pyoco_server.worker.child.tasks.reporter import TaskReporter
+from pyoco_server.worker.child.tasks.retries import supervised, tasks_of
 
 _FLOW = f"""\
 version: 1

@@ -20,12 +20,12 @@ from pyoco_server.errors import StoreUnavailable
 from pyoco_server.model.wheel import Selection, WheelEntry, select, set_digest
 from pyoco_server.settings import Settings
 from pyoco_server.waiting import first_event
-from pyoco_server.worker.downloads import Downloads
-from pyoco_server.worker.environments import Environment, Environments
-from pyoco_server.worker.installer import BuildFailed, own_packages, shorten
-from pyoco_server.worker.missing import LeftOut, explain_missing
-from pyoco_server.worker.plugins import PLUGINS, WheelsBroken, check_plugins, start_check
 from pyoco_server.worker.troubles import Troubles
+from pyoco_server.worker.wheels.downloads import Downloads
+from pyoco_server.worker.wheels.environments import Environment, Environments
+from pyoco_server.worker.wheels.installer import BuildFailed, own_packages, shorten
+from pyoco_server.worker.wheels.missing import LeftOut, explain_missing
+from pyoco_server.worker.wheels.plugins import PLUGINS, WheelsBroken, check_plugins, start_check
 
 log = structlog.get_logger(__name__)
 

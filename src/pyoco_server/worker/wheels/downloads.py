@@ -13,9 +13,9 @@ from typing import BinaryIO
 
 from pyoco_server.errors import PyocoError, StoreUnavailable
 from pyoco_server.model.wheel import WheelEntry
-from pyoco_server.worker.installer import BuildFailed
-from pyoco_server.worker.locks import try_lock, wait_lock
-from pyoco_server.worker.plugins import WheelFile, WheelsBroken
+from pyoco_server.worker.wheels.installer import BuildFailed
+from pyoco_server.worker.wheels.locks import try_lock, wait_lock
+from pyoco_server.worker.wheels.plugins import WheelFile, WheelsBroken
 
 _PIECE = 1 << 20
 _WAIT = 600.0

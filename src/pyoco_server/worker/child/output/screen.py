@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
-from pyoco_server.worker.child.frames import MAX_TEXT, Form, boundary
+from pyoco_server.worker.child.output.frames import MAX_TEXT, Form, boundary
 
 MOST_ROWS = 32
 """Rows that wait for a cursor to come back; what is above them is finished."""

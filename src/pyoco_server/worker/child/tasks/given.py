@@ -9,7 +9,7 @@ from typing import Any
 
 from pyoco_server.model.values.lookup import class_name
 from pyoco_server.model.values.tables import pandas_kind
-from pyoco_server.worker.child.keeping import Kept, TooLarge, is_fixed, keep
+from pyoco_server.worker.child.tasks.keeping import Kept, TooLarge, is_fixed, keep
 
 MAX_BYTES = 64 * 1024 * 1024
 MAX_ITEMS = 1_000_000

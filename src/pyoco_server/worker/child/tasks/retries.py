@@ -18,9 +18,9 @@ from pyoco.core.models import Flow, RunContext, RunStatus, Task
 from pyoco.dsl.nodes import CaseNode, DSLNode, SwitchNode, TaskNode
 
 from pyoco_server.model.workflow import RETRY_DELAY_SEC
-from pyoco_server.worker.child.failures import TaskFailed, failure_of
-from pyoco_server.worker.child.given import GivenInputs
-from pyoco_server.worker.child.reporter import TaskReporter
+from pyoco_server.worker.child.tasks.failures import TaskFailed, failure_of
+from pyoco_server.worker.child.tasks.given import GivenInputs
+from pyoco_server.worker.child.tasks.reporter import TaskReporter
 
 LONGEST_PAUSE = 60.0
 _JITTER = 0.1

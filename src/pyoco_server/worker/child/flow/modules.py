@@ -20,7 +20,7 @@ from pyoco.dsl.syntax import TaskWrapper
 
 from pyoco_server.model.run import EndReason
 from pyoco_server.model.yaml_source import short, suggest
-from pyoco_server.worker.child.failures import summarise
+from pyoco_server.worker.child.tasks.failures import summarise
 
 _INSTALLED = {f"{sysconfig.get_path(name)}/" for name in ("purelib", "platlib")}
 _STANDARD = {f"{sysconfig.get_path(name)}/" for name in ("stdlib", "platstdlib")}

@@ -13,7 +13,7 @@ from typing import Any
 
 from pyoco.core.models import Flow
 
-from pyoco_server.worker.child.retries import UnusableResult, tasks_of
+from pyoco_server.worker.child.tasks.retries import UnusableResult, tasks_of
 
 
 @contextmanager

@@ -4,7 +4,7 @@ import os
 import select
 import time
 
-from pyoco_server.worker.child.frames import Kind, encode
+from pyoco_server.worker.child.output.frames import Kind, encode
 
 PATIENCE_SEC = 2.0
 """How long a task waits for a worker that does not read; from then on its output is dropped until the worker does."""

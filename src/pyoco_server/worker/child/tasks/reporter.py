@@ -11,9 +11,9 @@ from pyoco.core.models import RunContext
 from pyoco.trace.backend import TraceBackend
 
 from pyoco_server.model.values import clean_value, clean_values
-from pyoco_server.worker.child.failures import describe_exception
 from pyoco_server.worker.child.protocol import Message
-from pyoco_server.worker.child.unread import UnreadGenerators
+from pyoco_server.worker.child.tasks.failures import describe_exception
+from pyoco_server.worker.child.tasks.unread import UnreadGenerators
 
 _BURST = 100
 _REPEAT_SEC = 0.05

@@ -11,7 +11,7 @@ from pyoco.core.models import Flow
 from pyoco_server.errors import InvalidFlow
 from pyoco_server.model.references import BadReference, EnvVar, NodeOutput, Param, find_param, known_fields, read_text
 from pyoco_server.model.yaml_source import short, suggest
-from pyoco_server.worker.child.retries import tasks_of
+from pyoco_server.worker.child.tasks.retries import tasks_of
 
 
 def check_flow(flow: Flow, params: dict[str, Any], environ: Mapping[str, str]) -> None:

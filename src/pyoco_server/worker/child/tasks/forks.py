@@ -16,7 +16,7 @@ from typing import Any
 
 from pyoco.core.models import Flow
 
-from pyoco_server.worker.child.retries import tasks_of
+from pyoco_server.worker.child.tasks.retries import tasks_of
 
 
 @contextmanager

@@ -12,8 +12,8 @@ from collections.abc import Iterable
 from typing import Protocol
 
 from pyoco_server.model.runlog import LogStream
-from pyoco_server.worker.child.frames import MAX_FRAME, Form, Frame, Kind, decode
-from pyoco_server.worker.child.screen import Change, Screen
+from pyoco_server.worker.child.output.frames import MAX_FRAME, Form, Frame, Kind, decode
+from pyoco_server.worker.child.output.screen import Change, Screen
 from pyoco_server.worker.logtail import Printed
 
 _READ = 64 * 1024

@@ -19,10 +19,10 @@ from pyoco.schemas.config import PyocoConfig, TaskConfig
 
 from pyoco_server.model.run import EndReason
 from pyoco_server.model.workflow import FlowFile, TaskSpec, Workflow, build_flow, graph_task_names, parse_workflow
+from pyoco_server.worker.child.flow.modules import CannotLoad, load_function, missing_attribute, refused_argument
+from pyoco_server.worker.child.flow.python_flows import check_flow
+from pyoco_server.worker.child.flow.wiring import wire
 from pyoco_server.worker.child.freshness import FreshLoader
-from pyoco_server.worker.child.modules import CannotLoad, load_function, missing_attribute, refused_argument
-from pyoco_server.worker.child.python_flows import check_flow
-from pyoco_server.worker.child.wiring import wire
 
 Resolver = Callable[[str], Flow]
 _CACHED_FLOWS = 64

@@ -31,9 +31,9 @@ from typing import Any
 import structlog
 from packaging.utils import canonicalize_name
 
-from pyoco_server.worker.installer import BuildFailed, Helper, InstallFailed, install, own_constraints
-from pyoco_server.worker.locks import FileLock, try_lock, wait_lock
-from pyoco_server.worker.plugins import WheelFile, WheelsBroken, check_plugins, offer_plugins, start_check
+from pyoco_server.worker.wheels.installer import BuildFailed, Helper, InstallFailed, install, own_constraints
+from pyoco_server.worker.wheels.locks import FileLock, try_lock, wait_lock
+from pyoco_server.worker.wheels.plugins import WheelFile, WheelsBroken, check_plugins, offer_plugins, start_check
 
 log = structlog.get_logger(__name__)
 

@@ -13,9 +13,10 @@ import pyoco
 
 from pyoco_server.model.run import EndReason
 from pyoco_server.model.text import clean_text
-from pyoco_server.worker.child.exceptiontext import class_name, exception_text
+from pyoco_server.worker import child
+from pyoco_server.worker.child.tasks.exceptiontext import class_name, exception_text
 
-_ENGINE = tuple(f"{Path(str(place)).parent}/" for place in (pyoco.__file__, __file__))
+_ENGINE = tuple(f"{Path(str(place)).parent}/" for place in (pyoco.__file__, child.__file__))
 _INSTALLED = [*{f"{sysconfig.get_path(name)}/" for name in ("purelib", "platlib")}]
 _STANDARD = tuple({f"{sysconfig.get_path(name)}/" for name in ("stdlib", "platstdlib")})
 _FROZEN = "<frozen "

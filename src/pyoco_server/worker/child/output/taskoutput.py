@@ -19,10 +19,10 @@ from typing import TextIO, cast
 from pyoco.core import engine
 
 from pyoco_server.model.runlog import LogStream
-from pyoco_server.worker.child.framepipe import FramePipe
-from pyoco_server.worker.child.frames import KINDS, MAX_FRAME, Form, Kind, encode, pieces
-from pyoco_server.worker.child.screen import Change, Screen
-from pyoco_server.worker.child.taskstreams import StderrHandler, TaskStream
+from pyoco_server.worker.child.output.framepipe import FramePipe
+from pyoco_server.worker.child.output.frames import KINDS, MAX_FRAME, Form, Kind, encode, pieces
+from pyoco_server.worker.child.output.screen import Change, Screen
+from pyoco_server.worker.child.output.taskstreams import StderrHandler, TaskStream
 
 _RAW_WAIT_SEC = 0.05
 _RAW_POLL_SEC = 0.0005

@@ -15,13 +15,16 @@ from typing import Any
 from packaging.utils import canonicalize_name
 
 from pyoco_server.settings import without_secrets
-from pyoco_server.worker.installer import BuildFailed, Helper, shorten
+from pyoco_server.worker.wheels.installer import BuildFailed, Helper, shorten
 
 PLUGINS = "pyoco.tasks"
 """The entry points that pyoco looks for."""
-_CHECK = (
-    "import sys; sys.path[:1] == [''] and sys.path.pop(0); from pyoco_server.worker.plugin_check import main; main()"
-)
+_CHECK = """\
+import sys
+sys.path[:1] == [''] and sys.path.pop(0)
+from pyoco_server.worker.wheels.plugin_check import main
+main()
+"""
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from pyoco.core.context import Context
 from pyoco.core.engine import Engine
 from pyoco.core.models import Flow, RunContext, RunStatus, Task, TaskState
 
-from pyoco_server.worker.child.retries import tasks_of
-from pyoco_server.worker.child.wiring import WiredContext
+from pyoco_server.worker.child.flow.wiring import WiredContext
+from pyoco_server.worker.child.tasks.retries import tasks_of
 
 _PARALLEL = 8
 """Tasks of a run that run side by side at most, as in pyoco."""

@@ -1,0 +1,1 @@
+"""What tasks print, on its way from the process of a run to its worker."""
