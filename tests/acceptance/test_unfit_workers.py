@@ -305,6 +305,11 @@ def test_a_resolver_that_breaks_later_fails_its_runs_only(system: System, tmp_pa
     (place / "flows.py").write_text("def get(name):\n    return None\n")
     assert system.run(TUTORIAL, tag="resolving")["status"] == "COMPLETED"
     assert worker(system, "resolving")["trouble"] is None
+    for _ in range(5):  # at any moment, of a fork too
+        [template] = children(process)
+        os.kill(template, signal.SIGKILL)
+        assert system.run(TUTORIAL, tag="resolving")["status"] == "COMPLETED"
+        assert worker(system, "resolving")["trouble"] is None
 
 
 def children(process: Process) -> list[int]:

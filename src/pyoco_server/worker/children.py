@@ -20,6 +20,7 @@ from pyoco_server.worker.wheels.environments import Environment
 log = structlog.get_logger(__name__)
 
 _START_TRIES = 5
+_KILLED_TRIES = 3
 _TRY_SEC = 60.0
 _ASK_SEC = 5.0
 _BUSY_SEC = 0.1
@@ -102,7 +103,17 @@ class Children:
             return spare
 
     async def _make_spare(self) -> ChildProcess:
-        template = await self._fit_template()
+        tries = _KILLED_TRIES
+        while True:
+            try:
+                return await self._spare_of(await self._fit_template())
+            except NotForked:
+                tries -= 1
+                killed = self._template is None or not self._template.is_alive
+                if not tries or not killed:  # a template that was killed meanwhile says nothing of this machine
+                    raise
+
+    async def _spare_of(self, template: Template) -> ChildProcess:
         while self._spares and not (self._spares[0].is_alive and self._spares[0].template is template):
             await self._spares.popleft().end()
         if not self._spares:
