@@ -308,6 +308,7 @@ def test_a_resolver_that_breaks_later_fails_its_runs_only(system: System, tmp_pa
     for _ in range(5):  # at any moment, of a fork too
         [template] = children(process)
         os.kill(template, signal.SIGKILL)
+        until(lambda gone=template: not Path(f"/proc/{gone}").exists(), "the template is gone")
         assert system.run(TUTORIAL, tag="resolving")["status"] == "COMPLETED"
         assert worker(system, "resolving")["trouble"] is None
 
