@@ -2,12 +2,13 @@
 
 import re
 import signal
+import time
 from collections.abc import Iterator
 
 import pytest
 from playwright.sync_api import expect
 
-from tests.acceptance.conftest import System, running_system
+from tests.acceptance.conftest import DEADLINE, System, running_system
 
 from . import flows
 from .conftest import Dashboard
@@ -37,6 +38,11 @@ def test_it_is_lost_and_the_run_starts_elsewhere(dashboard: Dashboard, system: S
     page = dashboard.open(f"/runs/{run_id}")
     expect(page.locator(".graph [data-task='wait_for_word']")).to_have_class(re.compile("running"))
     expect(page.locator(".facts")).to_contain_text("first")
+    # A worker tells of its runs with its next heartbeat; of what it never told, nobody knows when it is lost.
+    deadline = time.monotonic() + DEADLINE
+    while [worker["current_run_id"] for worker in system.client.get_workers()] != [run_id]:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
     first.stop(signal.SIGKILL)
     expect(page.locator(".facts .note")).to_contain_text("lost")
     expect(page.locator(".verdict")).to_contain_text("first")
