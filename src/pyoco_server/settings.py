@@ -329,7 +329,8 @@ def _describe(item: Any, given: dict[str, Any]) -> str:
     field = str(item["loc"][0])
     value = _raw(field, item["input"])
     source = f"the option --{field.replace('_', '-')}" if field in given else variable(field)
-    return f"{source}={value!r} cannot be used: {item['msg'][0].lower()}{item['msg'][1:]}"
+    said = str(item["msg"]).removeprefix("Value error, ")  # of a validator of ours
+    return f"{source}={value!r} cannot be used: {said[0].lower()}{said[1:]}"
 
 
 def _raw(field: str, parsed: Any) -> Any:

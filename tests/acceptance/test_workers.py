@@ -186,3 +186,14 @@ def test_a_drained_worker_of_up_leaves_the_rest_alone(tmp_path: Path) -> None:
             assert (item["worker_id"], item["stop_reason"]) == ("w", "drained")
     finally:
         assert server.stop(signal.SIGTERM) == 0
+
+
+@pytest.mark.parametrize("option", ["--preload=nowhere_at_all", "--flow-resolver=nowhere_at_all:f"])
+def test_what_a_worker_cannot_load_is_told_before_anything_else(option: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [BIN / "pyoco-worker", "--nats-url", "nats://127.0.0.1:1", option],
+        cwd=tmp_path, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "nowhere_at_all" in done.stderr and "error: " in done.stderr
+    assert "Traceback" not in done.stdout + done.stderr

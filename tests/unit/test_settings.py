@@ -228,3 +228,16 @@ def test_a_time_that_nats_cannot_count_is_refused(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("PYOCO_RUN_RETENTION_FAILED_SEC", value)
     with pytest.raises(InvalidSetting, match=f"PYOCO_RUN_RETENTION_FAILED_SEC='{value}' cannot be used"):
         Settings.from_env()
+
+
+@pytest.mark.parametrize("names", ["a-b", "torch, 1x", "json:loads", "a..b"])
+def test_a_module_to_preload_is_a_name(names: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYOCO_PRELOAD", names)
+    with pytest.raises(InvalidSetting, match=r"PYOCO_PRELOAD=.* cannot be used: '.+' is no module's name") as caught:
+        Settings.from_env()
+    assert "alue error" not in caught.value.message
+
+
+def test_modules_to_preload(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYOCO_PRELOAD", " torch,scipy.stats torch ")
+    assert Settings.from_env().preload == ("torch", "scipy.stats")

@@ -205,7 +205,9 @@ class Connection:
         self._over.set()
         if self._pulsing is not None:
             await asyncio.wait({self._pulsing}, timeout=_PULSE_TIMEOUT + 1)
-        if self._connecting and not self._connecting.done():
+        if self._connecting is None:
+            return  # it was never begun
+        if not self._connecting.done():
             self._connecting.cancel()
             await asyncio.wait({self._connecting}, timeout=2)
         if self._client.is_connected:
