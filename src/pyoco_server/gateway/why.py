@@ -180,7 +180,7 @@ def _waiting(snapshot: dict[str, Any], facts: Facts) -> Why:
 
 
 def _unfit(workers: list[WorkerRecord]) -> dict[str, Any]:
-    """Tell what is wrong with the machine of the one that tries again first."""
+    """Say what is wrong with the machine of the one that tries again first."""
     first = min(workers, key=lambda record: number(record.trouble.next_try_at if record.trouble else None))
     trouble = first.trouble
     return {

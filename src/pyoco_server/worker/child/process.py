@@ -354,7 +354,7 @@ class ChildProcess:
         self.template.tell(self._number, "run", lease=lease)
 
     def renew(self) -> None:
-        """Tell that this worker is alive, and its run with it."""
+        """Say that this worker is alive, and its run with it."""
         self._tell("alive")
 
     def rest(self) -> None:

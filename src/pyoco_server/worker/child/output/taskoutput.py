@@ -76,7 +76,7 @@ class TaskOutput:
             self._pipe.send(encode(Kind.NOTICE, None, time.time(), next(pieces(data))[0]))
 
     def announce(self, task: str) -> None:
-        """Tell which task the current thread is about to run."""
+        """Note which task the current thread is about to run."""
         self._here.announced = task
 
     @contextlib.contextmanager

@@ -84,7 +84,7 @@ class TaskReporter(TraceBackend):
                 self._tell(node_name, {})
 
     def on_call(self, name: str, inputs: dict[str, Any]) -> None:
-        """Tell that a task's function is called, and with what."""
+        """Report that a task's function is called, and with what."""
         given = {key: value for key, value in inputs.items() if key != "ctx"}
         shown = clean_values(given, self._max_value_bytes)
         with self._lock:
@@ -99,7 +99,7 @@ class TaskReporter(TraceBackend):
             self._generators.note(name, result)
 
     def on_try_error(self, name: str, number: int, error: Exception, retry_at: float) -> None:
-        """Tell that a try failed, and when the next one follows (unix seconds)."""
+        """Report that a try failed, and when the next one follows (unix seconds)."""
         told = describe_exception(error)  # runs user code, which must not keep the other tasks from reporting
         with self._lock:
             tries = self.tries.get(name, 1)
@@ -108,21 +108,21 @@ class TaskReporter(TraceBackend):
             self._tell(name, {"state": "RUNNING", **news})
 
     def on_try_start(self, name: str, number: int, inputs_note: str | None) -> None:
-        """Tell that a task is tried again, and which inputs may not be what they were."""
+        """Report that a task is tried again, and which inputs may not be what they were."""
         with self._lock:
             news = {"try": number, "retry_at": None, "inputs_note": inputs_note}
             self._own[name] |= news
             self._tell(name, {"state": "RUNNING", **news})
 
     def on_node_end(self, node_name: str, duration_ms: float) -> None:
-        """Tell that a task succeeded."""
+        """Report that a task succeeded."""
         with self._lock:
             own = self._own.setdefault(node_name, {})
             own |= _NO_ERROR if "error" in own else {"error": None, "traceback": None}  # last_error keeps its sentence
             self._end(node_name, "SUCCEEDED", duration_ms)
 
     def on_node_error(self, node_name: str, error: BaseException) -> None:
-        """Tell that a task failed."""
+        """Report that a task failed."""
         if self._raised.get(node_name) is error:
             return  # the engine tells it twice where the task is isolated
         told = describe_exception(error)  # runs user code, which must not keep the other tasks from reporting
@@ -144,7 +144,7 @@ class TaskReporter(TraceBackend):
         self._tell(name, fields)
 
     def on_stopped(self, name: str) -> None:
-        """Tell that a task ends because the run does."""
+        """Report that a task ends because the run does."""
         with self._lock:
             own = self._own.setdefault(name, {})
             own |= {"state": "CANCELLED", "ended_at": time.time()}
@@ -166,7 +166,7 @@ class TaskReporter(TraceBackend):
                 self._tell(name, {"state": "SUCCEEDED", "output": shown})
 
     def task_that_raised(self, error: BaseException) -> str | None:
-        """Give the task that failed with exactly this exception; ``None`` if it is the engine's own."""
+        """Return the task that failed with exactly this exception; ``None`` if it is the engine's own."""
         return next((name for name, raised in self._raised.items() if raised is error), None)
 
     def count_tries(self, name: str | None) -> str:
