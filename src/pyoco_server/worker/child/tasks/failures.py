@@ -63,7 +63,7 @@ class Place(NamedTuple):
 
 
 def note_environment(directory: str | None) -> None:
-    """Keep packages of a wheel environment apart from files of the user's own, as those installed for the worker are."""
+    """Keep packages of a wheel environment apart from the user's own files, as those installed for the worker are."""
     if directory is not None:
         _INSTALLED.append(f"{directory}/")
 
