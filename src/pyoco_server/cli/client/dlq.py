@@ -8,7 +8,7 @@ import click
 
 from pyoco_server.cli.client.root import pass_client
 from pyoco_server.cli.output import print_error, print_json, print_table
-from pyoco_server.client.errors import ApiError
+from pyoco_server.client.errors import ApiError, CannotConnect
 from pyoco_server.client.http import PyocoHttpClient
 from pyoco_server.model.deadletter import DeadLetterReason
 
@@ -94,7 +94,7 @@ def _each(
         raise click.UsageError("Give either the ids of letters, or --all with --tag.")
     pages = _pages(client, str(tag)) if everything else iter([list(dict.fromkeys(ids))])
     good, code, refused = 0, 0, 0
-    fault: ApiError | None = None
+    fault: ApiError | CannotConnect | None = None
 
     def attempt(letter_id: int) -> dict[str, Any] | ApiError:
         nonlocal fault
@@ -102,6 +102,9 @@ def _each(
             raise fault  # those that the pool has not yet been told to leave
         try:
             return act(letter_id)
+        except CannotConnect as error:
+            fault = error
+            raise
         except ApiError as error:
             if error.status >= _SERVER_FAULT:
                 fault = error  # so would all others
