@@ -118,12 +118,16 @@ async def test_a_process_waits_for_each_run_and_none_is_left_at_the_end(tmp_path
     children = slot_children(tmp_path)
     record = RunRecord(run_id="r", flow_name="f")
     pids = set()
+
+    async def buried() -> None:
+        assert not psutil.pid_exists(child.pid)
+
     try:
         await children.prepare()
         for _ in range(3):
             child = await children.take(record)
             pids.add(child.pid)
-            await children.give_back(child, record, reusable=True, left=False)
+            await children.give_back(child, record, reusable=True, left=False, buried=buried)
             assert not psutil.pid_exists(child.pid)
     finally:
         await children.close()

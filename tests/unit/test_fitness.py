@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from pyoco_server.model.worker import TroubleKind, WorkerRecord, WorkerTrouble
 from pyoco_server.worker import fitness as module
+from pyoco_server.worker import troubles
 from pyoco_server.worker.fitness import LONGEST_SEC, Fitness
 from pyoco_server.worker.machine import Machine, MachineFault
-from pyoco_server.worker.wheels import troubles
 
 pytestmark = pytest.mark.anyio
 

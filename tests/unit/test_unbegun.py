@@ -1,6 +1,7 @@
 """A process that ends before the run has begun in it: the run is handed back, and its worker's machine is at fault."""
 
 import signal
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -60,16 +61,13 @@ class Children:
     def __init__(self, child: Child | MachineFault) -> None:
         self._child = child
 
-    def fork_next(self) -> None:
-        """There is no other."""
-
     async def take(self, _: RunRecord) -> Child:
         if isinstance(self._child, MachineFault):
             raise self._child
         return self._child
 
-    async def give_back(self, *_: object, **__: object) -> None:
-        """It has ended."""
+    async def give_back(self, *_: object, buried: Callable[[], Awaitable[None]], **__: object) -> None:
+        await buried()
 
 
 class World:

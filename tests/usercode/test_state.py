@@ -57,6 +57,8 @@ STATE: dict[str, tuple[str, str]] = {
         "import pyoco.core.engine as e; e.Engine.run = print",
         "__import__('pyoco.core.engine').core.engine.Engine.run is print",
     ),
+    "shadowed builtin": ("tempfile.open = print", "hasattr(tempfile, 'open')"),
+    "hidden method": ("pathlib.PosixPath.exists = print", "pathlib.PosixPath.exists is print"),
     "patched builtin": ("builtins.dir = print", "builtins.dir is print"),
     "thread": ("threading.Thread(target=time.sleep, args=(600,), daemon=True).start()", "threading.active_count()"),
     "child process": ("subprocess.Popen(['sleep', '600'])", "open('/proc/thread-self/children').read()"),

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ from pyoco_server.errors import CommandFailed
 from pyoco_server.model.run import RunRecord
 from pyoco_server.model.worker import TroubleKind
 from pyoco_server.settings import Settings
-from pyoco_server.worker.child.process import ChildEnd, ChildProcess, NotForked, Template, Unusable
+from pyoco_server.worker.child.process import ChildProcess, NotForked, Template, Unusable
 from pyoco_server.worker.machine import Machine, MachineFault, no_process
 from pyoco_server.worker.wheels.environments import Environment
 
@@ -79,7 +79,7 @@ class Children:
         self._kept: tuple[Kinship, ChildProcess] | None = None
         self._kept_since = 0.0
         self._ended_at = 0.0
-        self._leaving: asyncio.Task[ChildEnd] | None = None
+        self._leaving: asyncio.Task[None] | None = None
 
     async def prepare(self) -> ChildProcess:
         """Return a fresh process that is there, started anew where needed; ``take`` takes it.
@@ -156,7 +156,15 @@ class Children:
                 log.warning("no process could be forked in advance", reason=str(error))  # the next run asks again
                 return
 
-    async def give_back(self, child: ChildProcess, record: RunRecord, *, reusable: bool, left: bool) -> None:
+    async def give_back(
+        self,
+        child: ChildProcess,
+        record: RunRecord,
+        *,
+        reusable: bool,
+        left: bool,
+        buried: Callable[[], Awaitable[None]],
+    ) -> None:
         """Take a process back after a run: what can be used again is kept, everything else ends.
 
         Args:
@@ -164,13 +172,15 @@ class Children:
             record: The run.
             reusable: Whether it may run another run.
             left: Whether it ends by itself. It does so beside us: only the next run must not begin before.
+            buried: Called when no process of the run is left.
         """
         fit = reusable and child.is_alive and child.runs < self._max_runs
         if fit and self._settings.isolation == "shared" and child.environment == self._environment():
             self._kept, self._kept_since = (Kinship.of(record), child), time.monotonic()
+            await buried()
         else:
             await self._left()
-            self._leaving = asyncio.create_task(child.leave() if left else child.end(), name="leaving")
+            self._leaving = asyncio.create_task(_bury(child, left, buried), name="leaving")
             if not left:
                 await self._left()
         self._fork_spares()
@@ -294,6 +304,12 @@ class Children:
                 f"the flow resolver does not load: {reason}",
                 hint="The resolver's file and what it imports must load in a plain Python process.",
             )
+
+
+async def _bury(child: ChildProcess, left: bool, buried: Callable[[], Awaitable[None]]) -> None:
+    await (child.leave() if left else child.end())
+    # Until now its directory was that of its last processes: of a resource tracker, say, that is only starting.
+    await buried()
 
 
 async def _is_fresh(child: ChildProcess) -> bool:

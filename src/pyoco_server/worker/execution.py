@@ -92,7 +92,6 @@ class Execution:
         self._cancels: set[asyncio.Task[None]] = set()
         self._blames_machine = blames_machine
         self._has_begun = False
-        self.has_ended = False
         """Whether the child said how the run ended."""
         self.fault: MachineFault | None = None
         """Why the run could not begin here, if the machine is to blame."""
@@ -201,7 +200,6 @@ class Execution:
             raise ValueError(f"a message of run {message['run_id']!r}, attempt {message['attempt']!r}")
         if message["type"] == "finished":
             outcome = self._finish(message)
-            self.has_ended = True
             self.reusable = bool(message.get("reusable"))
             self.left = not self.reusable
             return outcome

@@ -270,9 +270,13 @@ class Slot:
             self._claims.ended(record.run_id)
             output.attach(NoRunLog())
             await self._end_log(run_log)
-            await self._children.give_back(child, record, reusable=execution.reusable, left=execution.left)
-            if not execution.has_ended:  # else its process has removed what it left empty
-                await self._fitness.drop_run(record.run_id, record.attempt)
+            await self._children.give_back(
+                child,
+                record,
+                reusable=execution.reusable,
+                left=execution.left,
+                buried=lambda: self._fitness.drop_run(record.run_id, record.attempt),
+            )
             if execution.fault is not None and child.runs == 1:  # else an earlier run may have left it broken
                 self._fitness.note(execution.fault, self)
         if last is not None:

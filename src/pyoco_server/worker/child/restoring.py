@@ -6,6 +6,7 @@ end.
 """
 
 import asyncio
+import builtins
 import contextlib
 import decimal
 import faulthandler
@@ -24,7 +25,7 @@ import threading
 import time
 import types
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -80,8 +81,8 @@ class ProcessState:
         """
         for timer in _TIMERS:
             signal.setitimer(timer, 0)
-        if (name := self._code.patched()) is not None:
-            return [name]
+        if self._code.patched():
+            return ["code of others"]
         self._restore_signals()
         with contextlib.suppress(OSError):  # somebody has removed it
             os.chdir(self._directory)
@@ -152,25 +153,34 @@ class _Code:
     """The functions and classes of the modules that were there before the first run: a run may have patched them."""
 
     def __init__(self) -> None:
-        self._modules = {
-            name: (vars(module), {key: value for key, value in vars(module).items() if isinstance(value, _CODE)})
-            for name, module in list(sys.modules.items())
-            if isinstance(module, types.ModuleType)
-        }
-        classes = {value for _, code in self._modules.values() for value in code.values() if type(value) is type}
-        self._classes = [
-            (vars(cls), {key: value for key, value in vars(cls).items() if isinstance(value, _CODE)}) for cls in classes
-        ]
+        modules = [module for module in list(sys.modules.values()) if isinstance(module, types.ModuleType)]
+        self._modules = [_Names(vars(module)) for module in modules]
+        classes = {value for names in self._modules for value in names.code.values() if type(value) is type}
+        self._classes = [_Names(vars(cls)) for cls in classes]
 
-    def patched(self) -> str | None:
-        """Return the name of something that is not what it was."""
-        for name, (now, code) in self._modules.items():
-            if not code.items() <= now.items():
-                return f"module {name}"
-        for members, code in self._classes:
-            if not code.items() <= members.items():
-                return f"a class of {members.get('__module__')}"
-        return None
+    def patched(self) -> bool:
+        """Whether something is not what it was, or hides what was there: a builtin, a method of a base class."""
+        return any(not names.code.items() <= names.now.items() for names in (*self._modules, *self._classes)) or (
+            any(names.added() & vars(builtins).keys() for names in self._modules)
+            or any(names.added() for names in self._classes)
+        )
+
+
+class _Names:
+    """The code of a module or of a class, under its names."""
+
+    def __init__(self, now: Mapping[str, Any]) -> None:
+        self.now = now
+        self._size = len(now)
+        self.code = _code_in(now)
+
+    def added(self) -> set[str]:
+        """Return the names that were not there. Most have no new one, and are not looked through."""
+        return _code_in(self.now).keys() - self.code.keys() if len(self.now) != self._size else set()
+
+
+def _code_in(names: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in names.items() if isinstance(value, _CODE)}
 
 
 def _fixed() -> dict[str, Any]:

@@ -3,7 +3,6 @@
 User code runs here and only here. It may block, exit, crash or print whatever it likes.
 """
 
-import contextlib
 import os
 import queue
 import select
@@ -104,7 +103,6 @@ class Runner:
             if state is None or spent or threading.active_count() > baseline or has_children() or state.restore():
                 self._leave(result)
             self._output.end()
-            self._clear_directory()
             self._send({**result, "reusable": True})
 
     def _run_control(self) -> None:
@@ -235,16 +233,8 @@ class Runner:
         if has_children() and (left := unfinished_processes()):
             self._output.notice(f"processes that the run started and did not wait for are ended: {', '.join(left)}")
         self._output.end()
-        self._clear_directory()
         self._send({**result, "reusable": False})
         os._exit(0)
-
-    def _clear_directory(self) -> None:
-        """Remove the run's directory if it is empty: pyoco makes ``./artifacts`` in it whether or not it is used."""
-        directory = Path(self._job["directory"])
-        for empty in (directory / "artifacts", directory):
-            with contextlib.suppress(OSError):
-                empty.rmdir()
 
 
 def _failed(
