@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from nats.errors import Error as NatsError
+from nats.errors import UnexpectedEOF
 
 from pyoco_server.errors import InvalidSetting, RightMissing, StoreRefused, StoreUnavailable
 from pyoco_server.settings import Settings
@@ -64,6 +66,26 @@ async def test_a_user_with_a_password(settings: Settings, tmp_path: Path, capsys
         assert wrong.message == f"NATS at {nats.url} refuses the credential in PYOCO_NATS_USER and PYOCO_NATS_PASSWORD"
         assert "in PYOCO_NATS_URL" in (await refused(settings, nats_url=address.replace("pyoco", "nobody"))).message
     assert PASSWORD not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("after", "stands"),
+    [
+        (ConnectionResetError(104, "Connection reset by peer"), True),
+        (BrokenPipeError(32, "Broken pipe"), True),
+        (UnexpectedEOF(), True),
+        (ConnectionRefusedError(111, "Connection refused"), False),
+        (asyncio.TimeoutError(), False),
+    ],
+)
+async def test_a_refusal_stands_when_nats_breaks_the_connection_off(
+    settings: Settings, after: Exception, stands: bool
+) -> None:
+    connection = Connection(settings, "test")
+    await connection._on_error(NatsError("nats: 'Authorization Violation'"))
+    await connection._on_error(after)
+    assert connection.is_turned_away is stands
+    assert (connection.refused is not None) is stands
 
 
 async def test_a_token_and_a_seed(settings: Settings, tmp_path: Path) -> None:

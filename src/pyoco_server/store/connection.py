@@ -29,6 +29,7 @@ WRONG_LAST_SEQUENCE = frozenset({10071, 10164})
 """The second one is what a cluster answers while the write that came first is still on its way to the replicas."""
 _FULL = frozenset({10002, 10023, 10047, 10077})
 """What NATS answers when an account, the server, its disk, or a stream has no room left."""
+_BROKEN_OFF = (ConnectionResetError, BrokenPipeError, nats.errors.UnexpectedEOF)
 _RECONNECT_WAIT = 0.25
 _CONNECT_TIMEOUT = 2
 _PULSE_TIMEOUT = 2.0
@@ -333,7 +334,8 @@ class Connection:
         elif self.is_up:
             self._tell(log.warning, "trouble with the connection to NATS", reason=repr(error))
         else:
-            self.refused, self._refusals = None, 0
+            if not isinstance(error, _BROKEN_OFF):  # NATS breaks off after a refusal, and may be seen doing it
+                self.refused, self._refusals = None, 0
             self._tell(log.warning, "cannot reach NATS, trying again", nats_url=self.shown_url, reason=repr(error))
 
     def _tell(self, how: Callable[..., Any], what: str, **context: str) -> None:
