@@ -32,6 +32,8 @@ class Role(str, Enum):
     """Submits, cancels and reruns runs of its tenant; changes wheels and workers."""
     ADMIN = "admin"
     """Reads the audit trail, and what belongs to no tenant."""
+    OPERATOR = "operator"
+    """Runs the system: sees what is everybody's, and changes what all tenants share."""
 
     def allows(self, needed: "Role") -> bool:
         """Tell whether this role may do what ``needed`` may."""
