@@ -16,6 +16,7 @@ from pyoco_server.store.runs import StoredRun
 from pyoco_server.worker import slot as slot_module
 from pyoco_server.worker.child.output.frames import Kind, encode
 from pyoco_server.worker.child.output.outputpipes import OutputPipes
+from pyoco_server.worker.child.reports import Received
 from pyoco_server.worker.claims import Claimed
 from pyoco_server.worker.fitness import Fitness
 from pyoco_server.worker.machine import Machine
@@ -43,8 +44,10 @@ class Child:
     async def send(self, _: Any) -> None:
         os.write(self.output.frames_end, encode(Kind.STDOUT, "t", 1.0, b"the last line"))
 
-    async def receive(self) -> dict[str, Any]:
-        return {"type": "finished", "run_id": "r", "attempt": 1, "outcome": "completed", "reusable": True}
+    async def receive(self, longest: int) -> Received:
+        assert longest > 256 * 1024
+        last = {"type": "finished", "run_id": "r", "attempt": 1, "outcome": "completed", "reusable": True}
+        return Received(last, 80)
 
 
 @pytest.mark.parametrize("away", [False, True])

@@ -16,6 +16,7 @@ from pyoco_server.store.queue import Delivery
 from pyoco_server.store.runs import StoredRun
 from pyoco_server.worker.child.output.outputpipes import OutputPipes
 from pyoco_server.worker.child.process import ChildEnd
+from pyoco_server.worker.child.reports import Received
 from pyoco_server.worker.claims import Claimed
 from pyoco_server.worker.fitness import Fitness
 from pyoco_server.worker.machine import Machine, MachineFault, no_process
@@ -48,8 +49,9 @@ class Child:
     async def send(self, _: Any) -> None:
         """It takes everything."""
 
-    async def receive(self) -> dict[str, Any] | None:
-        return {"type": self._words.pop(0), "run_id": "r", "attempt": 1} if self._words else None
+    async def receive(self, longest: int) -> Received | None:
+        assert longest > 256 * 1024
+        return Received({"type": self._words.pop(0), "run_id": "r", "attempt": 1}, 50) if self._words else None
 
     async def wait_end(self) -> ChildEnd:
         return self._end

@@ -18,6 +18,7 @@ from pyoco_server.store.runs import RunStore
 from pyoco_server.waiting import first_event
 from pyoco_server.worker.child.process import ChildEnd, ChildProcess
 from pyoco_server.worker.child.protocol import LOST_WORKER, Message
+from pyoco_server.worker.child.reports import Nonsense
 from pyoco_server.worker.claims import Claimed
 from pyoco_server.worker.failure_log import FailureLog
 from pyoco_server.worker.machine import MachineFault
@@ -26,6 +27,11 @@ from pyoco_server.worker.recorder import Recorder
 log = structlog.get_logger(__name__)
 
 _FETCH_AGAIN = 0.5
+_HEARD_AT_ONCE = 32
+_MESSAGE_RECORDS, _MESSAGE_MORE = 2, 512 * 1024
+"""A message holds three values of half a record each at most, and texts."""
+_LONGEST_TIMER = 100 * 365 * 24 * 3600.0
+""""For ever" is a limit too, but none that an event loop takes."""
 _TERM_BEFORE_KILL = 5.0
 """Seconds between SIGTERM and SIGKILL at the end of the grace period; half of a shorter one."""
 
@@ -81,6 +87,7 @@ class Execution:
         self._explain_missing = explain_missing
         self._resolver = resolver
         self._max_record = runs.max_bytes
+        self._longest_message = _MESSAGE_RECORDS * settings.max_run_snapshot_bytes + _MESSAGE_MORE
         self._ending: Outcome | None = None
         self._returned = False
         self._fenced = False
@@ -91,7 +98,7 @@ class Execution:
         self._task_timers: dict[str, asyncio.TimerHandle] = {}
         self._cancels: set[asyncio.Task[None]] = set()
         self._blames_machine = blames_machine
-        self._has_begun = False
+        self._has_begun = self._planned = False
         """Whether the child said how the run ended."""
         self.fault: MachineFault | None = None
         """Why the run could not begin here, if the machine is to blame."""
@@ -159,6 +166,9 @@ class Execution:
                 return self._ending or _failure(
                     EndReason.INVALID_FLOW, f"the text of the flow.yaml ({sha256[:12]}…) is not in the store"
                 )
+        if record.timeout_sec:
+            text = f"the run took longer than its timeout_sec of {record.timeout_sec:g} s"
+            self._later(record.timeout_sec, self._time_out, _failure(EndReason.RUN_TIMEOUT, text))
         await self._child.send(
             {
                 "type": "run",
@@ -173,31 +183,44 @@ class Execution:
                 "max_value_bytes": self._settings.max_run_snapshot_bytes // 2,
             }
         )
-        if record.timeout_sec:
-            text = f"the run took longer than its timeout_sec of {record.timeout_sec:g} s"
-            self._later(record.timeout_sec, self._time_out, _failure(EndReason.RUN_TIMEOUT, text))
         try:
-            while (message := await self._child.receive()) is not None:
-                outcome = self._hear(message)
-                if outcome is not None:
-                    return outcome
-        except (LookupError, ValueError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
+            return await self._listen()
+        except Nonsense as error:
             # User code can write to our socket too. It must end its own run with that, and nothing else.
-            log.warning("a child sends nonsense", run_id=self.run_id, reason=repr(error))
+            log.warning("a child sends nonsense", run_id=self.run_id, reason=str(error))
             self._kill()
             await self._child.wait_end()
             text = f"the process of the run sent its worker what it does not understand{self._where()}"
             return self._ending or _failure(EndReason.CHILD_EXITED, text)
-        return await self._explain_death()
 
-    def _hear(self, message: Message) -> Outcome | None:
-        """Take a message of the child; return the outcome if it was the last one.
+    async def _listen(self) -> Outcome:
+        """Take what the child tells until its last word, or its end.
 
         Raises:
-            ValueError: it is not of this run: a process that outlived its own run speaks, or user code does.
+            Nonsense: it says what no child says.
         """
-        if (message["run_id"], message["attempt"]) != (self.run_id, self.recorder.record.attempt):
-            raise ValueError(f"a message of run {message['run_id']!r}, attempt {message['attempt']!r}")
+        heard = 0
+        while (received := await self._child.receive(self._longest_message)) is not None:
+            outcome = self._hear(*received)
+            if outcome is not None:
+                return outcome
+            heard += 1
+            if heard % _HEARD_AT_ONCE == 0:
+                await asyncio.sleep(0)  # what has arrived is read without a pause: a flood must not stop the rest
+        return await self._explain_death()
+
+    def _hear(self, message: Message, size: int) -> Outcome | None:
+        """Take a message of the child; return the outcome if it was the last one.
+
+        Args:
+            message: The message.
+            size: Its length in bytes.
+
+        Raises:
+            Nonsense: it is not of this run: a process that outlived its own run speaks, or user code does.
+        """
+        if (message.get("run_id"), message.get("attempt")) != (self.run_id, self.recorder.record.attempt):
+            raise Nonsense(f"a message of run {message.get('run_id')!r}, attempt {message.get('attempt')!r}")
         if message["type"] == "finished":
             outcome = self._finish(message)
             self.reusable = bool(message.get("reusable"))
@@ -208,10 +231,14 @@ class Execution:
         elif message["type"] == "planned":
             self._plan(message)
         elif message["type"] == "task":
-            self.recorder.note_task(message)
+            if message["name"] not in self.recorder.record.tasks:
+                raise Nonsense(f"news of a task {message['name'][:100]!r} that the flow does not have")
+            self.recorder.note_task(message["name"], message["fields"], size)
             stopping = self._ending is not None or self._stopped.is_set()
             self._failures.note_task(message["name"], message["fields"], stopping=stopping)
             self._watch_task(message["name"], message["fields"])
+        else:
+            raise Nonsense(f"a message {message['type']!r} in the middle of a run")
         return None
 
     async def _fetch_flow(self, sha256: str) -> str | None:
@@ -226,6 +253,9 @@ class Execution:
 
     def _plan(self, message: Message) -> None:
         """Note what the run is going to do; a flow whose task names alone would fill the record cannot be run."""
+        if self._planned:
+            raise Nonsense("a second plan of one run")
+        self._planned = True
         size, limit = len(json.dumps(message["tasks"])), self._max_record // 4
         if size > limit:
             text = (
@@ -244,10 +274,12 @@ class Execution:
             return Outcome(RunStatus.COMPLETED, EndReason.COMPLETED)
         if message["outcome"] == "cancelled":
             return Outcome(RunStatus.CANCELLED, EndReason.CANCELLED)
+        if not {"reason", "error"} <= message.keys():
+            raise Nonsense("a failure without its reason")
         self._failures.note_end(message)
         if message.get("task"):
             fields: dict[str, Any] = {"state": "FAILED", "error": message["error"], **message.get("details", {})}
-            self.recorder.note_task({"name": message["task"], "fields": fields})
+            self.recorder.note_task(message["task"], fields, 0)
         reason, error = EndReason(message["reason"]), message["error"]
         known = self._explain_missing(error) if reason is EndReason.DEPENDENCY_MISSING else ""
         return _failure(reason, f"{error}{known}")
@@ -290,7 +322,7 @@ class Execution:
         if fields["state"] == "RUNNING" and not fields.get("retry_at") and limit:
             text = f"task {name!r} took longer than its timeout_sec of {limit:g} s"
             outcome = _failure(EndReason.TASK_TIMEOUT, text)
-            self._task_timers[name] = asyncio.get_running_loop().call_later(limit, self._time_out, outcome)
+            self._task_timers[name] = _call_later(limit, self._time_out, outcome)
 
     def _time_out(self, outcome: Outcome) -> None:
         if self._ending is None:
@@ -302,7 +334,7 @@ class Execution:
         self._later(kill_after, self._child.kill)
 
     def _later(self, seconds: float, call: Callable[..., None], *args: Any) -> None:
-        self._timers.append(asyncio.get_running_loop().call_later(seconds, call, *args))
+        self._timers.append(_call_later(seconds, call, *args))
 
     def _lose(self) -> None:
         if not self._over:
@@ -311,6 +343,10 @@ class Execution:
     def _kill(self) -> None:
         self._stopped.set()
         self._child.kill()
+
+
+def _call_later(seconds: float, call: Callable[..., None], *args: Any) -> asyncio.TimerHandle:
+    return asyncio.get_running_loop().call_later(min(seconds, _LONGEST_TIMER), call, *args)
 
 
 def _failure(reason: EndReason, error: str) -> Outcome:

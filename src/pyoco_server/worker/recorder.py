@@ -4,18 +4,20 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable
+from typing import Any
 
 import structlog
 
 from pyoco_server.errors import RevisionConflict, StoreUnavailable
 from pyoco_server.model.run import EndReason, RunRecord, RunStatus, TaskStatus, hand_back, settle, undeliverable
+from pyoco_server.model.snapshot import fit
 from pyoco_server.store.runs import RunStore, StoredRun
-from pyoco_server.worker.child.protocol import Message
 
 log = structlog.get_logger(__name__)
 
 _FIRST_WRITE = 0.05
 _RETRY = (0.1, 2.0)
+_KEPT_RECORDS = 4
 _DOUBT_SEC = 5.0
 """For so long a record that is older than what we wrote is not believed: longer than a leader of the past answers."""
 
@@ -57,6 +59,8 @@ class Recorder:
         self._last_write = 0.0
         self._closed = False
         self._doubtful_since: float | None = None
+        self._unfitted = 0
+        """Bytes that were told since the record was last cut to what is stored."""
 
     def plan(self, tasks: list[str]) -> None:
         """Note the tasks that the flow has."""
@@ -64,14 +68,23 @@ class Recorder:
         self.record = self.record.evolve(tasks={name: known.get(name, TaskStatus.PENDING) for name in tasks})
         self._schedule()
 
-    def note_task(self, message: Message) -> None:
-        """Note what a task did."""
-        name, fields = message["name"], message["fields"]
+    def note_task(self, name: str, fields: dict[str, Any], size: int) -> None:
+        """Note what a task did.
+
+        Args:
+            name: The task.
+            fields: What has changed in its record.
+            size: About how many bytes that takes.
+        """
         known = self.record.task_records.get(name, {})
         self.record = self.record.evolve(
             tasks={**self.record.tasks, name: TaskStatus(fields["state"])},
             task_records={**self.record.task_records, name: {**known, **fields}},
         )
+        self._unfitted += size
+        if self._unfitted > _KEPT_RECORDS * self._runs.max_bytes:  # more is never stored, so more is not kept
+            self.record = fit(self.record, self._runs.max_bytes)
+            self._unfitted = 0
         self._schedule()
 
     async def refresh(self) -> None:

@@ -16,7 +16,8 @@ import structlog
 from pyoco_server.errors import CommandFailed
 from pyoco_server.settings import without_secrets
 from pyoco_server.worker.child.output.outputpipes import OutputPipes
-from pyoco_server.worker.child.protocol import Message, encode, read_message
+from pyoco_server.worker.child.protocol import Message, encode
+from pyoco_server.worker.child.reports import Nonsense, Received, read_packet, read_report
 from pyoco_server.worker.runlog import NoRunLog
 from pyoco_server.worker.wheels.environments import Environment
 
@@ -336,17 +337,29 @@ class ChildProcess:
                 self._writer.write(encode(message))
                 await self._writer.drain()
 
-    async def receive(self) -> Message | None:
-        """Read the next message; ``None`` when the child is gone."""
-        return await read_message(self._reader) if self._reader else None
+    async def receive(self, longest: int) -> Received | None:
+        """Read the next message; ``None`` when the child is gone.
+
+        Args:
+            longest: Bytes that it may have.
+
+        Raises:
+            Nonsense: what came is none of a child's, or is longer.
+        """
+        packet = await read_packet(self._reader, longest) if self._reader else None
+        return None if packet is None else read_report(packet)
 
     async def ask(self, message: Message, timeout: float) -> Message | None:
         """Send a message and return the answer; ``None`` where none comes within ``timeout`` seconds."""
-        await self.send(message)
         try:
-            return await asyncio.wait_for(self.receive(), timeout)
-        except asyncio.TimeoutError:
+            answer = await asyncio.wait_for(self._exchange(message), timeout)
+        except (asyncio.TimeoutError, Nonsense):
             return None
+        return None if answer is None else answer.message
+
+    async def _exchange(self, message: Message) -> Received | None:
+        await self.send(message)
+        return await self.receive(_MAX_PACKET)
 
     def begin(self, lease: float) -> None:
         """Begin a run: its processes are killed when ``renew`` is not called for ``lease`` seconds."""

@@ -6,9 +6,9 @@ is empty but for lines of which a state was told before they were finished; a st
 their key.
 """
 
+import functools
 import math
 import select
-import sys
 from collections.abc import Iterator
 from enum import Enum
 from typing import NamedTuple
@@ -22,6 +22,7 @@ LINE_COST = 48
 _SEPARATOR = b"\x1f"
 _MAX_NAME = 1024
 _MAX_KEY = 64
+_NAMES = 1024
 _HEAD = 64
 """Room for the kind, the time and the separators."""
 MAX_TEXT = MAX_FRAME - _HEAD - _MAX_KEY - _MAX_NAME
@@ -96,9 +97,14 @@ def decode(data: bytes) -> Frame | None:
         return None
     if not math.isfinite(time):
         return None
-    # Interned: thousands of lines may wait under the same name.
-    task = sys.intern(parts[1].decode("utf-8", "ignore")) or None
+    task = _name(parts[1]) or None
     return Frame(kind, task, time, parts[4], parts[2])
+
+
+@functools.lru_cache(maxsize=_NAMES)
+def _name(raw: bytes) -> str:
+    """Return a task's name: the same string each time, for thousands of lines may wait under it."""
+    return raw.decode("utf-8", "ignore")
 
 
 def pieces(text: bytes) -> Iterator[tuple[bytes, bool]]:
