@@ -5,7 +5,8 @@
     PyocoError
     ├── InvalidInput            422   1   the request or the file cannot be accepted as it is
     │   ├── InvalidFlow               1   a flow.yaml that cannot be run
-    │   └── InvalidSetting            1   an environment variable, .env line or flag
+    │   ├── InvalidSetting            1   an environment variable, .env line or flag
+    │   └── HeaderRepeated            1   a header that decides something was sent with different values (400, 401, 422)
     ├── TooLarge                413   1
     ├── KeyRequired             401   4   a request without an API key, where one is needed
     ├── InvalidKey              403   4   a key that is none, unknown, revoked, expired: one text for all
@@ -82,6 +83,20 @@ class InvalidSetting(InvalidInput):
     """An environment variable, a line of .env or a flag that cannot be read."""
 
     code = "invalid_setting"
+
+
+class HeaderRepeated(InvalidInput):
+    """A header that decides something was sent more than once, with different values.
+
+    Args:
+        header: Its name.
+    """
+
+    code = "header_repeated"
+    default_hint = "Send it once. If a proxy adds it, let it replace what the client sent."
+
+    def __init__(self, header: str) -> None:
+        super().__init__(f"the header {header} was sent more than once, with different values")
 
 
 class TooLarge(PyocoError):

@@ -5,6 +5,7 @@
 
 from fastapi import FastAPI
 
+from pyoco_server import descriptors
 from pyoco_server.gateway import app
 from pyoco_server.logs import configure_logging
 from pyoco_server.settings import Settings
@@ -14,4 +15,5 @@ def create_app() -> FastAPI:
     """Make the gateway from the environment."""
     settings = Settings.from_env()
     configure_logging(service="pyoco-server:http", settings=settings)
+    descriptors.raise_limit()
     return app.create_app(settings)

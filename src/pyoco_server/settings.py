@@ -209,6 +209,11 @@ class Settings(NatsSettings):
     http_allowed_hosts: Words = ()
     """Names under which the server may be asked for, beside addresses and localhost."""
 
+    http_max_connections: Annotated[int, Field(ge=8)] = 8192
+    """Of clients, at a time; fewer where the process may not have so many descriptors."""
+    http_max_connections_per_address: Count | None = None
+    """Unset: a quarter of all. Loopback and trusted proxies, which many clients come through, have no bound."""
+
     root_path: Annotated[str, AfterValidator(check_prefix)] = ""
     """Path under which a proxy serves the gateway."""
     trusted_proxies: Annotated[Words, AfterValidator(_check_networks)] = ()

@@ -9,7 +9,7 @@ import click
 import structlog
 import uvloop
 
-from pyoco_server import __version__
+from pyoco_server import __version__, descriptors
 from pyoco_server.cli import backup, check
 from pyoco_server.cli.nats_option import nats_url_option
 from pyoco_server.cli.output import run_command
@@ -65,6 +65,7 @@ def up(**options: Any) -> None:
     configure_logging(service="pyoco-server:http", settings=settings)
     for line in unknown_variables():
         log.warning(line)
+    descriptors.raise_limit()
     if options["with_nats"] and options["nats_url"]:
         raise CommandFailed(
             "--nats-url names a NATS that runs already, --with-nats starts another",

@@ -9,7 +9,7 @@ import click
 import structlog
 import uvloop
 
-from pyoco_server import __version__
+from pyoco_server import __version__, descriptors
 from pyoco_server.cli.nats_option import nats_url_option
 from pyoco_server.cli.output import run_command
 from pyoco_server.logs import configure_logging
@@ -99,6 +99,7 @@ def command(**options: Any) -> None:
     configure_logging(service="pyoco-server:worker", settings=settings)
     for line in unknown_variables():
         log.warning(line)
+    descriptors.raise_limit()
     worker_options = {
         "worker_id": options["worker_id"],
         "tags": parse_tags(options["tags"]),

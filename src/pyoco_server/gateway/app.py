@@ -2,11 +2,12 @@
 
 import contextlib
 from collections.abc import AsyncIterator
+from typing import Any
 
 from fastapi import FastAPI
 
 from pyoco_server import __version__
-from pyoco_server.gateway import problems
+from pyoco_server.gateway import connections, problems
 from pyoco_server.gateway.auditing import Auditing
 from pyoco_server.gateway.description import DescribedApp
 from pyoco_server.gateway.guard import Guard
@@ -34,6 +35,7 @@ from pyoco_server.gateway.routes import (
     why,
     workers,
 )
+from pyoco_server.gateway.single_headers import SingleHeaders
 from pyoco_server.gateway.state import Gateway
 from pyoco_server.settings import Settings
 
@@ -78,17 +80,18 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(Guard, settings=settings)
     app.add_middleware(Auditing)
     app.add_middleware(Prefix, settings=settings, own=own_parts(app, settings))
+    app.add_middleware(SingleHeaders, settings=settings)
     app.add_middleware(HttpMetrics, metrics=app.state.metrics)  # it sees all answers
     app.add_middleware(Head)  # the last one is the outermost: to all others it is a GET
     return app
 
 
 @contextlib.asynccontextmanager
-async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+async def _lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
     gateway = Gateway(app.state.settings, app.state.metrics)
     app.state.gateway = gateway
     await gateway.start()
     try:
-        yield
+        yield {connections.STATE: gateway.connections}  # the web server hands it to its connections
     finally:
         await gateway.stop()

@@ -45,7 +45,7 @@ class Authenticator:
         """
         if not self.is_on:
             return ANYBODY
-        sent = [value for name, value in scope["headers"] if name == self._raw_header]
+        sent = list({value.strip() for name, value in scope["headers"] if name == self._raw_header})
         if not any(sent):
             raise KeyRequired(self._header)
         key = ApiKey.parse(sent[0].decode("latin-1").strip()) if len(sent) == 1 else None

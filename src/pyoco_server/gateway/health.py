@@ -27,15 +27,15 @@ def of_stream(state: StreamState | None) -> dict[str, Any] | None:
     }
 
 
-def warnings(settings: Settings, streams: dict[str, StreamState | None], refusal: str) -> list[str]:
+def warnings(settings: Settings, streams: dict[str, StreamState | None], *told: str) -> list[str]:
     """Tell what does not keep the gateway from working, but somebody should see to.
 
     Args:
         settings: What is kept for how long.
         streams: The streams' states.
-        refusal: Why submissions are refused; empty if they are not.
+        told: What others have to say, such as why submissions are refused; empty where there is nothing.
     """
-    found = [refusal] if refusal else []
+    found = [sentence for sentence in told if sentence]
     runs = f"KV_{settings.runs_kv_bucket}"
     state = streams.get(runs)
     if state is not None and not state.expiry and any(settings.kept_for(status) for status in _STATUSES):

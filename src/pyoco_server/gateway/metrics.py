@@ -10,6 +10,7 @@ from prometheus_client.registry import Collector
 
 from pyoco_server import __version__
 from pyoco_server.gateway.cardinality import Bounded
+from pyoco_server.gateway.connections import Connections, Why
 from pyoco_server.gateway.figures import Figures
 from pyoco_server.gateway.instant import families, nats_up
 from pyoco_server.gateway.letter_reasons import REASONS
@@ -71,6 +72,13 @@ class Metrics:
         self.open_streams = Gauge(
             "pyoco_http_streams_open", "Event streams that are being sent.", labelnames=("route",), **own
         )
+        self._connections_open = Gauge("pyoco_http_connections_open", "Connections of clients that are open.", **own)
+        self._connections_limit = Gauge("pyoco_http_connections_limit", "Connections that may be open.", **own)
+        ended = Counter(
+            "pyoco_http_connections_ended", "Connections that the gateway ended or refused, by reason.",
+            labelnames=("reason",), **own,
+        )  # fmt: skip
+        self._connection_ended = {why: ended.labels(why.value).inc for why in Why}
         letters = Counter(
             "pyoco_dlq_received", "Dead letters that came since this gateway started, by reason.",
             labelnames=("reason",), **own,
@@ -83,6 +91,15 @@ class Metrics:
         build = Gauge("pyoco_build_info", "Always 1.", labelnames=("version", "python"), **own)
         build.labels(__version__, platform.python_version()).set(1)
         ProcessCollector(registry=self._registry)
+
+    def watch_connections(self, connections: Connections) -> None:
+        """Show how many connections there are."""
+        self._connections_open.set_function(lambda: connections.open)
+        self._connections_limit.set(connections.most)
+
+    def connection_ended(self, why: Why) -> None:
+        """Take note of a connection that was ended from this side, or refused."""
+        self._connection_ended[why]()
 
     def run_ended(self, item: dict[str, Any]) -> None:
         """Take note of a run's end.

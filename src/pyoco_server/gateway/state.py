@@ -12,6 +12,7 @@ from pyoco_server.errors import StoreUnavailable
 from pyoco_server.gateway.advisories import Backstop
 from pyoco_server.gateway.audit_log import AuditLog
 from pyoco_server.gateway.census import Census
+from pyoco_server.gateway.connections import Connections
 from pyoco_server.gateway.depths import Depths
 from pyoco_server.gateway.durability import DurabilityReader
 from pyoco_server.gateway.figures import FiguresReader
@@ -28,9 +29,9 @@ from pyoco_server.gateway.metrics import Metrics
 from pyoco_server.gateway.reconciler import Doubts, Reconciler
 from pyoco_server.gateway.retention import Retention
 from pyoco_server.gateway.room import StoreRoom
-from pyoco_server.gateway.slots import Slots
 from pyoco_server.gateway.spent_logs import SpentLogs
 from pyoco_server.gateway.stream_watch import StreamWatch
+from pyoco_server.gateway.upload_room import Uploads
 from pyoco_server.gateway.validation import FlowChecker
 from pyoco_server.gateway.worker_index import WorkerIndex
 from pyoco_server.settings import Settings
@@ -58,9 +59,6 @@ _RETRY_SEC = 0.5
 _RESTART_SEC = 2.0
 _LOG_READS = 8
 _SWEEP_SEC = 1800.0
-_UPLOADS = 4
-"""Each takes as much of the disk as a wheel may be large."""
-_UPLOAD_WAIT_SEC = 60.0
 _LOOK_AGAIN_SEC = 60.0
 """How often the streams are looked at without a cause: somebody may have removed one."""
 
@@ -77,6 +75,8 @@ class Gateway:
         self.settings = settings
         self.metrics = metrics or Metrics()
         self.connection = Connection(settings, "pyoco-server:http")
+        self.connections = Connections(settings, ended=self.metrics.connection_ended)
+        """Those of HTTP clients."""
         self.runs = RunStore(self.connection)
         self.flows = FlowStore(self.connection)
         self.workers = WorkerStore(self.connection)
@@ -84,7 +84,7 @@ class Gateway:
         self.letters = DeadLetterStore(self.connection)
         self.wheels = WheelStore(self.connection)
         self.wheel_history = WheelHistory(self.connection)
-        self.uploads = Slots(_UPLOADS, _UPLOAD_WAIT_SEC, "uploads of wheels")
+        self.uploads = Uploads(settings.wheel_max_bytes)
         self.trail = AuditTrail(self.connection)
         self.audit = AuditLog(self.trail, self.metrics)
         self.control = ControlChannel(self.connection)
@@ -162,6 +162,7 @@ class Gateway:
 
     async def start(self) -> None:
         """Connect in the background; NATS may come later."""
+        self.metrics.watch_connections(self.connections)
         await self.connection.start()
         await self.keys.start()
         self.connection.reconnected.append(self._look_again)

@@ -6,8 +6,10 @@ FastAPI's own forms are spooled in the machine's temporary directory, which may 
 import asyncio
 import contextlib
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
@@ -18,6 +20,7 @@ from python_multipart.multipart import parse_options_header
 from starlette.requests import ClientDisconnect, Request
 
 from pyoco_server.errors import InvalidInput, StoreUnavailable, TooLarge
+from pyoco_server.gateway.upload_room import Share, UploadRoom
 from pyoco_server.model.wheel_name import WheelName, parse_wheel_name
 
 if TYPE_CHECKING:
@@ -26,7 +29,8 @@ if TYPE_CHECKING:
 FOLDER = "uploads"
 SILENCE_SEC = 60.0
 """Seconds without a byte after which an upload is given up."""
-_WRITE = 1 << 20
+_WRITE = 1 << 18
+"""So many bytes wait in memory; before that nothing is taken of the disk."""
 _MOST_PARTS = 16
 _LONGEST_FIELD = 64 * 1024
 _HINT = "Send a multipart form, the file in the field wheel: curl -F wheel=@FILE.whl -F tags=cpu,gpu …"
@@ -43,50 +47,66 @@ class Upload:
 
 
 @contextlib.asynccontextmanager
-async def receive(request: Request, state_dir: Path, max_bytes: int) -> AsyncIterator[Upload]:
+async def receive(request: Request, state_dir: Path, max_bytes: int, room: UploadRoom) -> AsyncIterator[Upload]:
     """Read a form with a wheel in it. The file has no name on disk: whatever ends the request, it is gone.
 
     Args:
         request: The request.
         state_dir: Where this machine's own files live.
         max_bytes: Largest file that is taken.
+        room: Of the disk. What has come is taken from it, so that a client that sends nothing keeps nobody out.
 
     Raises:
         InvalidInput: it is no such form, the file's name is no wheel's, or it broke off.
         TooLarge: the file is.
+        StoreUnavailable: there is no room for it, or the disk refuses it.
     """
     folder = state_dir / FOLDER
+    async with room.share() as share:
+        with contextlib.ExitStack() as stack:
+            form = _Form(lambda: stack.enter_context(_open(folder)), max_bytes)
+            try:
+                parser = MultipartParser(_boundary(request), form.callbacks())
+                async for chunk in _chunks(request):
+                    parser.write(chunk)
+                    if len(form.waiting) >= _WRITE:
+                        await _keep(form, share)
+                parser.finalize()
+            except FormParserError as error:
+                raise InvalidInput(f"the request's body is no form: {error}", hint=_HINT) from None
+            if form.name is None or not form.complete:
+                what = "has no file in the field wheel" if form.name is None else "breaks off"
+                raise InvalidInput(f"the form {what}", hint=_HINT)
+            await _keep(form, share)
+            form.file.seek(0)
+            yield Upload(form.name, form.file, form.size, form.fields)
+
+
+async def _keep(form: "_Form", share: Share) -> None:
+    await share.take(len(form.waiting))
+    await asyncio.to_thread(form.flush)
+
+
+def _open(folder: Path) -> AbstractContextManager[BinaryIO]:
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=folder) as raw:
-        file = cast(BinaryIO, raw)
-        form = _Form(file, max_bytes)
-        try:
-            parser = MultipartParser(_boundary(request), form.callbacks())
-            async for chunk in _chunks(request):
-                parser.write(chunk)
-                if len(form.waiting) >= _WRITE:
-                    await asyncio.to_thread(form.flush)
-            parser.finalize()
-        except FormParserError as error:
-            raise InvalidInput(f"the request's body is no form: {error}", hint=_HINT) from None
-        await asyncio.to_thread(form.flush)
-        if form.name is None or not form.complete:
-            what = "has no file in the field wheel" if form.name is None else "breaks off"
-            raise InvalidInput(f"the form {what}", hint=_HINT)
-        file.seek(0)
-        yield Upload(form.name, file, form.size, form.fields)
+    return cast(AbstractContextManager[BinaryIO], tempfile.TemporaryFile(dir=folder))
 
 
 class _Form:
-    """Collects the parts of a form: one file, and a few short fields."""
+    """Collects the parts of a form: one file, and a few short fields.
 
-    def __init__(self, file: BinaryIO, max_bytes: int) -> None:
+    Args:
+        make_file: Opens the file, as soon as there is something to write.
+        max_bytes: Largest file that is taken.
+    """
+
+    def __init__(self, make_file: Callable[[], BinaryIO], max_bytes: int) -> None:
         self.name: WheelName | None = None
         self.size = 0
         self.fields: dict[str, str] = {}
         self.waiting = bytearray()
         self.complete = False
-        self._file = file
+        self._make_file = make_file
         self._max_bytes = max_bytes
         self._parts = 0
         self._header = bytearray()
@@ -94,6 +114,11 @@ class _Form:
         self._disposition = b""
         self._field: str | None = None
         self._text = bytearray()
+
+    @cached_property
+    def file(self) -> BinaryIO:
+        """Where the file is kept; without a name."""
+        return self._make_file()
 
     def callbacks(self) -> "MultipartCallbacks":
         """Give what the parser calls."""
@@ -111,7 +136,7 @@ class _Form:
     def flush(self) -> None:
         """Write what waits to disk."""
         try:
-            self._file.write(self.waiting)
+            self.file.write(self.waiting)
         except OSError as error:
             raise StoreUnavailable(
                 f"the upload cannot be kept on the server's disk: {error.strerror}",

@@ -56,9 +56,10 @@ async def ready(here: Here, visitor: Visitor, response: Response) -> dict[str, A
             "down_since": down if not connection.is_up else None,
             "down_for_sec": round(time.time() - down, 1) if down and not connection.is_up else None,
         },
-        "warnings": health_of.warnings(here.settings, streams, here.room.refusal()),
+        "warnings": health_of.warnings(here.settings, streams, here.room.refusal(), here.connections.warning()),
         "streams": {name: health_of.of_stream(state) for name, state in streams.items()},
         "storage": here.room.figures(),
+        "connections": here.connections.figures(),
         "index": {
             "caught_up": here.run_feed.caught_up.is_set(),
             "revision": here.run_feed.revision,

@@ -68,7 +68,10 @@ async def upload_wheel(here: Here, who: Who, change: Noted, request: Request) ->
     _ = here.connection.client  # raises at once when NATS is away, before anything travels
     here.room.check()
     largest = here.settings.wheel_max_bytes
-    async with here.uploads.slot(), receive(request, here.settings.state_dir, largest) as upload:
+    async with (
+        receive(request, here.settings.state_dir, largest, here.uploads.room) as upload,
+        here.uploads.checks.slot(),
+    ):
         tags = parse_tags(upload.fields["tags"]) if upload.fields.get("tags", "").strip() else []
         if len(tags) > _MOST_TAGS:
             raise InvalidInput(f"the wheel has {len(tags)} tags; {_MOST_TAGS} are accepted")

@@ -13,6 +13,7 @@ from typing import Any
 
 import structlog
 
+from pyoco_server import descriptors
 from pyoco_server.errors import CommandFailed
 from pyoco_server.settings import without_secrets
 from pyoco_server.worker.child.output.outputpipes import OutputPipes
@@ -146,6 +147,7 @@ class Template:
                 "directory": directory,
                 "isolation": self._isolation,
                 "preload": list(self._preload),
+                "descriptors": descriptors.given(),
             }
         )
         if self._ready is not None:

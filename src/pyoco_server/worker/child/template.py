@@ -10,6 +10,7 @@ import gc
 import importlib
 import json
 import os
+import resource
 import signal
 import socket
 import sys
@@ -58,6 +59,8 @@ def main() -> None:
     if not packet:
         return
     setup = json.loads(packet)
+    # The worker has raised its own limit. User code that uses select() wants the one that the worker was started with.
+    resource.setrlimit(resource.RLIMIT_NOFILE, setup["descriptors"])
     installed = len(sys.path)
     use_environment(setup["environment"], behind=installed)
     import_fresh()
