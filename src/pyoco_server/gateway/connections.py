@@ -30,8 +30,9 @@ TOLD_SEC = 300.0
 """For so long ``/ready`` and ``doctor`` tell that connections had no room."""
 _RESERVE = 256
 """Descriptors that are left for NATS, files, uploads and the index."""
-_AT_ONCE = 8
-"""So many requests that were sent ahead are begun in one round of the loop; others come in between."""
+_TURNS = 4
+_TURNS_SEC = 0.005
+"""So many requests that were sent ahead are begun in so many seconds, so that there is time for all others."""
 _SHARE = 4
 """One address may have a quarter of all connections."""
 
@@ -121,6 +122,8 @@ class Connections:
         self._all: set[Held] = set()
         self._waiting: OrderedDict[Held, None] = OrderedDict()
         self._line: OrderedDict[Held, None] = OrderedDict()
+        self._turns = _TURNS
+        self._next_turns: asyncio.TimerHandle | None = None
         self._of_address: Counter[str] = Counter()
         self._reports = Reports()
         self._short = 0
@@ -176,19 +179,31 @@ class Connections:
         self._waiting.pop(held, None)
 
     def line_up(self, held: Held) -> None:
-        """Let a connection's next request wait its turn: requests sent ahead cost their senders nothing.
+        """Let a connection's next request wait its turn: to send many ahead costs a client nothing.
 
         Until then the connection gives way to new ones as if it waited for its client.
         """
-        if not self._line:
-            asyncio.get_running_loop().call_soon(self._let_go_on)
-        self._line[held] = None
+        if self._turns:
+            self._turns -= 1
+            held.go_on()
+        else:
+            self._line[held] = None
+        if self._next_turns is None:
+            self._plan_turns(_TURNS_SEC)
 
-    def _let_go_on(self) -> None:
-        for _ in range(min(_AT_ONCE, len(self._line))):
+    def _plan_turns(self, after: float) -> None:
+        loop = asyncio.get_running_loop()
+        self._next_turns = loop.call_later(after, self._give_turns, loop, loop.time() + after)
+
+    def _give_turns(self, loop: asyncio.AbstractEventLoop, due: float) -> None:
+        begun = min(_TURNS, len(self._line))
+        idle = self._turns == _TURNS
+        self._turns = _TURNS - begun
+        self._next_turns = None
+        if not idle:
+            self._plan_turns(_TURNS_SEC + max(0.0, loop.time() - due))  # the busier it is, the longer they wait
+        for _ in range(begun):
             self._line.popitem(last=False)[0].go_on()
-        if self._line:
-            asyncio.get_running_loop().call_soon(self._let_go_on)
 
     def short_of_room(self) -> int:
         """Return how many connections had no room lately: since the first one, while they keep coming."""

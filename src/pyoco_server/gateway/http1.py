@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _CONNECT = b"CONNECT"
 _OFFER = b"upgrade"
 _LONGEST_HEAD = 64 * 1024
-_MOST_PIPELINED = 64
+_MOST_PIPELINED = 8
 """Requests that may wait behind one that is being answered; each takes memory."""
 
 
