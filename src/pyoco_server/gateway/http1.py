@@ -246,12 +246,7 @@ class Http1Protocol(HttpToolsProtocol):
 
     def _refuse(self, status: int, code: str, detail: str, hint: str) -> None:
         """Answer in the place of the app, unless it has begun to, and end the connection."""
-        running = self._running
-        if (
-            running is not None
-            and not running.response_complete
-            and (running.response_started or running is not self.cycle)
-        ):
+        if self._has_begun():
             self._cut()
             return
         body = json.dumps({"detail": detail, "code": code, "hint": hint}).encode()
@@ -264,6 +259,15 @@ class Http1Protocol(HttpToolsProtocol):
         if not self.transport.is_closing():
             self.transport.write(b"\r\n".join([*lines, b"", body]))
         self._cut()
+
+    def _has_begun(self) -> bool:
+        """Whether an answer has begun after which another would be out of place."""
+        if self._phase is _Phase.BODY and self.cycle.response_started:
+            return True
+        running = self._running
+        if running is None or running.response_complete:
+            return False
+        return running.response_started or running is not self.cycle
 
     def _cut(self) -> None:
         self._deaf = True
