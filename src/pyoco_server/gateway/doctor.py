@@ -29,7 +29,7 @@ async def diagnose(here: Gateway) -> list[Finding]:
     """Look at everything. It takes a few seconds at most, however many runs there are."""
     figures = await here.figures.read()
     findings = [*await _nats(here), *_index(here, figures), *_tags(here, figures), *_letters(figures), *_workers(here)]
-    return [*findings, *_room(here), *await _durability(here)]
+    return [*findings, *_connections(here), *_room(here), *await _durability(here)]
 
 
 async def _nats(here: Gateway) -> list[Finding]:
@@ -69,6 +69,12 @@ async def _clocks(here: Gateway) -> list[Finding]:
             who = record.worker_id + (f" ({record.host})" if record.host else "")
             findings += apart(who, record.last_seen_at - stored.stored_at.timestamp())
     return findings
+
+
+def _connections(here: Gateway) -> list[Finding]:
+    table = here.connections
+    short = table.short_of_room()
+    return [warning(FindingCode.CONNECTIONS_SHORT, open=table.open, limit=table.most, short=short)] if short else []
 
 
 def _room(here: Gateway) -> list[Finding]:

@@ -190,6 +190,14 @@ TEXTS: dict[FindingCode, Text] = {
         "実行の索引を作成中です。一覧と件数はまだ完全ではありません。",
         "待ってください。続くようならゲートウェイのログを確認してください。",
     ),
+    FindingCode.CONNECTIONS_SHORT: Text(
+        "{short} connections had to give way or were refused lately: {open} are open now, {limit} may be.",
+        "The gateway's log names the address that most of them come from. ulimit -n and PYOCO_HTTP_MAX_CONNECTIONS set "
+        "how many there may be.",
+        "最近、接続が多すぎたため {short} 件を切断または拒否しました。現在 {open} 件が開いており、上限は {limit} 件です。",
+        "最も多くの接続を開いているアドレスは、ゲートウェイのログで確認できます。上限は ulimit -n と "
+        "PYOCO_HTTP_MAX_CONNECTIONS で決まります。",
+    ),
     FindingCode.INDEX_BEHIND: Text(
         "The index of runs is {changes} changes behind: lists show what was.",
         "Look at the load of the gateway's machine.",

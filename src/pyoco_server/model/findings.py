@@ -53,6 +53,7 @@ class FindingCode(str, Enum):
     KEY_MISSING = "key_missing"
     KEY_INVALID = "key_invalid"
     NO_AUTHENTICATION = "no_authentication"
+    CONNECTIONS_SHORT = "connections_short"
     INDEX_BUILDING = "index_building"
     INDEX_BEHIND = "index_behind"
     # Runs, and who runs them.
