@@ -8,6 +8,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from pyoco_server.gateway import wheel_upload
 from pyoco_server.settings import Settings
 from tests.wheels import make_wheel, wheel_members, write_wheel
 
@@ -283,3 +284,50 @@ def _noise(size: int) -> bytes:
     import random
 
     return random.Random(1).randbytes(size)
+
+
+SILENT_UPLOADS = {
+    "nothing": b"",
+    "the begin of a form": PART[:30],
+    "a part of the file": PART + b"x" * 1000,
+}
+
+
+@pytest.mark.parametrize("kind", SILENT_UPLOADS)
+async def test_uploads_that_stand_still_keep_nobody_out(here: Running, tmp_path: Path, kind: str) -> None:
+    port = httpx2.URL(here.listener.url).port
+    head = b"POST /wheels HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 9000000\r\n"
+    silent = []
+    for _ in range(70):  # more than there may be files
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(head + b"Content-Type: multipart/form-data; boundary=b\r\n\r\n" + SILENT_UPLOADS[kind])
+        silent.append(writer)
+    await until(lambda: here.gateway.connections.open >= 70)
+    assert (await upload(here.http, make_wheel(tmp_path, "a", "1"))).status_code == 200
+    for writer in silent:
+        writer.close()
+    await until(lambda: here.gateway.connections.open <= 1)
+    assert await nothing_is_left(here, stored=1)
+
+
+async def test_an_upload_waits_for_room_and_gets_in(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wheel_upload, "_WRITE", 1000)
+    async with running(settings) as here:
+        room = here.gateway.uploads.room
+        port = httpx2.URL(here.listener.url).port
+        holders = []
+        while room.files_left:
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+            head = b"POST /wheels HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 9000000\r\n"
+            writer.write(head + b"Content-Type: multipart/form-data; boundary=b\r\n\r\n" + PART + b"x" * 2000)
+            holders.append(writer)
+            await until(lambda: room.files_left == 64 - len(holders))
+        waiting = asyncio.create_task(upload(here.http, make_wheel(tmp_path, "a", "1")))
+        await until(lambda: len(room._changed._waiters) == 1)
+        holders[0].transport.abort()
+        assert (await asyncio.wait_for(waiting, 10)).status_code == 200
+        for writer in holders:
+            writer.transport.abort()
+        await until(lambda: room.files_left == 64 and room.bytes_left == 4 * settings.wheel_max_bytes)
