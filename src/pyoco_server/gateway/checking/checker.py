@@ -30,8 +30,8 @@ _SHORT_JSON = 32 * 1024
 _SHARE = 0.1
 """Of the event loop's time that checks may take, in the long run."""
 _AT_ONCE_SEC = 0.02
-_PLACES = 64
-_PLACES_OF_ONE = 32
+_PLACES = 128
+_PLACES_OF_ONE = 64
 _REPEATED = 8
 """How many times the text's limit an answer may be long, beside what aliases may add: JSON escapes characters."""
 _MORE = 8 << 20

@@ -71,6 +71,7 @@ class CheckPool:
         self._small = _Queue()
         self._news = [asyncio.Event() for _ in range(processes)]
         self._processes: list[CheckerProcess] = []
+        self._busy = [False] * processes
         self._tasks: list[asyncio.Task[None]] = []
         self._closed = False
 
@@ -98,8 +99,7 @@ class CheckPool:
         if not self._tasks:
             self._processes = [CheckerProcess() for _ in range(self._count)]
             self._tasks = [asyncio.create_task(self._work(n), name=f"checker-{n}") for n in range(self._count)]
-        for news in self._news:
-            news.set()
+        self._tell()
         try:
             await asyncio.wait({job.answer}, timeout=self._answer_sec)
         finally:
@@ -123,9 +123,12 @@ class CheckPool:
         try:
             while True:
                 news.clear()
-                job = (self._large.take() if number == 0 else None) or self._small.take()
+                job = self._next(number)
                 if job is not None:
+                    self._busy[number] = True
+                    self._tell()  # the first one may have to help now
                     await self._do(process, job)
+                    self._busy[number] = False
                     if process.grown:
                         await process.end()
                     continue
@@ -136,6 +139,16 @@ class CheckPool:
                     await news.wait()
         finally:
             await process.kill()
+
+    def _next(self, number: int) -> _Job | None:
+        """Take what this process is to do: the first one long texts, and short ones only if all others are busy."""
+        if number == 0 and (job := self._large.take()) is not None:
+            return job
+        return self._small.take() if number or all(self._busy[1:]) else None
+
+    def _tell(self) -> None:
+        for news in self._news:
+            news.set()
 
     async def _do(self, process: CheckerProcess, job: _Job) -> None:
         working = asyncio.create_task(process.ask(job.asked, job.most_bytes))

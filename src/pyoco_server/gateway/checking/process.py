@@ -152,7 +152,6 @@ def _ended(code: int | None) -> str:
 
 def main() -> None:
     """Answer what comes on standard input until nothing comes any more."""
-    os.nice(_NICENESS)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
     answers = os.fdopen(os.dup(1), "wb")
@@ -160,6 +159,7 @@ def main() -> None:
     from pyoco_server.gateway.checking.work import Bench  # noqa: PLC0415 - the gateway's side may not need it
 
     bench = Bench()
+    os.nice(_NICENESS)
     while (asked := _read(sys.stdin.buffer)) is not None:
         # At its end the process ends, also in the middle of C code, and also if the gateway is gone.
         signal.setitimer(signal.ITIMER_PROF, CPU_SEC)
