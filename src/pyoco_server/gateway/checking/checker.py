@@ -121,17 +121,25 @@ class FlowChecker:
                     return pydantic_core.to_json(flow_graph(workflow.file).as_json())
         return (await self._ask(client, f"graph {sha256}", Frame({"do": "graph"}, raw))).body
 
-    async def read_json(self, raw: bytes, client: Client) -> Any:
+    async def read_json(self, raw: bytes, client: Client, *, params_at: str | None = "params") -> Any:
         """Read JSON as strictly as ``jsontext.read_json``, and with its errors.
 
+        Args:
+            raw: The text.
+            client: Who waits for it.
+            params_at: The key of a run's params, which are looked through for numbers that are not finite where that
+                takes long; ``None`` if they are the whole.
+
         Raises:
+            InvalidInput: it is JSON, and would not be read as it was written.
             TooLarge: it is larger than what a record may hold.
             PyocoError: as ``check`` does.
         """
         if len(raw) <= _SHORT_JSON:
             return read_json(raw)
-        key = f"json {hashlib.sha256(raw).hexdigest()}"
-        answer = await self._ask(client, key, Frame({"do": "json"}, raw), max_bytes=self._max_json)
+        key = f"json {params_at} {hashlib.sha256(raw).hexdigest()}"
+        asked = Frame({"do": "json", "params_at": params_at}, raw)
+        answer = await self._ask(client, key, asked, max_bytes=self._max_json)
         if "no_json" in answer.head:
             message, position = answer.head["no_json"]
             raise json.JSONDecodeError(message, raw.decode("utf-8", "replace"), position)

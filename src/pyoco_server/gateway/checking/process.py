@@ -14,6 +14,7 @@ import structlog
 
 from pyoco_server.errors import CheckUnavailable, InvalidFlow, PyocoError
 from pyoco_server.gateway.checking.frames import LENGTHS, MOST_HEAD, Frame, error_in, told_error
+from pyoco_server.gateway.memory import settle_memory
 
 log = structlog.get_logger(__name__)
 
@@ -159,6 +160,7 @@ def main() -> None:
     from pyoco_server.gateway.checking.work import Bench  # noqa: PLC0415 - the gateway's side may not need it
 
     bench = Bench()
+    settle_memory()
     os.nice(_NICENESS)
     while (asked := _read(sys.stdin.buffer)) is not None:
         # At its end the process ends, also in the middle of C code, and also if the gateway is gone.

@@ -12,7 +12,7 @@ import pydantic_core
 from pyoco_server.errors import InvalidInput, TooLarge
 from pyoco_server.gateway.checking.frames import Frame
 from pyoco_server.model.flow_graph import flow_graph
-from pyoco_server.model.jsontext import read_json
+from pyoco_server.model.jsontext import check_finite, read_json
 from pyoco_server.model.text import clean_strings
 from pyoco_server.model.workflow import Workflow, parse_workflow
 
@@ -127,8 +127,9 @@ class Bench:
 def _json(asked: Frame) -> Frame:
     """Read JSON as strictly as we do, and give it in a form that is quickly read."""
     try:
-        # Python writes NaN and Infinity, which the submission finds afterwards and can say where they stand.
         value = clean_strings(read_json(asked.body))
+        at = asked.head["params_at"]
+        check_finite(value if at is None else value.get(at) if isinstance(value, dict) else None, "params")
         written = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
     except json.JSONDecodeError as error:
         return Frame({"no_json": [error.msg, error.pos]})

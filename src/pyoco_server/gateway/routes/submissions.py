@@ -249,7 +249,7 @@ async def _read_params(here: Gateway, client: Client, raw: bytes) -> dict[str, A
     if not raw.strip():
         return {}
     try:
-        params = await here.checker.read_json(raw, client)
+        params = await here.checker.read_json(raw, client, params_at=None)
     except ValueError as error:
         raise InvalidInput(f"params is not JSON: {error}", hint='Send an object such as params={"x": 2}.') from None
     if not isinstance(params, dict):
