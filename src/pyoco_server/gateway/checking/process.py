@@ -20,7 +20,7 @@ log = structlog.get_logger(__name__)
 
 CPU_SEC = 5
 """Processor time for one text, many times what the largest one takes."""
-_NICENESS = 5
+_NICENESS = 3
 """Enough that the gateway's loop goes first. The session stays the gateway's: Linux compares niceness within one."""
 _MEMORY_BYTES = 2 << 30
 _GROWN_BYTES = 256 << 20
