@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from pyoco_server.errors import InvalidFlow
+from pyoco_server.errors import InvalidFlow, InvalidInput
 from pyoco_server.gateway.checking.work import CheckedFlow
 from pyoco_server.model.flow_graph import flow_graph
+from pyoco_server.model.jsontext import check_finite, read_json
 from pyoco_server.model.workflow import parse_workflow
 from tests.unit.hostile_flows import KINDS, filled
 
@@ -83,6 +84,25 @@ def test_what_is_done_in_c_is_in_proportion_too(kind: str) -> None:
     middle, large = KINDS[kind](50_000), KINDS[kind](200_000)
     brief, lengthy = seconds(lambda: check(middle)), seconds(lambda: check(large))
     assert lengthy <= 8 * max(brief, 0.02), (brief, lengthy)
+
+
+def _twice(count: int) -> str:
+    return "{%s}" % ", ".join([*(f'"{n}": 1' for n in range(count)), f'"{count - 1}": 2'])
+
+
+def _not_finite_at_the_end(count: int) -> str:
+    return "[%sNaN]" % ("[]," * count)
+
+
+@pytest.mark.parametrize("make", [_twice, _not_finite_at_the_end])
+def test_bad_json_costs_in_proportion(make: Callable[[int], str]) -> None:
+    def refuse(text: str) -> None:
+        with pytest.raises(InvalidInput):
+            check_finite(read_json(text), "params")
+
+    middle, large = make(10_000), make(40_000)
+    brief, lengthy = seconds(lambda: refuse(middle)), seconds(lambda: refuse(large))
+    assert lengthy <= 8 * max(brief, 0.01), (brief, lengthy)
 
 
 @pytest.mark.parametrize(
