@@ -24,6 +24,9 @@
     ├── WheelDamaged            500   1   what the store gives is not what was uploaded
     ├── NotReplayable           409   6   a dead letter or a run that does not hold what a new run needs
     ├── TooManyStreams          503   7   the gateway serves as many open logs as it may
+    ├── TooManyChecks           503   7   the gateway has as many texts to check as it takes, or of this caller
+    ├── CheckUnavailable        503   7   a text could not be checked, or not in time
+    ├── ClientGone              499       whoever sent the request has hung up; nobody reads the answer
     ├── StoreUnavailable        503   7   NATS cannot be reached, or did not answer in time
     │   ├── StoreRefused        503   4   NATS is there and does not let us in
     │   ├── RightMissing        503   7   NATS lets us in, but not do this
@@ -298,6 +301,31 @@ class TooManyStreams(PyocoError):
     http_status = 503
     exit_code = 7
     default_hint = "Close one, or try again in a moment."
+
+
+class TooManyChecks(PyocoError):
+    """As many flows and bodies wait to be checked as may; of this caller, or of all."""
+
+    code = "too_many_checks"
+    http_status = 503
+    exit_code = 7
+    default_hint = "Nothing was submitted. Try again in a moment, with fewer submissions at a time."
+
+
+class CheckUnavailable(PyocoError):
+    """A flow or body could not be checked, or not in time; nothing is wrong with it as far as is known."""
+
+    code = "check_unavailable"
+    http_status = 503
+    exit_code = 7
+    default_hint = "Nothing was submitted. Try again in a moment."
+
+
+class ClientGone(PyocoError):
+    """Whoever sent the request has hung up before it was answered."""
+
+    code = "client_gone"
+    http_status = 499
 
 
 class StoreUnavailable(PyocoError):

@@ -7,6 +7,7 @@ from fastapi import FastAPI
 
 from pyoco_server import descriptors
 from pyoco_server.gateway import app
+from pyoco_server.gateway.memory import settle_memory
 from pyoco_server.logs import configure_logging
 from pyoco_server.settings import Settings
 
@@ -16,4 +17,6 @@ def create_app() -> FastAPI:
     settings = Settings.from_env()
     configure_logging(service="pyoco-server:http", settings=settings)
     descriptors.raise_limit()
-    return app.create_app(settings)
+    made = app.create_app(settings)
+    settle_memory()
+    return made

@@ -14,6 +14,7 @@ from pyoco_server.embedded.listener import Listener, bind, check_exposure, check
 from pyoco_server.embedded.nats_server import NatsServer
 from pyoco_server.embedded.orphans import die_with_parent
 from pyoco_server.errors import CommandFailed
+from pyoco_server.gateway.memory import settle_memory
 from pyoco_server.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -102,6 +103,7 @@ class System:
         stop = asyncio.Event()
         with _signals(stop.set):
             await self.start()
+            settle_memory()
             try:
                 await self.watch(stop)
             finally:

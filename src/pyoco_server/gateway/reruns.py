@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from pyoco_server.errors import InvalidInput, KeyReused, NotReplayable, RunNotFound, TooLarge
 from pyoco_server.gateway import letters
+from pyoco_server.gateway.checking.clients import Client
 from pyoco_server.gateway.records import parse
 from pyoco_server.gateway.state import Gateway
 from pyoco_server.model import idempotency
@@ -51,11 +52,17 @@ async def rerun(here: Gateway, who: Caller, run_id: str, key: str | None) -> Sub
     return await _start(here, record)
 
 
-async def replay(here: Gateway, who: Caller, letter_id: int) -> Submission:
+async def replay(here: Gateway, who: Caller, letter_id: int, client: Client) -> Submission:
     """Start a new run of a dead letter's flow and params, and take the letter out.
 
     The new run's id follows from the letter's cause. So two requests at once, and a request made again after a crash
     between the two steps, find the run that the first one made.
+
+    Args:
+        here: The gateway.
+        who: Whose the new run is.
+        letter_id: The letter.
+        client: Who waits for it.
 
     Raises:
         DeadLetterNotFound: there is no such letter (any more, or for this caller).
@@ -71,7 +78,7 @@ async def replay(here: Gateway, who: Caller, letter_id: int) -> Submission:
         raise letters.not_found(letter_id)
     old = stored.record if stored else _run_of_letter(letter, body, trouble)
     if body.get("workflow_yaml"):
-        old = await _store_flow(here, old, body["workflow_yaml"], trouble)
+        old = await _store_flow(here, old, body["workflow_yaml"], trouble, client)
     elif "workflow_yaml" in _omitted(body):
         raise NotReplayable(f"{trouble}: the text of its flow was too large for the letter", hint=_ANEW)
     cause = letter.key or hashlib.sha256(letter.raw).hexdigest()
@@ -116,10 +123,10 @@ def _omitted(body: dict[str, Any]) -> list[Any]:
     return omitted if isinstance(omitted, list) else []
 
 
-async def _store_flow(here: Gateway, old: RunRecord, text: Any, trouble: str) -> RunRecord:
+async def _store_flow(here: Gateway, old: RunRecord, text: Any, trouble: str, client: Client) -> RunRecord:
     """Store the flow's text that a job of another program had with it."""
     try:
-        checked = await here.checker.check(text.encode() if isinstance(text, str) else b"")
+        checked = await here.checker.check(text.encode() if isinstance(text, str) else b"", client)
     except (InvalidInput, TooLarge) as error:
         raise NotReplayable(f"{trouble}: {error.message}", hint=error.hint) from None
     await here.flows.put(text.encode(), checked.sha256)

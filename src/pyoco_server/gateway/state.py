@@ -12,6 +12,7 @@ from pyoco_server.errors import StoreUnavailable
 from pyoco_server.gateway.advisories import Backstop
 from pyoco_server.gateway.audit_log import AuditLog
 from pyoco_server.gateway.census import Census
+from pyoco_server.gateway.checking.checker import FlowChecker
 from pyoco_server.gateway.connections import Connections
 from pyoco_server.gateway.depths import Depths
 from pyoco_server.gateway.durability import DurabilityReader
@@ -32,7 +33,6 @@ from pyoco_server.gateway.room import StoreRoom
 from pyoco_server.gateway.spent_logs import SpentLogs
 from pyoco_server.gateway.stream_watch import StreamWatch
 from pyoco_server.gateway.upload_room import Uploads
-from pyoco_server.gateway.validation import FlowChecker
 from pyoco_server.gateway.worker_index import WorkerIndex
 from pyoco_server.settings import Settings
 from pyoco_server.store import topology
@@ -95,7 +95,7 @@ class Gateway:
         """How many logs are being sent."""
         self.open_events = 0
         """How many pages listen."""
-        self.checker = FlowChecker(settings.workflow_yaml_max_bytes)
+        self.checker = FlowChecker(settings.workflow_yaml_max_bytes, settings.max_run_snapshot_bytes)
         self.worker_index = WorkerIndex(settings.worker_disconnect_timeout_sec)
         self.index = RunIndex(
             settings.state_dir, settings.runs_kv_bucket, by_tenant=settings.http_auth_mode == "api_key"
@@ -192,6 +192,7 @@ class Gateway:
             _, late = await asyncio.wait(self._tasks, timeout=5)
             for task in late:
                 task.cancel()
+        await self.checker.close()
         await self.audit.close()
         await self.connection.close()
         self.index.close()

@@ -2,13 +2,13 @@
 
 import ast
 import dataclasses
-import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 from pyoco.core.context import LoopFrame
 from pyoco.dsl import expressions
 from pyoco.dsl.expressions import Expression
 
+from pyoco_server.model.spelling import Misspellings
 from pyoco_server.model.yaml_source import short, suggest
 
 _KNOWN = ("params", "results", "scratch", "artifacts", "loop", "loops")
@@ -31,13 +31,20 @@ class ExpressionName:
     certain: bool
 
     def problem(
-        self, aliases: set[str], elsewhere: Mapping[str, str], *, in_loop: bool, anything_before: bool
+        self,
+        aliases: set[str],
+        elsewhere: Mapping[str, str],
+        misspellings: Misspellings,
+        *,
+        in_loop: bool,
+        anything_before: bool,
     ) -> tuple[str, str] | None:
         """Return why it can never be found, and a hint; ``None`` if it can, or if it depends on more.
 
         Args:
             aliases: What the ``foreach`` loops around call their items.
             elsewhere: Names that stand for something in another place, each with what to write.
+            misspellings: Tells what is probably misspelt.
             in_loop: Whether there is a loop around.
             anything_before: Whether a task can have run by then: its code may write more than is known.
         """
@@ -49,8 +56,9 @@ class ExpressionName:
             return self._problem_with_loop(in_loop)
         if head in _WRITTEN_BY_TASKS and rest and is_first:
             return f"no task has run that could write {head}.{short(rest[0])}", "Only what runs before it can."
-        near = difflib.get_close_matches(head[:30], [*_KNOWN, *aliases], n=1, cutoff=0.75)
-        if head not in _KNOWN and (head in elsewhere or near or is_first):
+        if head in _KNOWN:
+            return None
+        if head in elsewhere or is_first or misspellings.is_like(head, [*_KNOWN, *sorted(aliases)]):
             known = suggest(head, [*_KNOWN, *sorted(aliases)], "Known here")
             hint = elsewhere.get(head, f"{known}. For a param write {{{{ params.{short(head)} }}}}")
             return f"there is no {short(head)!r} here", hint
@@ -71,23 +79,23 @@ class ExpressionName:
 
 def names_in(expression: Expression) -> list[ExpressionName]:
     """Return the names in an expression that pyoco has compiled."""
-    return list(_names(ast.parse(expressions.translate(expression.source), mode="eval").body, True))
+    found: list[ExpressionName] = []
+    _gather(ast.parse(expressions.translate(expression.source), mode="eval").body, True, found)
+    return found
 
 
-def _names(node: ast.AST, certain: bool) -> Iterator[ExpressionName]:
+def _gather(node: ast.AST, certain: bool, found: list[ExpressionName]) -> None:
     if isinstance(node, ast.Call):
         root, path = node.func, node.args[0]
         if isinstance(root, ast.Name) and isinstance(path, ast.Constant):
-            yield ExpressionName(root.id.removeprefix("_"), tuple(str(path.value).split(".")), certain)
+            found.append(ExpressionName(root.id.removeprefix("_"), tuple(str(path.value).split(".")), certain))
     elif isinstance(node, ast.BoolOp):
-        yield from _names(node.values[0], certain)
-        for value in node.values[1:]:
-            yield from _names(value, False)
+        for number, value in enumerate(node.values):
+            _gather(value, certain and number == 0, found)
     elif isinstance(node, ast.Compare):
-        yield from _names(node.left, certain)
-        yield from _names(node.comparators[0], certain)
-        for value in node.comparators[1:]:
-            yield from _names(value, False)
+        _gather(node.left, certain, found)
+        for number, value in enumerate(node.comparators):
+            _gather(value, certain and number == 0, found)
     else:
         for child in ast.iter_child_nodes(node):
-            yield from _names(child, certain)
+            _gather(child, certain, found)

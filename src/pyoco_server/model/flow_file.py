@@ -6,7 +6,8 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import PydanticCustomError
 
 from pyoco_server.errors import InvalidFlow
-from pyoco_server.model.yaml_source import YamlSource, normal_name, short, suggest
+from pyoco_server.model.spelling import normal_name
+from pyoco_server.model.yaml_source import YamlSource, short, suggest
 
 RETRY_DELAY_SEC = 1.0
 """Seconds before a task's second try; twice as long before each further one."""

@@ -1,6 +1,6 @@
 """A flow's graph as nodes, edges and groups, for a reader to draw."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from pyoco.dsl import graph as pyoco_graph
@@ -10,6 +10,8 @@ from pyoco_server.model.text import clean_text
 from pyoco_server.model.workflow import FlowFile
 
 _MOST_NODES = 2000
+_MOST_EDGES = 4 * _MOST_NODES
+"""A loop around a switch has an edge from each of its cases, and so has each loop around that."""
 _LABEL = 80
 Exits = list[tuple[str, str | None]]
 """Nodes from where the next one is reached, each with what the way is called."""
@@ -65,7 +67,8 @@ class FlowGraph:
 
     def as_json(self) -> dict[str, Any]:
         """Give it as plain data."""
-        return asdict(self)
+        parts: dict[str, list[Any]] = {"nodes": self.nodes, "edges": self.edges, "groups": self.groups}
+        return {name: [dict(vars(part)) for part in found] for name, found in parts.items()} | {"cut": self.cut}
 
 
 def flow_graph(file: FlowFile) -> FlowGraph:
@@ -113,7 +116,7 @@ class _Drawing:
         for case in term.cases:
             exits += self.pipeline(case.branch, [(node, _short(str(case.value)))], group)
         default = self.pipeline(term.default, [(node, "default")], group) if term.default else [(node, "default")]
-        return exits + [way for way in default if way not in exits]
+        return list(dict.fromkeys([*exits, *default]))
 
     def _loop(self, term: Term, entries: Exits, group: str | None) -> Exits:
         inside = Group(f"g{len(self.graph.groups)}", *_loop_label(term), group)
@@ -122,7 +125,7 @@ class _Drawing:
         exits = self.pipeline(term.body, entries, inside.id)  # type: ignore[attr-defined]
         if first < len(self.graph.nodes):
             begin = self.graph.nodes[first].id
-            self.graph.edges += [Edge(source, begin, "back", label) for source, label in exits]
+            self._edges([Edge(source, begin, "back", label) for source, label in exits])
         return exits
 
     def _node(
@@ -130,8 +133,13 @@ class _Drawing:
     ) -> str:
         node = Node(f"n{len(self.graph.nodes)}", kind, name, task, group)
         self.graph.nodes.append(node)
-        self.graph.edges += [Edge(source, node.id, label=label) for source, label in entries]
+        self._edges([Edge(source, node.id, label=label) for source, label in entries])
         return node.id
+
+    def _edges(self, edges: list[Edge]) -> None:
+        room = _MOST_EDGES - len(self.graph.edges)
+        self.graph.edges += edges[:room]
+        self.graph.cut = self.graph.cut or len(edges) > room
 
 
 def _loop_label(term: Term) -> tuple[Literal["repeat", "foreach", "until"], str]:

@@ -15,8 +15,9 @@ from pyoco.dsl.nodes import DSLNode, ForEachNode, SubFlowNode, TaskNode
 from pyoco_server.errors import InvalidFlow
 from pyoco_server.model.expression_names import ExpressionName, names_in
 from pyoco_server.model.flow_order import FlowOrder
-from pyoco_server.model.references import NodeOutput
+from pyoco_server.model.references import NodeOutput, Param
 from pyoco_server.model.run_names import Lacking, RunNames, Use, expression_of
+from pyoco_server.model.spelling import Misspellings
 from pyoco_server.model.yaml_source import Place, short, suggest
 
 _LATER = "Only what stands before it can be used. "
@@ -65,6 +66,7 @@ class FlowNames:
         """By entry: the nodes that run it."""
         self._order = FlowOrder(program, self._written_by)
         self._expressions: dict[int, list[ExpressionName]] = {}
+        self._misspellings = Misspellings()
         self._elsewhere = {name: f"Write {{{{ params.{short(name)} }}}} for the param." for name in params}
         for alias in {alias for point, _, _ in self._order.points for alias in _aliases(point)}:
             self._elsewhere[alias] = f"Write {{{{ $ctx.{short(alias)} }}}} for the item, inside of its foreach."
@@ -79,6 +81,13 @@ class FlowNames:
         for use in (use for entry in self._entries.values() for use in entry.uses if use.in_braces):
             hint = f"Write {short(use.text.strip('{} '))} without the braces."
             raise use.place.refuse(f"{short(use.text)!r}: inputs have no templates", hint)
+
+    @property
+    def ask_for_params(self) -> bool:
+        """Whether what ``check`` finds depends on a run's params; without them, on the environment alone."""
+        uses = (use for entry in self._entries.values() for use in entry.uses)
+        names = (name for found in self._expressions.values() for name in found)
+        return any(isinstance(use.reference, Param) for use in uses) or any(name.path[0] == "params" for name in names)
 
     def check(self, params: Mapping[str, Any], environ: Mapping[str, str] | None = None) -> None:
         """Check what the params of a run decide, and the environment of the process that runs it if that is known.
@@ -98,12 +107,12 @@ class FlowNames:
                 run.check_count(point)
                 lacking = run.lacking_names(point, self._expressions.get(id(point), []))
             if lacking.error is not None:
-                raise lacking.error
+                raise lacking.error()
             if lacking.bits & ~self._order.before(point):
                 late = lacking.bits & ~self._order.before_again(point)
-                for bit, error in lacking.unless.items():
+                for bit, error in lacking.unless.items() if late else ():
                     if bit & late:
-                        raise error
+                        raise error()
 
     def _written_by(self, task: Task) -> int:
         if task.name not in self._written:
@@ -164,7 +173,9 @@ class FlowNames:
         before = self._order.before(point)
         aliases = {alias for scope in scopes for alias in _aliases(scope)}
         for name in names:
-            found = name.problem(aliases, self._elsewhere, in_loop=in_loop, anything_before=bool(before))
+            found = name.problem(
+                aliases, self._elsewhere, self._misspellings, in_loop=in_loop, anything_before=bool(before)
+            )
             if found is not None:
                 raise place.refuse(f"{short(text)!r}: {found[0]}", found[1])
             if name.root == "ctx" and name.path[0] == "results" and len(name.path) > 1:

@@ -4,6 +4,8 @@ A point is where a task starts, or where the expression of a ``switch``, ``repea
 at. What is done is counted in bits of an integer: each task has those of the names that its end writes.
 """
 
+import itertools
+import operator
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -40,6 +42,8 @@ class FlowOrder:
         self._parent: dict[int, DSLNode | CaseNode] = {}
         self._made: dict[int, int] = {}
         """By node: all that its tasks write."""
+        self._beside: dict[int, dict[int, int]] = {}
+        """By sequence or switch, for each of its parts: all that the others write."""
         self._first: dict[int, int] = {}
         """By point: what may have been done when it is reached for the first time, no round of a loop before it."""
         self.points: list[tuple[DSLNode, tuple[ForEachNode, ...], bool]] = []
@@ -62,17 +66,13 @@ class FlowOrder:
         while (steps := self._parent.get(id(current))) is not None:
             assert isinstance(steps, SubFlowNode)  # noqa: S101 - nodes stand in steps alone
             if around is not None:
-                for step in steps.steps:
-                    around |= 0 if step is current else self._made[id(step)]
+                around |= self._made_beside(steps, current)
             holder = self._parent.get(id(steps))
             if isinstance(holder, CaseNode):
                 switch = self._parent[id(holder)]
                 assert isinstance(switch, SwitchNode)  # noqa: S101 - cases stand in switches alone
-                others = [self._made[id(case)] for case in switch.cases if case is not holder]
-                if others:
-                    around = around or 0
-                    for other in others:
-                        around |= other
+                if len(switch.cases) > 1:
+                    around = (around or 0) | self._made_beside(switch, holder)
                 holder = switch
             elif holder is not None:
                 if around is not None and _may_repeat(holder):
@@ -83,6 +83,18 @@ class FlowOrder:
                 break
             current = holder
         return found
+
+    def _made_beside(self, holder: SubFlowNode | SwitchNode, left_out: DSLNode | CaseNode) -> int:
+        """Return all that is written in a sequence or a switch, one of its parts left out."""
+        if id(holder) not in self._beside:
+            parts: list[Any] = [*(holder.steps if isinstance(holder, SubFlowNode) else holder.cases)]
+            made = [self._made[id(part)] for part in parts]
+            earlier = itertools.accumulate(made, operator.or_, initial=0)
+            later = [*itertools.accumulate(reversed(made), operator.or_, initial=0)][-2::-1]
+            self._beside[id(holder)] = {
+                id(part): first | last for part, first, last in zip(parts, earlier, later, strict=False)
+            }
+        return self._beside[id(holder)][id(left_out)]
 
     def expected(self, value_of: Callable[[Expression], Any]) -> Iterator[DSLNode]:
         """Yield the points that are reached unless a ``switch`` goes another way or a loop has nothing to do.

@@ -20,15 +20,19 @@ from pyoco_server.model.flow_file import FlowFile
 from pyoco_server.model.flow_names import Entry, FlowNames
 from pyoco_server.model.references import BadReference, has_meaning, inner_reference, read_text
 from pyoco_server.model.run_names import Use
-from pyoco_server.model.yaml_source import Path, Place, YamlSource, normal_name, short, suggest
+from pyoco_server.model.spelling import composed, normal_name
+from pyoco_server.model.yaml_source import Path, Place, YamlSource, short, suggest
 
 GRAPH: Path = ("flow", "graph")
 _MAX_EXPANDED = 300_000
+_MAX_SAID = 500
+"""Characters of what pyoco says that are looked at: it may quote all of a text."""
 _POSITION = re.compile(r" at position (\d+)")
 _UNSUPPORTED = re.compile(r"Unsupported expression '(.*)'\.")
 _QUOTED_BRANCH = re.compile(r":\s*[\"']")
 _EXPRESSION_HINT = "Write {{ params.x }}, or {{ $ctx.results.task > 3 }}"
 _ALIAS_HINT = "pyoco takes names of letters, digits and _ here, the first an ASCII letter or _: item=row"
+_SPLIT_HINT = "Split it into several flows."
 _GRAPH_HINT = "A graph reads like: a >> b >> switch(on=x) { 1: c; default: d }"
 # What compiling a graph or an expression may raise: pyoco's errors are ValueErrors, Python's compiler adds the others.
 _COMPILING = (ValueError, TypeError, SyntaxError, MemoryError, OverflowError)
@@ -49,9 +53,10 @@ def compile_graph(file: FlowFile, tasks: dict[str, Task], flow_name: str) -> Flo
 def check_graph(source: YamlSource, file: FlowFile) -> tuple[tuple[str, ...], FlowNames]:
     """Compile the graph over placeholders; what pyoco refuses now cannot surprise a worker later."""
     texts: dict[Path, str] = {GRAPH: file.flow.graph} | {("pipes", name): text for name, text in file.pipes.items()}
-    _check_pipes(source, texts, {path: _parse(source, path, text) for path, text in texts.items()})
+    parsed = {path: _parse(source, path, text) for path, text in texts.items()}
+    _check_pipes(source, texts, parsed)
     try:
-        resolved = pyoco_graph.resolve_pipe_refs(pyoco_graph.parse_graph(file.flow.graph), dict(file.pipes))
+        resolved = pyoco_graph.resolve_pipe_refs(parsed[GRAPH], dict(file.pipes))
         names = _check_names(source, texts, file, resolved)
         report = pyoco_graph.validate_graph_terms(resolved)
         if report.errors:
@@ -124,7 +129,7 @@ def _expression_places(source: YamlSource, texts: dict[Path, str]) -> dict[str, 
 
 def _parse(source: YamlSource, path: Path, text: str) -> Pipeline:
     try:
-        return pyoco_graph.parse_graph(text)
+        parsed = pyoco_graph.parse_graph(text)
     except pyoco_graph.GraphSyntaxError as error:
         message, found = _POSITION.sub("", str(error)), _POSITION.search(str(error))
         if found is None or _QUOTED_BRANCH.search(text):  # there, the position may count from the inner quote
@@ -133,6 +138,9 @@ def _parse(source: YamlSource, path: Path, text: str) -> Pipeline:
         near = short(text[at:].partition("\n")[0], 40) or "the end"
         hint = _hint_on_character(text, at) or _GRAPH_HINT
         raise source.refuse(path, f"{message} (near {near!r})", hint=hint, at=(text, at)) from None
+    if len(_terms(parsed)) > pyoco_graph.MAX_PIPE_EXPANDED_TERMS:  # pyoco says so too, much later
+        raise source.refuse(path, f"more than {pyoco_graph.MAX_PIPE_EXPANDED_TERMS} terms", hint=_SPLIT_HINT)
+    return parsed
 
 
 def _hint_on_character(text: str, at: int) -> str:
@@ -149,7 +157,7 @@ def _hint_on_character(text: str, at: int) -> str:
         begin -= 1
     while end < len(text) and f"a{text[end]}".isidentifier():
         end += 1
-    name = unicodedata.normalize("NFC", text[begin:end])
+    name = composed(text[begin:end])
     if all(part.isalnum() or part == "_" for part in name):
         return f"Write the name composed (NFC): {short(name)}"
     sign = f"U+{ord(char):04X} {unicodedata.name(char, '')}"
@@ -218,7 +226,7 @@ def _blame(source: YamlSource, texts: dict[Path, str], error: BaseException) -> 
         path, at = _find(texts, bare[1], value=True)
         hint = f"Write {{{{ params.{short(bare[1])} }}}}"
         return source.refuse(path, f"the expression {short(bare[1])!r} cannot be used", hint=hint, at=at)
-    said = str(error) or "it cannot be compiled"
+    said = short(str(error), _MAX_SAID) or "it cannot be compiled"
     for path, text in texts.items():
         for token in pyoco_graph.tokenize_graph(text):
             if token.kind not in ("TEMPLATE", "STRING"):
@@ -226,7 +234,7 @@ def _blame(source: YamlSource, texts: dict[Path, str], error: BaseException) -> 
             try:
                 expressions.Expression(token.value.removeprefix("{{").removesuffix("}}").strip())
             except _COMPILING as problem:
-                if repr(token.value)[1:-1] in said or str(problem) == str(error):
+                if repr(token.value[: _MAX_SAID // 2])[1:-1] in said or short(str(problem), _MAX_SAID) == said:
                     message = f"the expression {short(token.value)!r} cannot be used: {said}"
                     return source.refuse(path, message, hint=_EXPRESSION_HINT, at=(text, token.pos))
     return source.refuse(GRAPH, said, hint=_GRAPH_HINT)
@@ -250,10 +258,15 @@ def _find(
     return inside or GRAPH, None
 
 
-def _terms(pipeline: Pipeline) -> Iterator[Term]:
-    for term in pipeline.terms:
-        yield term
+def _terms(pipeline: Pipeline) -> list[Term]:
+    """Return all terms in the order in which they are written."""
+    found: list[Term] = []
+    waiting = list(reversed(pipeline.terms))
+    while waiting:
+        term = waiting.pop()
+        found.append(term)
         branches = [case.branch for case in term.cases] if isinstance(term, SwitchTerm) else []
-        for branch in (*branches, getattr(term, "default", None), getattr(term, "body", None)):
+        for branch in reversed((*branches, getattr(term, "default", None), getattr(term, "body", None))):
             if branch is not None:
-                yield from _terms(branch)
+                waiting += reversed(branch.terms)
+    return found

@@ -6,6 +6,7 @@ keys. Each would change what somebody sent without a word.
 
 import json
 import math
+from collections import Counter
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
@@ -48,15 +49,14 @@ def check_finite(value: Any, name: str) -> None:
     Raises:
         InvalidInput: there is one; the message says where.
     """
-    waiting = [(name, value)]
-    while waiting:
-        where, found = waiting.pop()
-        if isinstance(found, float) and not math.isfinite(found):
-            raise InvalidInput(f"{where} is {_word(found)}, which is no number of JSON", hint=_FINITE_HINT)
-        if isinstance(found, dict):
-            waiting += [(f"{where}.{str(key)[:_SHOWN]}", item) for key, item in reversed(found.items())]
-        elif isinstance(found, list | tuple):
-            waiting += [(f"{where}[{index}]", item) for index, item in reversed(list(enumerate(found)))]
+    try:
+        json.dumps(value, allow_nan=False)  # many times quicker than what follows, and nearly always enough
+    except (ValueError, TypeError, RecursionError):
+        where = _not_finite(value)
+        if where is not None:
+            *path, found = where
+            shown = name + "".join(f"[{key}]" if isinstance(key, int) else f".{key[:_SHOWN]}" for key in path)
+            raise InvalidInput(f"{shown} is {_word(found)}, which is no number of JSON", hint=_FINITE_HINT) from None
 
 
 def keeps(text: str, value: Any) -> bool:
@@ -74,11 +74,28 @@ def keeps(text: str, value: Any) -> bool:
         return False
 
 
+def _not_finite(value: Any) -> list[Any] | None:
+    """Return the way to the first number that is not finite, and the number."""
+    waiting: list[tuple[Any, Any]] = [(None, value)]
+    while waiting:
+        way, found = waiting.pop()
+        if isinstance(found, float) and not math.isfinite(found):
+            path = [found]
+            while way is not None:
+                way, key = way
+                path.append(key)
+            return path[::-1]
+        if isinstance(found, dict):
+            waiting += [((way, str(key)), item) for key, item in reversed(found.items())]
+        elif isinstance(found, list | tuple):
+            waiting += [((way, len(found) - number), item) for number, item in enumerate(reversed(found), 1)]
+    return None
+
+
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
+        twice = next(key for key, times in Counter(key for key, _ in pairs).items() if times > 1)
         raise InvalidInput(f"the key {twice[:_SHOWN]!r} is there twice in one object", hint="Leave out one of the two.")
     return found
 

@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from pyoco_server.model.yaml_source import normal_name
+from pyoco_server.model.spelling import normal_name
 
 _BEGINS = ("$node.", "$ctx.", "$env.")
 _NAMED = re.compile(r"\$(?:node|ctx|env)\b")

@@ -33,15 +33,15 @@ class Lacking:
     """What is not there, of the names at one point.
 
     Args:
-        error: What is raised for certain.
-        unless: By bit: what is raised unless a task may have written it by then.
+        error: Makes what is raised for certain. Only one is ever told of many, and each costs a search among all names.
+        unless: By bit: makes what is raised unless a task may have written it by then.
     """
 
-    error: InvalidFlow | None = None
-    unless: dict[int, InvalidFlow] = field(default_factory=dict)
+    error: Callable[[], InvalidFlow] | None = None
+    unless: dict[int, Callable[[], InvalidFlow]] = field(default_factory=dict)
     bits: int = 0
 
-    def note(self, error: InvalidFlow, bit: int = 0) -> None:
+    def note(self, error: Callable[[], InvalidFlow], bit: int = 0) -> None:
         """Add one."""
         if bit:
             self.unless.setdefault(bit, error)
@@ -95,7 +95,7 @@ class RunNames:
                 try:
                     find_param(self._params, use.reference.key)
                 except LookupError as error:
-                    self._no_param(lacking, use.place, use.text, use.reference.key, error)
+                    self._no_param(lacking, use.place, use.text, use.reference.key, str(error.args[0]))
         return lacking
 
     def lacking_names(self, point: DSLNode, names: list[ExpressionName]) -> Lacking:
@@ -110,19 +110,23 @@ class RunNames:
                 try:
                     descend(self._params, name.path[1:])
                 except LookupError as error:
-                    self._no_param(lacking, place, text, ".".join(name.path[1:]), error)
+                    self._no_param(lacking, place, text, ".".join(name.path[1:]), str(error.args[0]))
         return lacking
 
-    def _no_param(self, lacking: Lacking, place: Place, text: str, key: str, error: LookupError) -> None:
+    def _no_param(self, lacking: Lacking, place: Place, text: str, key: str, why: str) -> None:
+        bit = self._bits.get(("params", key.partition(".")[0]), 0)
+        lacking.note(lambda: self._param_error(place, text, key, why), bit)
+
+    def _param_error(self, place: Place, text: str, key: str, why: str) -> InvalidFlow:
         root = key.partition(".")[0]
         message = f"{short(text)!r}: the run's params have no {short(key)!r}"
         if root in self._params:
-            message += f": {short(str(error.args[0]))}"
+            message += f": {short(why)}"
         known = suggest(key, known_fields(self._params, key), "They have")
         if root in self._elsewhere and root not in self._params:
             known = self._elsewhere[root].rstrip(".")
         ways = f"Give it with the run, under flow: defaults, or let a task before it write it: outputs: [params.{root}]"
-        lacking.note(place.refuse(message, f"{known}. {short(ways, 200)}"), self._bits.get(("params", root), 0))
+        return place.refuse(message, f"{known}. {short(ways, 200)}")
 
     def check_count(self, point: DSLNode) -> None:
         """Check how often a loop is to run, where a param says it.
@@ -146,7 +150,7 @@ class RunNames:
         if self._environ is not None and name not in self._environ:
             message = f"{short(text)!r}: the environment variable {short(name)!r} is not set where this worker runs"
             hint = "Set it for the worker. What a task sets itself, another one reads from os.environ."
-            lacking.note(place.refuse(message, hint))
+            lacking.note(lambda: place.refuse(message, hint))
 
 
 def expression_of(point: DSLNode) -> Expression | None:

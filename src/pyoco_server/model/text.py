@@ -45,14 +45,15 @@ def _to_json(value: Any) -> bytes:
         return pydantic_core.to_json(value, fallback=repr, inf_nan_mode="strings")
     except pydantic_core.PydanticSerializationError:
         # Lone surrogates: clean every text inside, then try once more.
-        return pydantic_core.to_json(_clean_strings(value), fallback=repr, inf_nan_mode="strings")
+        return pydantic_core.to_json(clean_strings(value), fallback=repr, inf_nan_mode="strings")
 
 
-def _clean_strings(value: Any) -> Any:
+def clean_strings(value: Any) -> Any:
+    """Replace what UTF-8 cannot carry in all texts of plain data."""
     if isinstance(value, str):
         return value.encode("utf-8", "replace").decode("utf-8")
     if isinstance(value, dict):
-        return {_clean_strings(key): _clean_strings(item) for key, item in value.items()}
+        return {clean_strings(key): clean_strings(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_clean_strings(item) for item in value]
+        return [clean_strings(item) for item in value]
     return value

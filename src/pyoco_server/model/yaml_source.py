@@ -1,8 +1,7 @@
 """A YAML text as plain data, with the line of every key: bounded, strict, and never surprised by its writer."""
 
-import difflib
 import math
-import unicodedata
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,14 +9,18 @@ from typing import Any
 import yaml
 
 from pyoco_server.errors import InvalidFlow, TooLarge
+from pyoco_server.model.spelling import nearest, normal_name
 from pyoco_server.model.terminal import is_plain
 
 _MAX_DEPTH = 64
 _MAX_NODES = 20_000
 _MAX_NUMBER = 100
 _MAX_MESSAGE = 500
-_MOST_COMPARED = 2000
-"""Names among which the nearest one is looked for."""
+_MOST_REPEATED = 1_000_000
+"""Characters that aliases may add to a text."""
+_MOST_TAG_HANDLES = 8
+"""The parser compares each ``%TAG`` with all before it."""
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _YAML = "tag:yaml.org,2002:"
 _MERGE = _YAML + "merge"
@@ -108,7 +111,7 @@ class YamlSource:
             inside: yaml.Node | None = node
             for part in path[star + 1 :]:
                 inside = (self._entry(inside, part) or (None, None))[1]
-            found[key.value] = list(_texts(inside, (*path[:star], key.value, *path[star + 1 :])))
+            found[key.value] = list(_texts(inside, (*path[:star], short(key.value), *path[star + 1 :])))
         return found
 
     def places_in(self, path: Path, text: str, positions: Iterable[int]) -> list[Place]:
@@ -162,12 +165,7 @@ def _texts(node: yaml.Node | None, path: Path) -> Iterator[tuple[Place, str]]:
             yield from _texts(item, (*path, number))
     else:
         for key, value in _items(node):
-            yield from _texts(value, (*path, key.value))
-
-
-def normal_name(name: str) -> str:
-    """Return a name as Python reads it in a program, where identifiers that only look different are one (NFKC)."""
-    return name if name.isascii() else unicodedata.normalize("NFKC", name)
+            yield from _texts(value, (*path, short(key.value)))
 
 
 def short(text: str, limit: int = 80) -> str:
@@ -178,8 +176,8 @@ def short(text: str, limit: int = 80) -> str:
 def suggest(name: str, known: Iterable[str], heading: str) -> str:
     """Make the hint for a name that is not known: the nearest one, then all."""
     names = list(known)
-    close = difflib.get_close_matches(short(name), names[:_MOST_COMPARED], n=1)
-    guess = f"Did you mean {close[0]!r}? " if close else ""
+    close = nearest(name, names)
+    guess = f"Did you mean {short(close)!r}? " if close is not None else ""
     rest = f" and {len(names) - 20} more" if len(names) > 20 else ""
     return f"{guess}{heading}: {', '.join(map(short, names[:20])) or 'none'}{rest}"
 
@@ -209,7 +207,7 @@ def read_yaml(raw: bytes, *, max_bytes: int) -> YamlSource:
         root = yaml.compose(text, Loader=_Loader)
         if not isinstance(root, yaml.MappingNode):
             raise InvalidFlow("the file must be a mapping with the keys version, flow and tasks", line=1)
-        _check_nodes(root)
+        _check_nodes(root, len(text) + _MOST_REPEATED)
         loader = _Loader("")
         try:
             return YamlSource(loader.construct_document(root), root)
@@ -234,9 +232,14 @@ def _not_yaml(error: yaml.YAMLError, raw: bytes) -> InvalidFlow:
 
 
 def _check_shape(text: str) -> None:
-    """Refuse deep nesting and a second document before the C parser recurses into them."""
-    depth = documents = 0
+    """Refuse deep nesting, masses of values and a second document before the C parser makes a tree of them."""
+    if text.count("%TAG") > _MOST_TAG_HANDLES:
+        _check_tag_handles(text)
+    depth = documents = values = 0
     for event in yaml.parse(text, Loader=_Loader):
+        values += isinstance(event, yaml.events.NodeEvent)
+        if values > _MAX_NODES:
+            raise InvalidFlow(f"more than {_MAX_NODES} values", line=_line(event))
         if isinstance(event, yaml.events.CollectionStartEvent):
             depth += 1
             if depth > _MAX_DEPTH:
@@ -249,12 +252,18 @@ def _check_shape(text: str) -> None:
                 raise InvalidFlow("a second document begins", line=_line(event), hint="One flow a file.")
 
 
-def _check_nodes(root: yaml.Node) -> None:
+def _check_tag_handles(text: str) -> None:
+    lines = [number for number, line in enumerate(text.splitlines(), 1) if line.startswith("%TAG")]
+    if len(lines) > _MOST_TAG_HANDLES:
+        raise InvalidFlow(f"more than {_MOST_TAG_HANDLES} %TAG lines", line=lines[0], hint="A flow needs none.")
+
+
+def _check_nodes(root: yaml.Node, most_characters: int) -> None:
     """Check every node once, and how large and deep all aliases together would grow."""
-    measured: dict[int, tuple[int, int]] = {}
+    measured: dict[int, tuple[int, int, int]] = {}
     open_nodes: set[int] = set()
 
-    def measure(node: yaml.Node) -> tuple[int, int]:
+    def measure(node: yaml.Node) -> tuple[int, int, int]:
         if id(node) in measured:
             return measured[id(node)]
         line = _line(node)
@@ -263,8 +272,10 @@ def _check_nodes(root: yaml.Node) -> None:
         _check_tag(node, line)
         open_nodes.add(id(node))
         children: list[yaml.Node] = []
+        characters = 0
         if isinstance(node, yaml.ScalarNode):
             _check_scalar(node, line)
+            characters = len(node.value)
         elif isinstance(node, yaml.SequenceNode):
             children = node.value
         else:
@@ -272,13 +283,16 @@ def _check_nodes(root: yaml.Node) -> None:
             children = [child for pair in _items(node) for child in pair if child.tag != _MERGE or child is pair[1]]
         sizes = [measure(child) for child in children]
         open_nodes.discard(id(node))
-        total, depth = 1 + sum(size for size, _ in sizes), 1 + max((deep for _, deep in sizes), default=0)
+        total, depth = 1 + sum(size for size, _, _ in sizes), 1 + max((deep for _, deep, _ in sizes), default=0)
+        characters += sum(length for _, _, length in sizes)
         if total > _MAX_NODES:
             raise InvalidFlow(f"more than {_MAX_NODES} values, aliases counted as often as they are used", line=line)
         if depth > _MAX_DEPTH + 1:
             raise InvalidFlow(f"nested deeper than {_MAX_DEPTH} levels, aliases followed", line=line)
-        measured[id(node)] = total, depth
-        return total, depth
+        if characters > most_characters:
+            raise InvalidFlow(f"its aliases repeat more than {_MOST_REPEATED} characters", line=line)
+        measured[id(node)] = total, depth, characters
+        return total, depth, characters
 
     measure(root)
 
@@ -311,7 +325,7 @@ def _check_keys(node: yaml.Node) -> None:
 
 
 def _check_scalar(node: yaml.ScalarNode, line: int | None) -> None:
-    if any("\ud800" <= char <= "\udfff" for char in node.value):
+    if _SURROGATE.search(node.value):
         raise InvalidFlow("half of a surrogate pair is not a character", line=line)
     kind = node.tag.removeprefix(_YAML)
     try:

@@ -2,12 +2,13 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Path, Query, Request
 from pydantic import BaseModel
 
 from pyoco_server.gateway import letters, reruns
 from pyoco_server.gateway.auditing import Change, Noted, changes
 from pyoco_server.gateway.auth import Who, needs
+from pyoco_server.gateway.checking.clients import Client
 from pyoco_server.gateway.records import parse
 from pyoco_server.gateway.routes.submissions import KeyHeader, read_key
 from pyoco_server.gateway.state import Here
@@ -76,10 +77,10 @@ async def get_letter(here: Here, who: Who, letter_id: LetterId) -> dict[str, Any
 @router.post("/dlq/{letter_id}/replay")
 @needs(Role.MEMBER)
 @changes(AuditAction.LETTER_REPLAY, "letter_id")
-async def replay(here: Here, who: Who, change: Noted, letter_id: LetterId) -> Again:
+async def replay(here: Here, who: Who, change: Noted, letter_id: LetterId, request: Request) -> Again:
     """Start a new run of a dead letter's flow and params, and take the letter out."""
     with deadline.within(deadline.ANSWER_SEC):
-        return _again(await reruns.replay(here, who, letter_id), change)
+        return _again(await reruns.replay(here, who, letter_id, Client(request)), change)
 
 
 @router.delete("/dlq/{letter_id}")

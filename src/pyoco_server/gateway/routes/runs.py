@@ -4,8 +4,9 @@ import asyncio
 from datetime import datetime, timezone
 from typing import Annotated, Any
 
+import pydantic_core
 import structlog
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Depends, Query, Response
 from pydantic import BaseModel, Field
 
 from pyoco_server.errors import PyocoError, RunNotFound, StoreUnavailable
@@ -77,11 +78,12 @@ async def list_runs(
     wanted = read_include(include)
     index = await here.fresh_index()
     items, following = index.listing.page(where, cursor=cursor, limit=limit)
-    if wanted & _WHOLE:
-        items = await _whole(here, who, items)
-    if where.updated_after is None and cursor is None and not where.sha256:
-        return items
-    return {"items": items, "next_cursor": following}
+    # Written here, an item at a time: FastAPI's own way takes a second of the event loop for whole records.
+    written = await _whole(here, who, items) if wanted & _WHOLE else [_json(item) for item in items]
+    body = b"[%b]" % b",".join(written)
+    if where.updated_after is not None or cursor is not None or where.sha256:
+        body = b'{"items":%b,"next_cursor":%b}' % (body, _json(following))
+    return Response(body, media_type="application/json")
 
 
 @router.get("/runs/counts")
@@ -248,13 +250,18 @@ def wants_records(include: list[str]) -> bool:
     return bool(read_include(include))
 
 
-async def _whole(here: Gateway, who: Caller, items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+async def _whole(here: Gateway, who: Caller, items: list[dict[str, Any]]) -> list[bytes]:
     found = await asyncio.gather(*(here.runs.get_raw(item["run_id"]) for item in items))
-    return [
-        (readable(item["run_id"], entry[0], who=who, records=True) or item)
-        for item, entry in zip(items, found, strict=True)
-        if entry is not None
-    ]
+    written = []
+    for item, entry in zip(items, found, strict=True):
+        if entry is not None:
+            written.append(_json(readable(item["run_id"], entry[0], who=who, records=True) or item))
+            await asyncio.sleep(0)  # others get their turn
+    return written
+
+
+def _json(value: Any) -> bytes:
+    return pydantic_core.to_json(value, inf_nan_mode="null")
 
 
 def _checked(run_id: str) -> str:

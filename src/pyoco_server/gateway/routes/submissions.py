@@ -11,13 +11,14 @@ from pydantic import BaseModel, Field
 from pyoco_server.errors import InvalidInput, TooLarge
 from pyoco_server.gateway.auditing import Change, Noted, changes
 from pyoco_server.gateway.auth import Who, needs
+from pyoco_server.gateway.checking.clients import Client
 from pyoco_server.gateway.complaints import kind_of
 from pyoco_server.gateway.state import Gateway, Here
 from pyoco_server.gateway.strict_body import StrictRoute
 from pyoco_server.model import idempotency
 from pyoco_server.model.access import Caller, Role
 from pyoco_server.model.audit import AuditAction
-from pyoco_server.model.jsontext import check_finite, read_json
+from pyoco_server.model.jsontext import check_finite
 from pyoco_server.model.run import RunRecord, TaskStatus, new_run_id
 from pyoco_server.model.tags import check_tag
 from pyoco_server.model.text import clean_json
@@ -71,7 +72,7 @@ async def submit(here: Here, who: Who, change: Noted, wanted: Submission, key_he
         who,
         change,
         flow_name=wanted.flow_name,
-        params=wanted.params,
+        params=_storable(here, wanted.params),
         tag=tag,
         tags=wanted.tags or [tag],
         timeout_sec=wanted.timeout_sec,
@@ -106,9 +107,11 @@ async def submit_yaml(
     tag = check_tag((tag or "").strip() or here.settings.default_tag)
     limit = min(here.settings.workflow_yaml_max_bytes, here.connection.max_payload - _ENVELOPE)
     raw = await _read_part(workflow, "workflow", "flow.yaml", limit)
-    checked = await here.checker.check(raw)
-    merged = {**checked.defaults, **_read_params(await _read_part(params or "", "params", "params.json", limit))}
-    checked.check(merged)
+    client = Client(request)
+    checked = await here.checker.check(raw, client)
+    given = await _read_params(here, client, await _read_part(params or "", "params", "params.json", limit))
+    merged = _storable(here, {**checked.defaults, **given})
+    await here.checker.check_params(checked, raw, merged, client)
     if key is None:
         here.room.check()  # before its flow takes room; a run that exists is answered all the same
     with deadline.within(deadline.ANSWER_SEC):
@@ -131,12 +134,10 @@ async def submit_yaml(
 
 
 async def _submit(here: Gateway, who: Caller, change: Change, *, key: str | None, **fields: Any) -> Submitted:
-    check_finite(fields["params"], "params")
     now = time.time()
-    # Half of what a record may take is left for what the run adds to it.
-    limit = min(here.settings.max_run_snapshot_bytes, here.connection.max_payload - _ENVELOPE) // 2
+    limit = _record_limit(here)
     try:
-        for name in ("flow_name", "params", "tags"):
+        for name in ("flow_name", "tags"):
             # Text that JSON cannot carry must not get into a record; sizes are checked on the whole.
             fields[name] = clean_json(fields[name])
         if key is not None:
@@ -151,14 +152,9 @@ async def _submit(here: Gateway, who: Caller, change: Change, *, key: str | None
         # What cannot be read back, also as some task's input or output, must not be accepted.
         pydantic_core.from_json(b"[" * _LEVELS_LEFT + stored + b"]" * _LEVELS_LEFT)
     except ValueError:  # ValidationError is one too
-        raise InvalidInput(
-            "params cannot be stored: they nest too deeply", hint="Pass them flatter, or as a text that a task reads."
-        ) from None
+        raise _too_deep() from None
     if len(stored) > limit:
-        raise TooLarge(
-            f"the run's params and tasks take {len(stored)} bytes; {limit} are accepted",
-            hint="Put large data where tasks can fetch it, and pass its address.",
-        )
+        raise _too_large("params and tasks", len(stored), limit)
     change.target_id, change.tenant_id = record.run_id, record.tenant_id
     change.details = {"flow_name": record.flow_name, "tag": record.tag}
     with deadline.within(deadline.ANSWER_SEC):
@@ -166,6 +162,43 @@ async def _submit(here: Gateway, who: Caller, change: Change, *, key: str | None
     change.happened = made.created
     here.show_at_once(made, stored)
     return Submitted(run_id=record.run_id, status=made.stored.record.status.value, created=made.created)
+
+
+def _storable(here: Gateway, params: dict[str, Any]) -> dict[str, Any]:
+    """Return params as a record can carry them.
+
+    Raises:
+        InvalidInput: they hold a number that JSON has not, or nest too deeply.
+        TooLarge: they take more than a record has room for.
+    """
+    check_finite(params, "params")
+    try:
+        # Text that JSON cannot carry must not get into a record.
+        found: dict[str, Any] = clean_json(params)
+    except ValueError:
+        raise _too_deep() from None
+    size, limit = len(pydantic_core.to_json(found)), _record_limit(here)
+    if size > limit:
+        raise _too_large("params", size, limit)
+    return found
+
+
+def _record_limit(here: Gateway) -> int:
+    """Return how large a run's first record may be: half is left for what the run adds to it."""
+    return min(here.settings.max_run_snapshot_bytes, here.connection.max_payload - _ENVELOPE) // 2
+
+
+def _too_large(what: str, size: int, limit: int) -> TooLarge:
+    return TooLarge(
+        f"the run's {what} take {size} bytes; {limit} are accepted",
+        hint="Put large data where tasks can fetch it, and pass its address.",
+    )
+
+
+def _too_deep() -> InvalidInput:
+    return InvalidInput(
+        "params cannot be stored: they nest too deeply", hint="Pass them flatter, or as a text that a task reads."
+    )
 
 
 def read_key(given: str | None, header: str | None) -> str | None:
@@ -212,11 +245,11 @@ async def _read_part(part: UploadFile | str, name: str, file: str, limit: int) -
     return raw
 
 
-def _read_params(raw: bytes) -> dict[str, Any]:
+async def _read_params(here: Gateway, client: Client, raw: bytes) -> dict[str, Any]:
     if not raw.strip():
         return {}
     try:
-        params = read_json(raw)
+        params = await here.checker.read_json(raw, client, params_at=None)
     except ValueError as error:
         raise InvalidInput(f"params is not JSON: {error}", hint='Send an object such as params={"x": 2}.') from None
     if not isinstance(params, dict):

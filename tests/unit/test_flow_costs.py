@@ -1,0 +1,125 @@
+"""Checking a flow text costs in proportion to its size, whatever is in it: counted in steps, and never in seconds.
+
+What C code does in one call is seen in time alone; there, the times of two sizes in the same run are compared.
+"""
+
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from pyoco_server.errors import InvalidFlow, InvalidInput
+from pyoco_server.gateway.checking.work import CheckedFlow
+from pyoco_server.model.flow_graph import flow_graph
+from pyoco_server.model.jsontext import check_finite, read_json
+from pyoco_server.model.workflow import parse_workflow
+from tests.unit.hostile_flows import KINDS, filled
+
+LARGEST = 215_000
+MOST_STEPS = 1_500_000
+"""Of the largest text; about half a second."""
+
+
+def check(text: str) -> str:
+    """Do all that a gateway does with a text, and give what it says of it."""
+    raw = text.encode("utf-8")
+    try:
+        workflow = parse_workflow(raw, max_bytes=len(raw))
+        CheckedFlow.of(workflow).to_frame()
+        workflow.check(workflow.defaults)
+    except InvalidFlow as error:
+        return error.message
+    flow_graph(workflow.file).as_json()
+    return ""
+
+
+def steps(work: Callable[[], Any]) -> int:
+    """Count the calls that some work makes."""
+    count = 0
+
+    def note(_: Any, event: str, __: Any) -> None:
+        nonlocal count
+        count += event in ("call", "c_call")
+
+    sys.setprofile(note)
+    try:
+        work()
+    finally:
+        sys.setprofile(None)
+    return count
+
+
+def seconds(work: Callable[[], Any]) -> float:
+    """Give the processor time that some work takes at best."""
+    found = []
+    for _ in range(3):
+        began = time.process_time()
+        work()
+        found.append(time.process_time() - began)
+    return min(found)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_four_times_the_text_costs_four_times_the_steps(kind: str) -> None:
+    small, large = KINDS[kind](3_000), KINDS[kind](12_000)
+    few, many = steps(lambda: check(small)), steps(lambda: check(large))
+    assert many <= 5.5 * max(few, 3_000), f"{few} steps for {len(small)}, {many} for {len(large)} characters"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_largest_texts_cost_no_more_in_proportion(kind: str) -> None:
+    middle, large = KINDS[kind](LARGEST // 4), KINDS[kind](LARGEST)
+    few, many = steps(lambda: check(middle)), steps(lambda: check(large))
+    assert many <= 5.5 * max(few, 10_000) and many <= MOST_STEPS, (few, many)
+    brief, lengthy = seconds(lambda: check(middle)), seconds(lambda: check(large))
+    assert lengthy <= 8 * max(brief, 0.02), (brief, lengthy)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if "combining" in kind or kind in (
+    "%TAG lines", "many texts under a long key", "a long key", "one task again and again")])  # fmt: skip
+def test_what_is_done_in_c_is_in_proportion_too(kind: str) -> None:
+    middle, large = KINDS[kind](50_000), KINDS[kind](200_000)
+    brief, lengthy = seconds(lambda: check(middle)), seconds(lambda: check(large))
+    assert lengthy <= 8 * max(brief, 0.02), (brief, lengthy)
+
+
+def _twice(count: int) -> str:
+    return "{%s}" % ", ".join([*(f'"{n}": 1' for n in range(count)), f'"{count - 1}": 2'])
+
+
+def _not_finite_at_the_end(count: int) -> str:
+    return "[%sNaN]" % ("[]," * count)
+
+
+@pytest.mark.parametrize("make", [_twice, _not_finite_at_the_end])
+def test_bad_json_costs_in_proportion(make: Callable[[int], str]) -> None:
+    def refuse(text: str) -> None:
+        with pytest.raises(InvalidInput):
+            check_finite(read_json(text), "params")
+
+    middle, large = make(10_000), make(40_000)
+    brief, lengthy = seconds(lambda: refuse(middle)), seconds(lambda: refuse(large))
+    assert lengthy <= 8 * max(brief, 0.01), (brief, lengthy)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (filled("flow:\n  graph: ", "a >> ", "a\ntasks:\n  a: {callable: 'm:f'}\n", 60_000), "more than 4096 terms"),
+        (filled("a: [", "1,", "]", 60_000), "more than 20000 values"),
+        (filled("", lambda n: f"%TAG !a{n}! b\n", "--- {}\n", 1_000), "more than 8 %TAG lines"),
+        (f"a: &a {'x' * 10_000}\nb: [{'*a, ' * 200}]\n", "its aliases repeat more than 1000000 characters"),
+    ],
+)
+def test_a_text_beyond_all_measure_is_refused_with_the_bound(text: str, said: str) -> None:
+    assert said in check(text)
+
+
+def test_what_only_looks_beyond_measure_is_taken() -> None:
+    tags = "%TAG !a! b\n"
+    comments = "# %TAG\n" * 20
+    nodes = " >> ".join(f"n{n}: a" for n in range(3000))
+    assert check(f"{tags}{comments}---\nflow:\n  graph: |\n    {nodes}\ntasks:\n  a: {{callable: 'm:f'}}\n") == ""
