@@ -7,11 +7,14 @@ from fastapi import FastAPI
 
 from pyoco_server.gateway import app
 from pyoco_server.logs import configure_logging
+from pyoco_server.secrecy import hide, keep_secrets
 from pyoco_server.settings import Settings
 
 
 def create_app() -> FastAPI:
     """Make the gateway from the environment."""
+    hide()
     settings = Settings.from_env()
+    keep_secrets(settings)
     configure_logging(service="pyoco-server:http", settings=settings)
     return app.create_app(settings)
