@@ -18,73 +18,81 @@ _RECEIVE = 3 << 30 | _REQUEST.size << 16 | 0x21 << 8
 _SEND = 3 << 30 | _ANSWER.size << 16 | 0x21 << 8 | 1
 _CONTINUE = 1
 _ONE, _GROUP = 0, 1
+_INT = 0xFFFFFFFF
+_ORPHAN = -1
+"""Left by the one run that there is: its parent has ended, and the guardian took its place."""
 _DEEPEST = 10_000
 """So many generations are looked through."""
 
 
 class Arbiter:
-    """Answers the calls of one run's processes.
+    """Answers the calls of runs' processes.
 
     Args:
         listener: The descriptor on which they come.
-        pid: The run's first process.
     """
 
-    def __init__(self, listener: int, pid: int) -> None:
+    def __init__(self, listener: int) -> None:
         self.listener = listener
-        self._pid = pid
 
-    def answer(self, others: Collection[int]) -> None:
+    def answer(self, runs: Collection[int]) -> None:
         """Answer the call that waits.
 
         Args:
-            others: Children of this process that belong to other runs.
+            runs: The first processes of runs; all of them are children of this process.
         """
         request = bytearray(_REQUEST.size)
         try:
             fcntl.ioctl(self.listener, _RECEIVE, request)
         except OSError:
             return  # the caller is gone
-        number, _, _, call, arch, _, *arguments = _REQUEST.unpack(request)
-        passes = self._passes(call, arch, arguments, others)
+        number, caller, _, call, arch, _, *arguments = _REQUEST.unpack(request)
+        passes = self._passes(call, arch, arguments, caller, runs)
         answer = _ANSWER.pack(number, 0, 0 if passes else -errno.EPERM, _CONTINUE if passes else 0)
         with contextlib.suppress(OSError):
             fcntl.ioctl(self.listener, _SEND, answer)
 
-    def close(self) -> None:
-        """Let go of it; nobody is left to call."""
-        os.close(self.listener)
-
-    def _passes(self, call: int, arch: int, arguments: list[int], others: Collection[int]) -> bool:
+    @staticmethod
+    def _passes(call: int, arch: int, arguments: list[int], caller: int, runs: Collection[int]) -> bool:
         calls = CALLS.get(arch)
         if calls is None:
             return False
         if call == calls.prlimit and not arguments[2]:
             return True  # it only asks
         if call not in (calls.setpriority, calls.ioprio):
-            return self._is_of_run(arguments[0] & 0xFFFFFFFF, others, gone=True)
-        kind = (arguments[0] & 0xFFFFFFFF) - (1 if call == calls.ioprio else 0)
-        who = arguments[1] & 0xFFFFFFFF
+            return _are_of_one_run(arguments[0] & _INT, caller, runs, gone=True)
+        kind = (arguments[0] & _INT) - (1 if call == calls.ioprio else 0)
+        who = arguments[1] & _INT
         if kind == _ONE:
-            return self._is_of_run(who, others, gone=True)
-        return kind == _GROUP and (not who or self._is_of_run(who, others, gone=False))
+            return _are_of_one_run(who, caller, runs, gone=True)
+        return kind == _GROUP and (not who or _are_of_one_run(who, caller, runs, gone=False))
 
-    def _is_of_run(self, thread: int, others: Collection[int], *, gone: bool) -> bool:
-        """Whether a process, or a thread of it, belongs to the run; ``gone``: the answer for one that is not there."""
-        here = os.getpid()
-        pid = _field(thread, b"Tgid:")
-        if pid is None:
-            return gone
-        for _ in range(_DEEPEST):
-            if pid == self._pid:
-                return True
-            parent = _field(pid, b"PPid:")
-            if not parent:
-                return False
-            if parent == here:
-                return pid not in others  # an orphan: this process is the parent of what the run left
-            pid = parent
+
+def _are_of_one_run(target: int, caller: int, runs: Collection[int], *, gone: bool) -> bool:
+    """Whether two threads belong to one run; ``gone``: the answer where there is no such target."""
+    pid = _field(target, b"Tgid:")
+    if pid is None:
+        return gone
+    run = _run_of(pid, runs)
+    if run is None:
         return False
+    other = _run_of(_field(caller, b"Tgid:") or 0, runs)
+    return run == other or _ORPHAN in (run, other)
+
+
+def _run_of(pid: int, runs: Collection[int]) -> int | None:
+    """Return the first process of the run to which a process belongs; ``None`` if it belongs to none."""
+    here = os.getpid()
+    for _ in range(_DEEPEST):
+        if pid in runs:
+            return pid
+        parent = _field(pid, b"PPid:")
+        if not parent:
+            return None
+        if parent == here:
+            return _ORPHAN
+        pid = parent
+    return None
 
 
 def _field(pid: int, name: bytes) -> int | None:

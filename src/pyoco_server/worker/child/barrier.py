@@ -8,8 +8,6 @@ import importlib
 import os
 import select
 import signal
-import socket
-import struct
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +19,6 @@ from pyoco_server.worker.child.task_user import TaskUser
 
 _TRIAL_SEC = 20.0
 _LONGEST = 4096
-_PID = struct.Struct("<i")
 _RARE_MODULE = "colorsys"
 """Of the standard library, and loaded by nothing: whoever can import it can read the interpreter's files."""
 
@@ -48,12 +45,8 @@ class Barrier:
             raise NoBarrier(f"--run-as {run_as}: there is no such user on this machine") from None
         uid = self._user.uid if self._user else os.geteuid()
         self._confinement = Confinement(root=uid == 0) if confine else None
-        self.asked: socket.socket | None = None
-        """Here the guardian is handed what it needs to decide on calls of a run."""
-        self._handing: socket.socket | None = None
         if self._confinement is not None:
             set_dumpable(False)  # whoever could change this process's memory would be in all of its runs
-            self.asked, self._handing = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
     def give_streams(self, descriptors: Sequence[int]) -> None:
         """Give pipes to the user, who else could not open them again, as ``/dev/stdout``."""
@@ -73,21 +66,28 @@ class Barrier:
         if self._user is not None or self._confinement is not None:
             set_dumpable(True)  # its own files in /proc are its own again
 
-    def put_up(self, *, guarded: bool = True) -> None:
-        """Shut this process off; what it needs of others must be open by now.
+    def filter_calls(self, *, asking: bool = True) -> int | None:
+        """Filter the calls of this process, before it forks others; nothing is loaded here any more afterwards.
 
         Args:
-            guarded: Whether there is a guardian, who is asked about some calls.
+            asking: Whether this process will answer the calls of others about others.
+
+        Returns:
+            The descriptor on which they come; ``None`` for none.
+
+        Raises:
+            OSError: they cannot be filtered.
+        """
+        return self._confinement.filter_calls(asking=asking) if self._confinement is not None else None
+
+    def put_up(self) -> None:
+        """Shut this process off; what it needs of others must be open by now.
 
         Raises:
             OSError: Linux refuses it.
         """
-        if self._confinement is None or self._handing is None or self.asked is None:
-            return
-        self.asked.close()
-        handing, pid = self._handing, _PID.pack(os.getpid())
-        self._confinement.enter((lambda listener: _hand(handing, pid, listener)) if guarded else None)
-        handing.close()
+        if self._confinement is not None:
+            self._confinement.enter()
 
     def try_out(self, environment: str | None, runs: str) -> None:
         """Put it up in a process of its own, and look from there at what runs need.
@@ -117,7 +117,6 @@ class Barrier:
             with contextlib.suppress(PermissionError, ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
-            self._forget_trial()
         if said != "fine":
             raise NoBarrier(said or "the process in which it was tried out has ended at once")
 
@@ -135,13 +134,14 @@ class Barrier:
     def _trial(self, environment: str | None, runs: str) -> str | None:
         if self._user is not None:
             who = f"--run-as {self._user.name}"
+            interpreter, package = Path(sys.executable).resolve(), Path(pyoco_server.__file__).resolve()
             try:
                 self.change_user()
             except OSError as error:
                 return f"{who}: this worker may not change its user ({error.strerror}): start it as root, or without"
-            for what, place in (("the interpreter", sys.executable), ("the worker's package", pyoco_server.__file__)):
+            for what, place in (("the interpreter", interpreter), ("the worker's package", package)):
                 if not os.access(place, os.R_OK):
-                    return f"{who}: this user cannot read {what}: {_closed(place)}"
+                    return f"{who}: this user cannot read {what}: {_closed(str(place))}"
             sys.modules.pop(_RARE_MODULE, None)
             importlib.import_module(_RARE_MODULE)
             if environment is not None and not os.access(environment, os.R_OK | os.X_OK):
@@ -159,20 +159,6 @@ class Barrier:
         except PermissionError:
             name = self._user.name if self._user else ""
             raise NoBarrier(f"--run-as {name}: this worker could not end that user's processes (CAP_KILL)") from None
-
-    def _forget_trial(self) -> None:
-        if self.asked is not None and select.select([self.asked], [], [], 0)[0]:
-            os.close(take_listener(self.asked)[1])
-
-
-def take_listener(asked: socket.socket) -> tuple[int, int]:
-    """Take what a process has handed over: its id, and a descriptor."""
-    packet, [descriptor], _, _ = socket.recv_fds(asked, _PID.size, 1)
-    return _PID.unpack(packet)[0], descriptor
-
-
-def _hand(handing: socket.socket, pid: bytes, listener: int) -> None:
-    socket.send_fds(handing, [pid], [listener])
 
 
 def _closed(place: str) -> str:

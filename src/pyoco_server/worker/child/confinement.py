@@ -13,18 +13,18 @@ It reads and writes the files that its user may. Everything is made ready in the
 import ctypes
 import os
 import struct
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from pyoco_server.worker.child.landlock import SIGNALS_ABI, landlock_abi, make_ruleset, restrict_self
 from pyoco_server.worker.child.linux import prctl, set_dumpable
-from pyoco_server.worker.child.seccomp import CallFilter
+from pyoco_server.worker.child.seccomp import filter_calls, filter_is_known
 
 _PR_SET_NO_NEW_PRIVS = 38
 _CAPABILITIES_3 = 0x20080522
 # CHOWN, DAC_OVERRIDE, FOWNER, FSETID, NET_BIND_SERVICE: what root does to files, and low ports.
 _KEPT = 1 << 0 | 1 << 1 | 1 << 3 | 1 << 4 | 1 << 10
+_HEADER = ctypes.create_string_buffer(struct.pack("<Ii", _CAPABILITIES_3, 0), 8)
 _capget: Any = ctypes.CDLL(None, use_errno=True).capget
 _capset: Any = ctypes.CDLL(None, use_errno=True).capset
 
@@ -54,7 +54,7 @@ def support() -> Support:
             f"Linux {release} cannot keep signals in (Landlock ABI {abi}; {SIGNALS_ABI} came with Linux 6.12): "
             "tasks can stop other processes of their user",
         )
-    if not CallFilter.is_there():
+    if not filter_is_known():
         return Support(
             False, f"there is no system call filter for {os.uname().machine}: tasks can limit processes of their user"
         )
@@ -71,41 +71,52 @@ class Confinement:
     def __init__(self, *, root: bool) -> None:
         abi = landlock_abi()
         self._ruleset = make_ruleset(abi, root=root)
-        self._filter = CallFilter() if CallFilter.is_there() else None
         self._traceable = abi > 0
+        self._capabilities = _capabilities(_KEPT if root else 0)
 
-    def enter(self, hand_over: Callable[[int], None] | None) -> None:
-        """Shut this process off, which has one thread, with all that it will start.
+    def filter_calls(self, *, asking: bool) -> int | None:
+        """Filter the calls of this process, and of those that it forks.
 
         Args:
-            hand_over: Gives the guardian the descriptor on which it is asked about calls; ``None`` without a guardian.
+            asking: Whether this process will decide on calls about others, from a descriptor that is the answer.
+
+        Raises:
+            OSError: they cannot be filtered.
+        """
+        prctl(_PR_SET_NO_NEW_PRIVS, 1)
+        return filter_calls(asking=asking) if filter_is_known() else None
+
+    def enter(self) -> None:
+        """Shut this process off, which has one thread, with all that it will start.
 
         Raises:
             OSError: it cannot be.
         """
         # Debuggers among its own processes may see it; others are kept out by Landlock, or else by this.
         set_dumpable(self._traceable)
-        drop_capabilities()
+        if self._capabilities is not None:
+            set_capabilities(self._capabilities)
         prctl(_PR_SET_NO_NEW_PRIVS, 1)
         if self._ruleset is not None:
             restrict_self(self._ruleset)
             os.close(self._ruleset)
-        if self._filter is not None:
-            listener = self._filter.enter(asking=hand_over is not None)
-            if listener is not None and hand_over is not None:
-                try:
-                    hand_over(listener)
-                finally:
-                    os.close(listener)
 
 
-def drop_capabilities() -> None:
-    """Give up what a process may do beyond the files of its user, for good."""
-    header = struct.pack("<Ii", _CAPABILITIES_3, 0)
-    found = ctypes.create_string_buffer(24)
-    if _capget(header, found) != 0:
+def _capabilities(kept: int) -> Any | None:
+    """Return what is to be left of this process's powers, for ``set_capabilities``; ``None`` if it has no others."""
+    found = (ctypes.c_uint32 * 6)()
+    if _capget(_HEADER, found) != 0:
         raise OSError(ctypes.get_errno(), "capget")
-    low, permitted, _, high, more, _ = struct.unpack("<6I", found.raw)
-    kept = (low & _KEPT, permitted & _KEPT, 0, 0, 0, 0)
-    if (high or more or kept[:2] != (low, permitted)) and _capset(header, struct.pack("<6I", *kept)) != 0:
+    effective, permitted, inheritable = found[0], found[1], found[2]
+    left = (ctypes.c_uint32 * 6)(effective & kept, permitted & kept)
+    return None if list(found) == list(left) and not inheritable else left
+
+
+def set_capabilities(left: Any) -> None:
+    """Give up all powers but some, for good.
+
+    Raises:
+        OSError: Linux refuses it.
+    """
+    if _capset(_HEADER, left) != 0:
         raise OSError(ctypes.get_errno(), "capset")

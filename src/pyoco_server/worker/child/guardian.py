@@ -13,13 +13,12 @@ import select
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pyoco_server.worker.child.arbiter import Arbiter
-from pyoco_server.worker.child.barrier import take_listener
 from pyoco_server.worker.child.remains import end_all, kill_soon, own_children
 
 _CGROUPS = "/sys/fs/cgroup"
@@ -58,25 +57,23 @@ class Guardian:
         control: Socket to the worker; each packet is a JSON object. Commands come in, reports go out.
         fork: Makes a child with the descriptors that came with the command; closes in it those that are named next;
             returns its process id.
-        asked: Where children that are confined hand over what their calls about others are answered on.
+        listener: On it come calls of children about other processes, if they are confined.
     """
 
     def __init__(
         self,
         control: socket.socket,
         fork: Callable[[list[int], Iterable[int]], int],
-        asked: socket.socket | None = None,
+        listener: int | None = None,
     ) -> None:
         self._control = control
         self._fork = fork
-        self._asked = asked
-        self._arbiters: dict[int, Arbiter] = {}
-        """By the id of the child whose calls they answer."""
+        self._arbiter = Arbiter(listener) if listener is not None else None
         self._children: dict[int, Forked] = {}
         self._poll = select.poll()
         self._poll.register(control, select.POLLIN)
-        if asked is not None:
-            self._poll.register(asked, select.POLLIN)
+        if listener is not None:
+            self._poll.register(listener, select.POLLIN)
         self._alone = False
         self._resident = _resident_bytes()
 
@@ -86,8 +83,8 @@ class Guardian:
             ends = min((child.lease_ends for child in self._children.values()), default=math.inf)
             left = None if ends == math.inf else max(0.0, ends - time.monotonic()) * 1000
             ready = dict(self._poll.poll(left))
-            if self._asked is not None:
-                self._arbitrate(ready, self._asked)
+            if self._arbiter is not None and ready.get(self._arbiter.listener, 0) & select.POLLIN:
+                self._arbiter.answer({child.pid for child in self._children.values()})
             for child in [child for child in self._children.values() if child.pidfd in ready]:
                 self._bury(child)
             # First the lease: after both have stood still, the worker's word may come before we look at the time.
@@ -101,21 +98,11 @@ class Guardian:
                 for child in self._children.values():
                     self._kill(child)
 
-    def _arbitrate(self, ready: Mapping[int, int], asked: socket.socket) -> None:
-        """Answer the calls of runs about other processes."""
-        for arbiter in self._arbiters.values():
-            if ready.get(arbiter.listener, 0) & select.POLLIN:
-                arbiter.answer({child.pid for child in self._children.values()})
-        if asked.fileno() in ready:
-            pid, listener = take_listener(asked)
-            self._arbiters[pid] = Arbiter(listener, pid)
-            self._poll.register(listener, select.POLLIN)
-
     @property
     def _private(self) -> list[int]:
-        """Descriptors that no child may keep: with them it would answer its own calls, or another's."""
+        """Descriptors that no child may keep: with them it would answer its own calls."""
         pidfds = [child.pidfd for child in self._children.values()]
-        return [*pidfds, *(arbiter.listener for arbiter in self._arbiters.values())]
+        return [*pidfds, self._arbiter.listener] if self._arbiter is not None else pidfds
 
     def _obey(self) -> bool:
         """Take a command; ``False`` when the worker is gone."""
@@ -179,9 +166,6 @@ class Guardian:
         del self._children[child.number]
         _, status, usage = os.wait4(child.pid, 0)
         left_behind = self._end_orphans()
-        if (arbiter := self._arbiters.pop(child.pid, None)) is not None:
-            self._poll.unregister(arbiter.listener)
-            arbiter.close()
         self._report(
             ended=child.number,
             code=os.waitstatus_to_exitcode(status),

@@ -2,12 +2,12 @@
 
 ``prlimit`` on a process of the same user can end it (a limit of CPU time), and a priority can starve it. Both are also
 used by programs on their own threads and subprocesses, whose numbers no filter knows. So calls about oneself pass, and
-those about another process are left to the guardian (``deciding``), which knows what belongs to the run.
+those that name a process are left to the guardian (``arbiter``), which knows what belongs to the run. It is under the
+filter itself, for a filter costs less to inherit than to make; it makes no such calls.
 """
 
 import ctypes
 import errno
-import os
 import platform
 import struct
 from typing import NamedTuple
@@ -54,76 +54,65 @@ class _Program(ctypes.Structure):
     _fields_ = [("length", ctypes.c_ushort), ("code", ctypes.c_char_p)]
 
 
-class CallFilter:
-    """The filter, made before the fork; ``enter`` makes it that of a process."""
-
-    def __init__(self) -> None:
-        self._asking, self._places = _assemble(_NOTIFY)
-        # Without somebody to ask: limits, which can end a process, are refused, priorities are not.
-        self._deaf, self._deaf_places = _assemble(None)
-
-    @staticmethod
-    def is_there() -> bool:
-        """Whether the calls of this machine are known."""
-        return bool(_OF_MACHINE)
-
-    def enter(self, *, asking: bool) -> int | None:
-        """Filter the calls of this process, which has one thread, and of all that it starts.
-
-        Args:
-            asking: Whether somebody will decide on calls about others.
-
-        Returns:
-            A descriptor from which calls about others are read (``deciding``); ``None`` where another filter around
-            this one, a container's perhaps, has that already, or nobody is to be asked.
-
-        Raises:
-            OSError: there are no filters.
-        """
-        pid = os.getpid()
-        if asking:
-            try:
-                return _install(self._asking, self._places, pid, _NEW_LISTENER)
-            except OSError as error:
-                if error.errno not in (errno.EBUSY, errno.EINVAL):  # there is one; the kernel is older than that
-                    raise
-        _install(self._deaf, self._deaf_places, pid, 0)
-        return None
+def filter_is_known() -> bool:
+    """Whether the calls of this machine are known."""
+    return bool(_OF_MACHINE)
 
 
-def _install(code: bytearray, places: list[int], pid: int, flag: int) -> int:
-    for place in places:
-        struct.pack_into("<I", code, place, pid)
-    program = _Program(len(code) // 8, bytes(code))
+def filter_calls(*, asking: bool) -> int | None:
+    """Filter the calls of this process, which has one thread, and of all that it starts.
+
+    ``PR_SET_NO_NEW_PRIVS`` must be set.
+
+    Args:
+        asking: Whether somebody will decide on calls about others: not this process.
+
+    Returns:
+        A descriptor from which those calls are read; ``None`` where another filter around this one, a container's
+        perhaps, has that already, or nobody is to be asked.
+
+    Raises:
+        OSError: there are no filters.
+    """
+    if asking:
+        try:
+            return _install(_assemble(_NOTIFY), _NEW_LISTENER)
+        except OSError as error:
+            if error.errno not in (errno.EBUSY, errno.EINVAL):  # there is one; the kernel is older than that
+                raise
+    # Without somebody to ask: limits, which can end a process, are refused, priorities are not.
+    _install(_assemble(None), 0)
+    return None
+
+
+def _install(code: bytes, flag: int) -> int:
+    program = _Program(len(code) // 8, code)
     return syscall(_SECCOMP, _SET_MODE_FILTER, _SPEC_ALLOW | flag, ctypes.byref(program))
 
 
-def _assemble(about_others: int | None) -> tuple[bytearray, list[int]]:
-    """Return the filter, and where in it the process's own number belongs.
+def _assemble(about_others: int | None) -> bytes:
+    """Return the filter.
 
     Args:
         about_others: What happens to calls about another process; ``None``: refused, or let through.
     """
-    code, places = bytearray(), list[int]()
+    code = bytearray()
 
     def add(operation: int, value: int, yes: int = 0, no: int = 0) -> None:
         code.extend(struct.pack("<HBBI", operation, yes, no, value & 0xFFFFFFFF))
 
-    add(_LOAD, _AT_ARCH)
-
     def add_call(number: int, decided: int, argument: int = 0, one_process: int | None = None) -> None:
         """Add a call, the argument that names a process, and what the first one says where it may name many."""
-        add(_EQUAL, number, 0, 5 if one_process is None else 7)
+        add(_EQUAL, number, 0, 4 if one_process is None else 6)
         if one_process is not None:
             add(_LOAD, _AT_ARGUMENTS)
-            add(_EQUAL, one_process, 0, 3)
+            add(_EQUAL, one_process, 0, 2)
         add(_LOAD, _AT_ARGUMENTS + 8 * argument)
-        add(_EQUAL, 0, 2, 0)
-        places.append(len(code) + 4)
         add(_EQUAL, 0, 1, 0)
         add(_RETURN, decided)
         add(_RETURN, _ALLOW)
 
+    add(_LOAD, _AT_ARCH)
     for calls in _OF_MACHINE:
         ending, slowing = (about_others, about_others) if about_others is not None else (_ERRNO | errno.EPERM, _ALLOW)
         begin = len(code)
@@ -140,4 +129,4 @@ def _assemble(about_others: int | None) -> tuple[bytearray, list[int]]:
         add(_RETURN, _ALLOW)
         code[begin + 3] = (len(code) - begin) // 8 - 1  # where another architecture goes on
     add(_RETURN, _ERRNO | errno.ENOSYS)  # of no architecture that this machine runs
-    return code, places
+    return bytes(code)

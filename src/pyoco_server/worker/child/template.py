@@ -75,8 +75,9 @@ def main() -> None:
     # What is there now is never garbage: the collector would only touch, and so copy, the pages shared with children.
     gc.collect()
     gc.freeze()
+    listener = barrier.filter_calls()
     control.send(json.dumps({"ready": os.getpid()}).encode())
-    Guardian(control, forking(control, setup, installed, barrier), barrier.asked).watch()
+    Guardian(control, forking(control, setup, installed, barrier), listener).watch()
 
 
 def forking(

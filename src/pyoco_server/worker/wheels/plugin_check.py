@@ -81,7 +81,8 @@ def main() -> None:
     barrier = Barrier(confine=setup["confine"], run_as=setup["run_as"])
     barrier.change_user()
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # which another user does away with
-    barrier.put_up(guarded=False)
+    barrier.filter_calls(asking=False)
+    barrier.put_up()
     use_environment(directory, behind=len(sys.path))
     sys.argv = ["pyoco-run"]
     check(directory)
