@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 _libc = ctypes.CDLL(None, use_errno=True)
-_ATTACH, _SEIZE, _DETACH = 16, 0x4206, 17
+_ATTACH, _SEIZE, _INTERRUPT, _DETACH = 16, 0x4206, 0x4207, 17
 _MACHINE = os.uname().machine
 _READV, _TGKILL, _TKILL, _SIGQUEUE = {
     "x86_64": (310, 234, 200, 129),
@@ -32,6 +32,8 @@ def _checked(result: int) -> int:
 
 def _trace(request: int, pid: int) -> str:
     _checked(_libc.ptrace(request, pid, None, None))
+    if request == _SEIZE:
+        _libc.ptrace(_INTERRUPT, pid, None, None)
     os.waitpid(pid, 0)
     _libc.ptrace(_DETACH, pid, None, None)
     return "traced"
@@ -44,7 +46,8 @@ def _read_memory(pid: int) -> str:
     # Wherever it is: what does not exist there is told apart from what may not be read.
     buffer = ctypes.create_string_buffer(8)
     here, there = Span(ctypes.addressof(buffer), 8), Span(ctypes.addressof(buffer), 8)
-    result = _libc.syscall(_READV, pid, ctypes.byref(here), 1, ctypes.byref(there), 1, 0)
+    one, nothing = ctypes.c_ulong(1), ctypes.c_ulong(0)
+    result = _libc.syscall(_READV, pid, ctypes.byref(here), one, ctypes.byref(there), one, nothing)
     if result < 0 and ctypes.get_errno() != 14:  # EFAULT: it was let in
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
     return "read"
@@ -112,7 +115,6 @@ ATTACKS: dict[str, Callable[[int], object]] = {
     "sigqueue": lambda pid: _checked(_libc.sigqueue(pid, signal.SIGCONT, None)),
     "pidfd": _send_by_pidfd,
     "proc as pidfd": _send_by_proc,
-    "F_SETOWN": _own_signal,
     "ptrace attach": lambda pid: _trace(_ATTACH, pid),
     "ptrace seize": lambda pid: _trace(_SEIZE, pid),
     "process_vm_readv": _read_memory,
@@ -130,43 +132,47 @@ ATTACKS: dict[str, Callable[[int], object]] = {
     "sched_setaffinity": lambda pid: os.sched_setaffinity(pid, os.sched_getaffinity(0)),
     "setpriority": lambda pid: _niced(os.PRIO_PROCESS, pid),
     "setpriority of the group": lambda pid: _niced(os.PRIO_PGRP, os.getpgid(pid)),
-    "setpriority of the user": lambda pid: _niced(os.PRIO_USER, os.getuid()),
-    "setpriority of this user": lambda pid: _niced(os.PRIO_USER, 0),
     "ioprio_set": _io_priority,
+    "F_SETOWN": _own_signal,
 }
-"""None changes anything where it succeeds."""
+"""Only the last one does harm where it succeeds."""
 OF_THE_MACHINE: dict[str, Callable[[], object]] = {
+    "setpriority of the user": lambda: _niced(os.PRIO_USER, os.getuid()),
+    "setpriority of this user": lambda: _niced(os.PRIO_USER, 0),
+    "ioprio_set of this user": lambda: _checked(_libc.syscall({"x86_64": 251, "aarch64": 30}[_MACHINE], 3, 0, 2 << 13)),
     "core_pattern": lambda: os.close(os.open("/proc/sys/kernel/core_pattern", os.O_WRONLY)),
     "sysrq": lambda: os.close(os.open("/proc/sysrq-trigger", os.O_WRONLY)),
     "oom of init": lambda: _write("/proc/1/oom_score_adj", "0"),
     "freezer": lambda: next(
         os.close(os.open(path, os.O_WRONLY)) for path in Path("/sys/fs/cgroup").rglob("cgroup.procs")
     ),
-    "mount": lambda: _checked(_libc.mount(b"none", b"/mnt", b"tmpfs", 0, None)),
+    "mounts": lambda: _checked(_libc.unshare(0x20000)),
     "setuid": lambda: os.setuid(os.getuid() + 1),
     "mknod": lambda: os.mknod("/tmp/pyoco-test-device", 0o020600, os.makedev(1, 1)),
     "chroot": lambda: os.chroot("/"),
     "module": lambda: _checked(_libc.syscall({"x86_64": 175, "aarch64": 105}[_MACHINE], None, 0, b"")),
-    "hostname": lambda: _checked(_libc.sethostname(b"x", 1)),
+    "hostname": lambda: _checked(_libc.sethostname(os.uname().nodename.encode(), len(os.uname().nodename))),
 }
 
 
 def succeed(victims: dict[str, int]) -> dict[str, list[str]]:
-    """Return which attacks succeed, by victim."""
+    """Return which attacks on processes succeed, by victim."""
     worked: dict[str, list[str]] = {}
     for who, pid in victims.items():
-        if pid == os.getpid():
-            continue
         for name, attack in ATTACKS.items():
-            try:
-                attack(pid)
-            except OSError:
-                continue
-            worked.setdefault(who, []).append(name)
-    for name, attempt in OF_THE_MACHINE.items():
-        try:
-            attempt()
-        except (OSError, StopIteration):
-            continue
-        worked.setdefault("machine", []).append(name)
+            if _succeeds(lambda attack=attack, pid=pid: attack(pid)):  # type: ignore[misc]
+                worked.setdefault(who, []).append(name)
     return worked
+
+
+def succeed_on_the_machine() -> list[str]:
+    """Return which attacks on everything succeed; call it only where none should."""
+    return [name for name, attack in OF_THE_MACHINE.items() if _succeeds(attack)]
+
+
+def _succeeds(attack: Callable[[], object]) -> bool:
+    try:
+        attack()
+    except (OSError, StopIteration):
+        return False
+    return True

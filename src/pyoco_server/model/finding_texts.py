@@ -250,8 +250,7 @@ TEXTS: dict[FindingCode, Text] = {
         "Keys are on, and tasks on the worker {worker_id}[ on {host}] are not wholly confined: {reason}.",
         "Take Linux 6.12 or newer with Landlock, or run tasks as another user: pyoco-worker --run-as NAME",
         "キーが有効ですが、ワーカー {worker_id}[ ({host})] のタスクの隔離は完全ではありません: {reason}。",
-        "Landlock が有効な Linux 6.12 以降を使うか、別のユーザーでタスクを実行してください: "
-        "pyoco-worker --run-as NAME",
+        "Landlock が有効な Linux 6.12 以降を使うか、別のユーザーでタスクを実行してください: pyoco-worker --run-as NAME",
     ),
     FindingCode.TASKS_AS_ROOT: Text(
         "Keys are on, and tasks on the worker {worker_id}[ on {host}] run as root: they read and change all of its "

@@ -20,7 +20,7 @@ _PROBE = ".probe-"
 _PROBE_BYTES = 4096
 """A block: where the disk has none left, the names of directories may still find a place."""
 _ARTIFACTS = "artifacts"
-_PASS = 0o011
+_PASS, _LIST = 0o011, 0o066
 _KEPT_SEC = 7 * 24 * 3600.0
 _OUT_OF_HANDLES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
@@ -124,10 +124,10 @@ class Machine:
         self.runs.mkdir(parents=True, exist_ok=True)
         if self._owner is None:
             return
-        for place in (self.runs.parent, self.runs):
+        for place, hidden in ((self.runs.parent, 0), (self.runs, _LIST)):
             mode = stat.S_IMODE(place.stat().st_mode)
-            if mode & _PASS != _PASS:
-                place.chmod(mode | _PASS)
+            if (wanted := (mode | _PASS) & ~hidden) != mode:
+                place.chmod(wanted)
 
     def sweep(self) -> None:
         """Remove run directories that were kept for their artifacts long enough.

@@ -134,6 +134,7 @@ class Barrier:
     def _trial(self, environment: str | None, runs: str) -> str | None:
         if self._user is not None:
             who = f"--run-as {self._user.name}"
+            runs_are_there = Path(runs).exists()
             interpreter, package = Path(sys.executable).resolve(), Path(pyoco_server.__file__).resolve()
             try:
                 self.change_user()
@@ -148,7 +149,7 @@ class Barrier:
                 return f"{who}: this user cannot read the wheels' environment: {_closed(environment)}"
             if environment is not None and os.access(environment, os.W_OK):
                 return f"{who}: this user may change the wheels' environment, which later runs use: {environment}"
-            if Path(runs).exists() and not os.access(runs, os.X_OK):
+            if runs_are_there and not os.access(runs, os.X_OK):
                 return f"{who}: this user cannot enter the directory of its runs (PYOCO_STATE_DIR): {_closed(runs)}"
         self.put_up()
         return None
