@@ -239,8 +239,8 @@ TEXTS: dict[FindingCode, Text] = {
         "pyoco-client wheel-pin で戻してください。",
     ),
     FindingCode.TASKS_UNCONFINED: Text(
-        "Keys are on, and tasks on the worker {worker_id}[ on {host}] are not confined: they can read the secrets of its "
-        "user's processes, and stop them.",
+        "Keys are on, and tasks on the worker {worker_id}[ on {host}] are not confined: they can read the secrets of "
+        "its user's processes, and stop them.",
         "Start it with PYOCO_CONFINE_TASKS=on (or PYOCO_HTTP_AUTH_MODE=api_key), at this version.",
         "キーが有効ですが、ワーカー {worker_id}[ ({host})] のタスクは隔離されていません。"
         "同じユーザーのプロセスの秘密情報を読んだり、停止させたりできます。",
@@ -261,8 +261,8 @@ TEXTS: dict[FindingCode, Text] = {
         "専用のユーザーを作り、pyoco-worker --run-as NAME で実行するか、そのユーザーでワーカーを起動してください。",
     ),
     FindingCode.TASKS_AS_WORKER: Text(
-        "Tasks on the worker {worker_id}[ on {host}] run as its own user {user}: they read and change that user's files, "
-        "also its .env and the code of the worker.",
+        "Tasks on the worker {worker_id}[ on {host}] run as its own user {user}: they read and change that user's "
+        "files, also its .env and the code of the worker.",
         "docs/how-to/keys.md tells what that means; pyoco-worker --run-as NAME gives tasks a user of their own.",
         "ワーカー {worker_id}[ ({host})] のタスクはワーカーと同じユーザー {user} で動き、"
         ".env やワーカーのコードを含む、そのユーザーのファイルを読み書きできます。",
