@@ -39,6 +39,8 @@ _URL = f"{_PREFIX}NATS_URL"
 """It may hold a user and a password, and is of use without them."""
 _SECRET = {_PREFIX + field.upper() for field in ACCESS_FIELDS} | {f"{_PREFIX}API_KEY"}
 _REMEMBERED: dict[str, str] = {}
+KEYS_FIELDS = ("auth_pepper", *(field for field in ACCESS_FIELDS if field.startswith("auth_")))
+"""Settings that open the keys."""
 # Of the outside contract, but for parts that are still to be built; setting them does no harm.
 _LATER = {
     "PYOCO_YAML_SCHEDULES_KV_BUCKET",

@@ -15,7 +15,7 @@ from pyoco_server.cli.output import run_command
 from pyoco_server.logs import configure_logging
 from pyoco_server.model.tags import parse_tags
 from pyoco_server.secrecy import hide, keep_secrets
-from pyoco_server.settings import Settings, unknown_variables
+from pyoco_server.settings import KEYS_FIELDS, Settings, unknown_variables
 from pyoco_server.worker.worker import DEFAULT_DRAIN_SEC, DEFAULT_POLL_SEC, DEFAULT_RUNS_PER_CHILD, Worker
 
 log = structlog.get_logger(__name__)
@@ -101,7 +101,7 @@ def command(**options: Any) -> None:
     )
     keep_secrets(settings)
     # The gateway's alone: keys are not a worker's business.
-    settings = settings.model_copy(update={"auth_pepper": None})
+    settings = settings.model_copy(update=dict.fromkeys(KEYS_FIELDS))
     configure_logging(service="pyoco-server:worker", settings=settings)
     for line in unknown_variables():
         log.warning(line)
