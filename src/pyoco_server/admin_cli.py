@@ -9,6 +9,7 @@ from pyoco_server.cli.keys import api_key
 from pyoco_server.cli.nats_option import nats_url_option
 from pyoco_server.cli.output import run_command
 from pyoco_server.logs import configure_logging
+from pyoco_server.secrecy import hide, keep_secrets
 from pyoco_server.settings import Settings
 
 
@@ -19,6 +20,7 @@ from pyoco_server.settings import Settings
 def command(context: click.Context, nats_url: str | None) -> None:
     """Administer a pyoco-server. Speaks to NATS, not to the gateway."""
     settings = Settings.from_env(nats_url=nats_url)
+    keep_secrets(settings)
     quiet = settings.model_copy(update={"log_level": "ERROR", "log_format": "text"})
     configure_logging(service="pyoco-server-admin", settings=quiet, stderr=True)  # stdout is for the answer
     context.obj = settings
@@ -29,6 +31,8 @@ command.add_command(api_key)
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; the exit code is the answer."""
+    if argv is None:
+        hide()
     return run_command(command, argv, "pyoco-server-admin")
 
 

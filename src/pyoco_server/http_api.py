@@ -9,12 +9,15 @@ from pyoco_server import descriptors
 from pyoco_server.gateway import app
 from pyoco_server.gateway.memory import settle_memory
 from pyoco_server.logs import configure_logging
+from pyoco_server.secrecy import hide, keep_secrets
 from pyoco_server.settings import Settings
 
 
 def create_app() -> FastAPI:
     """Make the gateway from the environment."""
+    hide()
     settings = Settings.from_env()
+    keep_secrets(settings)
     configure_logging(service="pyoco-server:http", settings=settings)
     descriptors.raise_limit()
     made = app.create_app(settings)

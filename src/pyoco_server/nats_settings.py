@@ -231,6 +231,15 @@ class NatsSettings(BaseSettings):
         """The variables that are set of those that say as whom, and how guarded, we speak to NATS."""
         return ["PYOCO_" + field.upper() for field in ACCESS_FIELDS if getattr(self, field) is not None]
 
+    def nats_variables(self) -> dict[str, str]:
+        """Give the variables that say as whom another process is to speak to NATS, but for keys."""
+        values = {field: getattr(self, field) for field in ACCESS_FIELDS if not field.startswith("auth_")}
+        return {
+            "PYOCO_" + field.upper(): value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+            for field, value in values.items()
+            if value is not None
+        }
+
     def at(self, url: str, monitor_url: str | None = None) -> Self:
         """Give the settings for a NATS of our own, which lets everybody in.
 

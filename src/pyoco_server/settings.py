@@ -35,6 +35,12 @@ _FOREIGN = {"PYOCO_LOAD_DOTENV", "PYOCO_ENV_FILE", "PYOCO_DISCOVERY_MODULES", "P
     "PYOCO_RUN_PATH",
     "PYOCO_RUN_PYTHON",  # of ours, in a run's own environment
 }
+_URL = f"{_PREFIX}NATS_URL"
+"""It may hold a user and a password, and is of use without them."""
+_SECRET = {_PREFIX + field.upper() for field in ACCESS_FIELDS} | {f"{_PREFIX}API_KEY"}
+_REMEMBERED: dict[str, str] = {}
+KEYS_FIELDS = ("auth_pepper", *(field for field in ACCESS_FIELDS if field.startswith("auth_")))
+"""Settings that open the keys."""
 # Of the outside contract, but for parts that are still to be built; setting them does no harm.
 _LATER = {
     "PYOCO_YAML_SCHEDULES_KV_BUCKET",
@@ -132,6 +138,10 @@ class Settings(NatsSettings):
     """Whether each run has a process of its own, or runs of one tenant, flow and environment may share one."""
     preload: Modules = ()
     """Modules that a worker imports once for all runs."""
+    confine_tasks: Literal["auto", "on", "off"] = "auto"
+    """Whether tasks are kept from the processes around them; ``auto``: where keys are on, or with ``run_as``."""
+    run_as: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.@-]*\$?$")] | None = None
+    """The user as whom runs' processes run; unset: the worker's own."""
     run_exit_wait_sec: SecondsOrZero = 10.0
     """How long a run waits, after its last task, for the threads and ``atexit`` functions that its tasks left."""
 
@@ -274,7 +284,7 @@ class Settings(NatsSettings):
         given = {name: value for name, value in overrides.items() if value is not None}
         try:
             # pydantic-settings takes _env_file here; its stubs hide it behind the field names.
-            settings = cls(_env_file=_dotenv_path(), **given)
+            settings = cls(_env_file=_dotenv_path(), **{**_given_again(), **given})
         except ValidationError as error:
             raise InvalidSetting("; ".join(_describe(item, given) for item in error.errors())) from None
         except UnicodeDecodeError as error:
@@ -305,17 +315,32 @@ def variable(field: str) -> str:
     return _PREFIX + field.upper()
 
 
+def is_secret(name: str) -> bool:
+    """Whether a variable may hold what opens NATS, the HTTP API, or the keys of others."""
+    return name in _SECRET or name.startswith(f"{_PREFIX}AUTH_")
+
+
 def without_secrets(environment: Mapping[str, str]) -> dict[str, str]:
     """Give an environment for user code: without what opens NATS, the HTTP API, or the keys of others."""
-    secret = {variable(field) for field in ACCESS_FIELDS} | {"PYOCO_API_KEY"}
-    kept = {
-        name: value
-        for name, value in environment.items()
-        if name not in secret and not name.startswith(f"{_PREFIX}AUTH_")
-    }
-    for name in {"PYOCO_NATS_URL"} & kept.keys():
+    kept = {name: value for name, value in environment.items() if not is_secret(name)}
+    for name in {_URL} & kept.keys():
         kept[name] = without_users(kept[name])
     return kept
+
+
+def remember(secrets: Mapping[str, str]) -> None:
+    """Keep variables that are wiped from the environment: settings that are read again have them all the same."""
+    _REMEMBERED.update(secrets)
+
+
+def _given_again() -> dict[str, str]:
+    """Give by field what stood in the environment before it was wiped, unless something else stands there now."""
+    fields = {variable(field): field for field in Settings.model_fields}
+    return {
+        fields[name]: value
+        for name, value in _REMEMBERED.items()
+        if name in fields and os.environ.get(name, "") in ("", without_users(value) if name == _URL else "")
+    }
 
 
 def _dotenv_path() -> Path | None:

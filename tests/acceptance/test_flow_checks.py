@@ -46,6 +46,7 @@ def flow(inputs: dict[str, Any], defaults: dict[str, Any] | None = None, graph: 
     return (
         f"flow:\n  graph: |\n    {graph}\n  defaults: {json.dumps(defaults or {})}\ntasks:\n"
         f"  prep: {{callable: 'steps:prep'}}\n  train:\n    callable: steps:train\n    inputs: {json.dumps(inputs)}\n"
+        "runtime: {expose_env: [MARK, NOT_SET_HERE]}\n"
     )
 
 
@@ -108,7 +109,11 @@ def test_a_variable_that_this_worker_has_not_ends_the_run_before_its_first_task(
     assert "line 9, tasks.train.inputs.x: '$env.NOT_SET_HERE'" in run["error"]
     assert not mark.exists()
     run = system.run(flow({"x": "$env.MARK"}))
-    assert run["task_records"]["train"]["output"] == {"x": str(mark)}
+    assert mark.exists()
+    # Its record has the variable's name.
+    assert run["task_records"]["train"]["inputs"] == run["task_records"]["train"]["output"] == {"x": "$env.MARK"}
+    with pytest.raises(Exception, match="'HOME' is not exposed to this flow"):
+        system.run(flow({"x": "$env.HOME"}))
 
 
 def test_a_job_of_another_program_is_checked_before_its_first_task(system: System) -> None:

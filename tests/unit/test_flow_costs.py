@@ -87,7 +87,7 @@ def test_what_is_done_in_c_is_in_proportion_too(kind: str) -> None:
 
 
 def _twice(count: int) -> str:
-    return "{%s}" % ", ".join([*(f'"{n}": 1' for n in range(count)), f'"{count - 1}": 2'])
+    return "{" + ", ".join([*(f'"{n}": 1' for n in range(count)), f'"{count - 1}": 2']) + "}"
 
 
 def _not_finite_at_the_end(count: int) -> str:

@@ -8,6 +8,7 @@ from pyoco.dsl.syntax import TaskWrapper, switch
 from pyoco.trace.console import ConsoleTraceBackend
 
 from pyoco_server.errors import InvalidFlow
+from pyoco_server.worker.child.flow.exposure import expose
 from pyoco_server.worker.child.flow.python_flows import check_flow
 from pyoco_server.worker.child.tasks.engine import RunEngine
 
@@ -26,7 +27,9 @@ def flow_of(value: Any, *, outputs: list[str] | None = None, branches: bool = Fa
 
     first, second = TaskWrapper(Task(prep, "prep", outputs=outputs or [])), TaskWrapper(Task(train, "train"))
     second.task.inputs = {"x": value}
-    return Flow() >> first >> (switch("1 == 1")[True >> second] if branches else second), received
+    flow = Flow() >> first >> (switch("1 == 1")[True >> second] if branches else second)
+    expose(flow, ["HOME_OF_TEST", "NOT_SET_HERE"])
+    return flow, received
 
 
 @pytest.mark.parametrize(
@@ -60,6 +63,7 @@ def test_what_works(value: Any, expected: Any, monkeypatch: pytest.MonkeyPatch, 
         ("$ctx.params.missing", "no 'missing'", False),
         ("$ctx.params.train.lrr", "no 'lrr' in 'train'", False),
         ("$env.NOT_SET_HERE", "'NOT_SET_HERE' is not set", False),
+        ("$env.HOME", "'HOME' is not exposed", True),
         ("$HOME", "there is no $HOME", True),
     ],
 )

@@ -12,6 +12,7 @@ from pyoco.trace.backend import TraceBackend
 
 from pyoco_server.errors import InvalidFlow
 from pyoco_server.model.workflow import build_flow, parse_workflow
+from pyoco_server.worker.child.flow.exposure import expose
 from pyoco_server.worker.child.flow.wiring import NothingThere, WiredContext, wire
 from pyoco_server.worker.child.tasks.engine import RunEngine
 
@@ -19,6 +20,7 @@ DEFAULTS = {"lr": 0.1, "train": {"lr": 0.2, "opt": {"name": "adam"}}, "a.b": 5, 
             "none": [], "zero": 0, "名前": "太郎"}  # fmt: skip
 OUTPUT = {"n": 7, "rows": [1, 2], "o": {"p": "q"}, "": 0}
 ENVIRON = {"HOME_OF_TEST": "here"}
+EXPOSED = [*ENVIRON, "NOT_SET_HERE"]
 TASKS = "abcde"
 
 
@@ -36,6 +38,7 @@ def text_of(graph: str, inputs: dict[str, Any], outputs: dict[str, list[str]] | 
     for name in TASKS:
         entry = {"callable": "m:f", "inputs": inputs.get(name, {}), "outputs": (outputs or {}).get(name, [])}
         lines.append(f"  {name}: {json.dumps(entry, ensure_ascii=False)}")
+    lines.append(f"runtime: {json.dumps({'expose_env': EXPOSED})}")
     return "\n".join(lines) + "\n"
 
 
@@ -60,6 +63,7 @@ def execute(graph: str, inputs: dict[str, Any], outputs: dict[str, list[str]] | 
         return Task(function, name, inputs=wire(given) if ours else given, outputs=(outputs or {}).get(name, []))
 
     flow = build_flow(file, {name: make(name) for name in TASKS}, "main")
+    expose(flow, EXPOSED)
     engine = RunEngine(Silent()) if ours else Engine(Silent())
     engine.run(flow, params=json.loads(json.dumps(DEFAULTS)), run_context=RunContext())
     return received
@@ -333,7 +337,7 @@ def test_expressions_that_cannot_work(graph: str, said: str, hint: str) -> None:
     line = 3
     if graph == "pipe(p)":
         text += "pipes:\n  p: |\n    a >>\n    switch(on={{ results.aa }}) { x: b }\n"
-        graph, line = "a >> switch(on={{ results.aa }}) { x: b }", 14
+        graph, line = "a >> switch(on={{ results.aa }}) { x: b }", 15
     with pytest.raises(InvalidFlow) as caught:
         checked(text)
     assert said in caught.value.message
@@ -456,3 +460,34 @@ def test_large_files_are_checked_in_seconds(text: str) -> None:
     except InvalidFlow:
         pass
     assert time.process_time() - began < 10
+
+
+@pytest.mark.parametrize(
+    ("graph", "value"),
+    [
+        (LINE, "$env.HOME"),
+        (LINE, ["deep", {"in": "$env.HOME"}]),
+        (LINE, "{{ $env.HOME }}"),
+        ("a >> switch(on={{ $env.HOME == 'x' }}) { true: b; default: c }", None),
+        ("repeat(count={{ env.HOME }}) { a }", None),
+        ("until(cond={{ $ctx.params.n > 1 or $env.HOME == 'x' }}) { a }", None),
+    ],
+)
+def test_a_variable_that_is_not_exposed_is_refused_with_what_to_write(graph: str, value: Any) -> None:
+    with pytest.raises(InvalidFlow) as caught:
+        checked(text_of(graph, {"a": {"x": value}}))
+    assert "'HOME' is not exposed to this flow" in caught.value.message
+    assert (
+        caught.value.hint
+        == "Write at the top level of the file: runtime: {expose_env: [HOME_OF_TEST, NOT_SET_HERE, HOME]}"
+    )
+
+
+def test_what_no_check_has_seen_reaches_no_other_variable_either() -> None:
+    ctx = WiredContext(["HOME_OF_TEST", "NOT_SET_HERE"])
+    assert ctx.env_data() == {"HOME_OF_TEST": "here"}
+    assert ctx.resolve("$env.HOME_OF_TEST") == "here"
+    with pytest.raises(NothingThere, match="'HOME' is not exposed"):
+        ctx.resolve("$env.HOME")
+    with pytest.raises(NothingThere, match="'NOT_SET_HERE' is not set"):
+        ctx.resolve("$env.NOT_SET_HERE")

@@ -16,6 +16,7 @@ from pyoco_server.cli.output import run_command
 from pyoco_server.errors import CommandFailed
 from pyoco_server.logs import configure_logging
 from pyoco_server.model.tags import check_worker_id, parse_tags
+from pyoco_server.secrecy import hide, keep_secrets
 from pyoco_server.settings import Settings, unknown_variables
 
 log = structlog.get_logger(__name__)
@@ -50,6 +51,7 @@ def command() -> None:
 @click.option("--worker-id", default="worker", show_default=True)
 @click.option("--worker-tags", default="default", show_default=True)
 @click.option("--worker-flow-resolver", help="module:function or path/file.py:function that gives flows by name.")
+@click.option("--worker-run-as", help="User as whom runs' processes run  [env: PYOCO_RUN_AS; default: this one]")
 @click.option("--worker-poll-timeout", type=click.FloatRange(0.1, 60), default=1.0, show_default=True)
 def up(**options: Any) -> None:
     """Start the HTTP gateway."""
@@ -62,6 +64,7 @@ def up(**options: Any) -> None:
         root_path=options["root_path"],
         dashboard_lang=options["dashboard_lang"],
     )
+    keep_secrets(settings)
     configure_logging(service="pyoco-server:http", settings=settings)
     for line in unknown_variables():
         log.warning(line)
@@ -88,6 +91,7 @@ def up(**options: Any) -> None:
             "--worker-id", check_worker_id(options["worker_id"]),
             "--tags", ",".join(parse_tags(options["worker_tags"])),
             "--poll-timeout", str(options["worker_poll_timeout"]),
+            *(["--run-as", options["worker_run_as"]] if options["worker_run_as"] else []),
             *(["--flow-resolver", options["worker_flow_resolver"]] if options["worker_flow_resolver"] else []),
         ]  # fmt: skip
     system = System(
@@ -121,6 +125,8 @@ for part in (*backup.COMMANDS, *check.COMMANDS):
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; the exit code is the answer."""
+    if argv is None:
+        hide()
     args = list(sys.argv[1:] if argv is None else argv)
     if not args or (args[0].startswith("-") and args[0] not in ("--help", "--version")):
         args.insert(0, "up")

@@ -14,7 +14,8 @@ from pyoco_server.cli.nats_option import nats_url_option
 from pyoco_server.cli.output import run_command
 from pyoco_server.logs import configure_logging
 from pyoco_server.model.tags import parse_tags
-from pyoco_server.settings import Settings, unknown_variables
+from pyoco_server.secrecy import hide, keep_secrets
+from pyoco_server.settings import KEYS_FIELDS, Settings, unknown_variables
 from pyoco_server.worker.worker import DEFAULT_DRAIN_SEC, DEFAULT_POLL_SEC, DEFAULT_RUNS_PER_CHILD, Worker
 
 log = structlog.get_logger(__name__)
@@ -70,6 +71,7 @@ log = structlog.get_logger(__name__)
     "--preload",
     help="Installed modules to import once for all runs, comma separated: torch,pandas  [env: PYOCO_PRELOAD]",
 )
+@click.option("--run-as", help="User as whom runs' processes run  [env: PYOCO_RUN_AS; default: the worker's own]")
 @click.option(
     "--max-runs-per-child",
     type=click.IntRange(1),
@@ -95,7 +97,11 @@ def command(**options: Any) -> None:
         wheel_install_deps=options["wheel_install_deps"],
         isolation=options["isolation"],
         preload=options["preload"],
+        run_as=options["run_as"],
     )
+    keep_secrets(settings)
+    # The gateway's alone: keys are not a worker's business.
+    settings = settings.model_copy(update=dict.fromkeys(KEYS_FIELDS))
     configure_logging(service="pyoco-server:worker", settings=settings)
     for line in unknown_variables():
         log.warning(line)
@@ -141,6 +147,8 @@ async def _serve(settings: Settings, worker_options: dict[str, Any], options: di
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; the exit code is the answer."""
+    if argv is None:
+        hide()
     return run_command(command, argv, "pyoco-worker")
 
 

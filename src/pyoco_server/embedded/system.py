@@ -15,7 +15,7 @@ from pyoco_server.embedded.nats_server import NatsServer
 from pyoco_server.embedded.orphans import die_with_parent
 from pyoco_server.errors import CommandFailed
 from pyoco_server.gateway.memory import settle_memory
-from pyoco_server.settings import Settings
+from pyoco_server.settings import Settings, without_secrets
 
 log = structlog.get_logger(__name__)
 
@@ -152,10 +152,10 @@ class System:
 
     async def _start_worker(self, arguments: list[str]) -> asyncio.subprocess.Process:
         # A session of its own: Ctrl-C reaches us alone, and we stop the worker in its turn.
-        environment = {**os.environ, **self._worker_environment, "PYTHONUNBUFFERED": "1"}
+        environment = {**without_secrets(os.environ), **self._worker_environment, "PYTHONUNBUFFERED": "1"}
         environment |= {"PYOCO_NATS_URL": self._settings.nats_url, "PYOCO_STATE_DIR": str(self._settings.state_dir)}
-        for secret in ("PYOCO_AUTH_PEPPER", "PYOCO_API_KEY"):  # the gateway's, and no business of a worker
-            environment.pop(secret, None)
+        # What it needs of the secrets, which our own environment has no more; keys are the gateway's alone.
+        environment |= self._settings.nats_variables() | {"PYOCO_HTTP_AUTH_MODE": self._settings.http_auth_mode}
         output = self._worker_log.open("ab") if self._worker_log else contextlib.nullcontext()
         with output as stream:
             return await asyncio.create_subprocess_exec(

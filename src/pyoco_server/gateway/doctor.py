@@ -13,6 +13,7 @@ from pyoco_server.errors import StoreRefused, StoreUnavailable
 from pyoco_server.gateway.figures import Figures, TagFigures
 from pyoco_server.gateway.room import SERVER
 from pyoco_server.gateway.state import Gateway
+from pyoco_server.gateway.task_findings import tasks_apart
 from pyoco_server.model.findings import Finding, FindingCode, apart, error, how_full, info, warning
 from pyoco_server.model.sentences import Moment, Span
 from pyoco_server.model.worker import WorkerRecord, WorkerState
@@ -137,7 +138,8 @@ def _workers(here: Gateway) -> list[Finding]:
     known = [(record, state) for record, state in here.worker_index.states() if not record.hidden]
     live = [record for record, state in known if state.is_active]
     gone = [record for record, state in known if state is WorkerState.DISCONNECTED]
-    return [*_unfit(live), *_disconnected(gone), *_wheels(live), *_versions(live)]
+    apart = tasks_apart(live, keys=here.settings.http_auth_mode != "none")
+    return [*_unfit(live), *_disconnected(gone), *_wheels(live), *apart, *_versions(live)]
 
 
 def _unfit(live: Iterable[WorkerRecord]) -> list[Finding]:

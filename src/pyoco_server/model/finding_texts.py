@@ -194,7 +194,8 @@ TEXTS: dict[FindingCode, Text] = {
         "{short} connections had to give way or were refused lately: {open} are open now, {limit} may be.",
         "The gateway's log names the address that most of them come from. ulimit -n and PYOCO_HTTP_MAX_CONNECTIONS set "
         "how many there may be.",
-        "最近、接続が多すぎたため {short} 件を切断または拒否しました。現在 {open} 件が開いており、上限は {limit} 件です。",
+        "最近、接続が多すぎたため {short} 件を切断または拒否しました。現在 {open} 件が開いており、"
+        "上限は {limit} 件です。",
         "最も多くの接続を開いているアドレスは、ゲートウェイのログで確認できます。上限は ulimit -n と "
         "PYOCO_HTTP_MAX_CONNECTIONS で決まります。",
     ),
@@ -245,6 +246,36 @@ TEXTS: dict[FindingCode, Text] = {
         "ワーカー {worker_id} は一部の wheel を使えません: {reason}。",
         "pyoco-client workers --output plugins で確認し、新しい版を登録するか、"
         "pyoco-client wheel-pin で戻してください。",
+    ),
+    FindingCode.TASKS_UNCONFINED: Text(
+        "Keys are on, and tasks on the worker {worker_id}[ on {host}] are not confined: they can read the secrets of "
+        "its user's processes, and stop them.",
+        "Start it with PYOCO_CONFINE_TASKS=on (or PYOCO_HTTP_AUTH_MODE=api_key), at this version.",
+        "キーが有効ですが、ワーカー {worker_id}[ ({host})] のタスクは隔離されていません。"
+        "同じユーザーのプロセスの秘密情報を読んだり、停止させたりできます。",
+        "このバージョンで PYOCO_CONFINE_TASKS=on (または PYOCO_HTTP_AUTH_MODE=api_key) を付けて起動してください。",
+    ),
+    FindingCode.TASKS_HALF_CONFINED: Text(
+        "Keys are on, and tasks on the worker {worker_id}[ on {host}] are not wholly confined: {reason}.",
+        "Take Linux 6.12 or newer with Landlock, or run tasks as another user: pyoco-worker --run-as NAME",
+        "キーが有効ですが、ワーカー {worker_id}[ ({host})] のタスクの隔離は完全ではありません: {reason}。",
+        "Landlock が有効な Linux 6.12 以降を使うか、別のユーザーでタスクを実行してください: pyoco-worker --run-as NAME",
+    ),
+    FindingCode.TASKS_AS_ROOT: Text(
+        "Keys are on, and tasks on the worker {worker_id}[ on {host}] run as root: they read and change all of its "
+        "machine's files.",
+        "pyoco-worker --run-as NAME, with a user who owns nothing else; or start the worker as such a user.",
+        "キーが有効ですが、ワーカー {worker_id}[ ({host})] のタスクは root で動きます。"
+        "そのマシンのすべてのファイルを読み書きできます。",
+        "専用のユーザーを作り、pyoco-worker --run-as NAME で実行するか、そのユーザーでワーカーを起動してください。",
+    ),
+    FindingCode.TASKS_AS_WORKER: Text(
+        "Tasks on the worker {worker_id}[ on {host}] run as its own user {user}: they read and change that user's "
+        "files, also its .env and the code of the worker.",
+        "docs/how-to/keys.md tells what that means; pyoco-worker --run-as NAME gives tasks a user of their own.",
+        "ワーカー {worker_id}[ ({host})] のタスクはワーカーと同じユーザー {user} で動き、"
+        ".env やワーカーのコードを含む、そのユーザーのファイルを読み書きできます。",
+        "詳しくは docs/how-to/keys.md にあります。pyoco-worker --run-as NAME でタスク専用のユーザーを使えます。",
     ),
     FindingCode.VERSION_DIFFERS: Text(
         "Not all run the version {ours} of the server: {version} is that of {who}.",

@@ -63,6 +63,10 @@ class FindingCode(str, Enum):
     WORKER_DISCONNECTED = "worker_disconnected"
     WORKER_UNFIT = "worker_unfit"
     WORKER_WHEELS = "worker_wheels"
+    TASKS_UNCONFINED = "tasks_unconfined"
+    TASKS_HALF_CONFINED = "tasks_half_confined"
+    TASKS_AS_ROOT = "tasks_as_root"
+    TASKS_AS_WORKER = "tasks_as_worker"
     # Of all of them.
     VERSION_DIFFERS = "version_differs"
     CLOCK_APART = "clock_apart"

@@ -15,7 +15,7 @@ from pyoco.dsl.nodes import DSLNode, ForEachNode, SubFlowNode, TaskNode
 from pyoco_server.errors import InvalidFlow
 from pyoco_server.model.expression_names import ExpressionName, names_in
 from pyoco_server.model.flow_order import FlowOrder
-from pyoco_server.model.references import NodeOutput, Param
+from pyoco_server.model.references import EnvVar, NodeOutput, Param
 from pyoco_server.model.run_names import Lacking, RunNames, Use, expression_of
 from pyoco_server.model.spelling import Misspellings
 from pyoco_server.model.yaml_source import Place, short, suggest
@@ -44,6 +44,7 @@ class FlowNames:
         entry_of: Gives the entry of ``tasks:`` that a node runs.
         place_of: Gives the place of an expression.
         params: Names of params that every run has.
+        exposed: Names of the variables that the flow may read.
 
     Raises:
         InvalidFlow: a name can never be found.
@@ -56,7 +57,9 @@ class FlowNames:
         entry_of: Callable[[Task], str],
         place_of: Callable[[str], Place],
         params: Iterable[str] = (),
+        exposed: Iterable[str] = (),
     ) -> None:
+        self._exposed = frozenset(exposed)
         self._entries = entries
         self._entry_of = entry_of
         self._place_of = place_of
@@ -136,13 +139,23 @@ class FlowNames:
         if entry.needed is None:
             entry.needed = 0
             for use in entry.uses:
-                if isinstance(use.reference, NodeOutput):
+                if isinstance(use.reference, EnvVar):
+                    self._check_exposed(use.reference.name, use.text, use.place)
+                elif isinstance(use.reference, NodeOutput):
                     entry.needed |= self._known_node(use.reference.node, use.text, use.place)
         lacking = entry.needed & ~self._order.before(point)
         if lacking and (lacking := lacking & ~self._order.before_again(point)):
             for use in entry.uses:
                 if isinstance(use.reference, NodeOutput) and self._bits["results", use.reference.node] & lacking:
                     raise self._too_early(point, use.reference.node, use.text, use.place, point.task.name)
+
+    def _check_exposed(self, name: str, text: str, place: Place) -> None:
+        if name not in self._exposed:
+            names = ", ".join([*sorted(self._exposed), name])
+            message = f"{short(text)!r}: the environment variable {short(name)!r} is not exposed to this flow"
+            raise place.refuse(
+                message, f"Write at the top level of the file: runtime: {{expose_env: [{short(names)}]}}"
+            )
 
     def _known_node(self, name: str, text: str, place: Place) -> int:
         bit = self._bits.get(("results", name))
@@ -178,6 +191,8 @@ class FlowNames:
             )
             if found is not None:
                 raise place.refuse(f"{short(text)!r}: {found[0]}", found[1])
+            if name.root == "env":
+                self._check_exposed(name.path[0], text, place)
             if name.root == "ctx" and name.path[0] == "results" and len(name.path) > 1:
                 bit = self._known_node(name.path[1], text, place)
                 if name.certain and not bit & before and not bit & self._order.before_again(point):

@@ -78,7 +78,10 @@ def _check_references(
     entries = {name: Entry(uses.get(name, []), file.tasks[name].outputs) for name in run}
     # What is kept with a flow must not keep its whole source.
     places, anywhere = _expression_places(source, texts), source.place(GRAPH)
-    return FlowNames(program, entries, _entry_of, lambda text: places.get(text, anywhere), file.flow.defaults)
+    return FlowNames(
+        program, entries, _entry_of, lambda text: places.get(text, anywhere), file.flow.defaults,
+        file.runtime.expose_env,
+    )  # fmt: skip
 
 
 def _entry_of(task: Task) -> str:

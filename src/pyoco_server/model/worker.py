@@ -56,6 +56,26 @@ class WorkerTrouble(BaseModel):
         return self.model_copy(update=changes)
 
 
+class TasksRun(BaseModel):
+    """As whom the tasks of a worker run, and what keeps them from the processes around them.
+
+    Args:
+        confinement: ``whole``; ``partial`` where the machine's Linux has not all of it; ``off``.
+        missing: What is missing, in one sentence; ``None`` if nothing is.
+        user: The name of their user.
+        root: Whether that is root.
+        own_user: Whether it is another user than the worker's.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    confinement: str
+    missing: str | None = None
+    user: str | None = None
+    root: bool = False
+    own_user: bool = False
+
+
 class GpuFigures(BaseModel):
     """One GPU of a worker's machine; ``None`` for what it does not tell.
 
@@ -95,6 +115,7 @@ class WorkerRecord(BaseModel):
         current_run_ids: The runs that it has.
         isolation: ``process``: each run has a process of its own; ``shared``: runs of one tenant and flow share one.
         preload: Modules that are imported once for all runs.
+        tasks_run: As whom tasks run, and what keeps them from other processes; ``None`` from older workers.
         draining: It takes no more runs, and stops when those that it has have ended.
         drain_requested_at: When somebody asked it to drain, in unix seconds.
         drain_reason: The reason that was given then.
@@ -133,6 +154,7 @@ class WorkerRecord(BaseModel):
     current_run_ids: list[str] = Field(default_factory=list)
     isolation: str | None = None
     preload: list[str] = Field(default_factory=list)
+    tasks_run: TasksRun | None = None
     draining: bool = False
     drain_requested_at: float | None = None
     drain_reason: str | None = None

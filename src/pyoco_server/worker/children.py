@@ -13,6 +13,7 @@ from pyoco_server.errors import CommandFailed
 from pyoco_server.model.run import RunRecord
 from pyoco_server.model.worker import TroubleKind
 from pyoco_server.settings import Settings
+from pyoco_server.worker.apart import TOGETHER, Apart
 from pyoco_server.worker.child.process import ChildProcess, NotForked, Template, Unusable
 from pyoco_server.worker.machine import Machine, MachineFault, no_process
 from pyoco_server.worker.wheels.environments import Environment
@@ -51,6 +52,7 @@ class Children:
         refuse: Takes an environment in which the resolver does not load out of use; whether there is another one.
         machine: Says whether the start directory is still the one in which a process works.
         max_runs: Runs after which a kept process is replaced.
+        apart: What keeps processes from others.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class Children:
         refuse: Callable[[Environment | None, str], bool],
         machine: Machine,
         max_runs: int,
+        apart: Apart = TOGETHER,
     ) -> None:
         self._settings = settings
         self._resolver = resolver
@@ -69,6 +72,7 @@ class Children:
         self._refuse = refuse
         self._machine = machine
         self._max_runs = max_runs
+        self._apart = apart
         self._proven = False
         self._resolves_in: Environment | None = None
         self._directory = str(Path.cwd())
@@ -226,7 +230,9 @@ class Children:
             await leaving
 
     def _make_template(self, environment: Environment | None) -> Template:
-        template = Template(environment, isolation=self._settings.isolation, preload=self._settings.preload)
+        template = Template(
+            environment, isolation=self._settings.isolation, preload=self._settings.preload, apart=self._apart
+        )
         template.moves = self._machine.moves
         return template
 

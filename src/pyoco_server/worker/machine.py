@@ -13,12 +13,14 @@ from pathlib import Path
 import pyoco_server
 from pyoco_server.errors import PyocoError
 from pyoco_server.model.worker import TroubleKind
+from pyoco_server.worker.child.task_user import TaskUser
 from pyoco_server.worker.wheels.environments import Environment
 
 _PROBE = ".probe-"
 _PROBE_BYTES = 4096
 """A block: where the disk has none left, the names of directories may still find a place."""
 _ARTIFACTS = "artifacts"
+_PASS, _LIST = 0o011, 0o066
 _KEPT_SEC = 7 * 24 * 3600.0
 _OUT_OF_HANDLES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
@@ -44,10 +46,12 @@ class Machine:
     Args:
         runs: Where the directories of runs are made.
         start: The directory in which the worker was started: what runs import lies there, and children start there.
+        owner: The user of runs' processes, where it is not the worker's.
     """
 
-    def __init__(self, runs: Path, start: Path) -> None:
+    def __init__(self, runs: Path, start: Path, owner: TaskUser | None = None) -> None:
         self.runs = runs
+        self._owner = owner
         self._start = start
         self._program = [part for part in (Path(sys.executable), Path(pyoco_server.__file__)) if _is_there(part)]
         self.moves = 0
@@ -64,7 +68,7 @@ class Machine:
         """
         self.look_for(environment)
         try:
-            self.runs.mkdir(parents=True, exist_ok=True)
+            self._make_runs()
             place = Path(tempfile.mkdtemp(prefix=_PROBE, dir=self.runs))
             try:
                 (place / _ARTIFACTS).mkdir()
@@ -103,12 +107,27 @@ class Machine:
         """
         place = self.run_directory(run_id, attempt)
         try:
+            if self._owner is not None:
+                self._make_runs()
             place.mkdir(parents=True, exist_ok=True, mode=0o700)
             (place / _ARTIFACTS).mkdir(exist_ok=True)
+            if self._owner is not None:
+                for made in (place / _ARTIFACTS, place):
+                    os.chown(made, self._owner.uid, self._owner.gid)
         except OSError as error:
             drop_run_directory(place)
             raise self._unusable(error) from error
         return place
+
+    def _make_runs(self) -> None:
+        """Make the directory of runs; where another user works there, it may pass through, and see nothing."""
+        self.runs.mkdir(parents=True, exist_ok=True)
+        if self._owner is None:
+            return
+        for place, hidden in ((self.runs.parent, 0), (self.runs, _LIST)):
+            mode = stat.S_IMODE(place.stat().st_mode)
+            if (wanted := (mode | _PASS) & ~hidden) != mode:
+                place.chmod(wanted)
 
     def sweep(self) -> None:
         """Remove run directories that were kept for their artifacts long enough.

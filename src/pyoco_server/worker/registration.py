@@ -14,7 +14,7 @@ import structlog
 from pyoco_server import __version__
 from pyoco_server.errors import CommandFailed, RevisionConflict, StoreUnavailable
 from pyoco_server.model.run import RunRecord
-from pyoco_server.model.worker import WorkerRecord, WorkerState, WorkerTrouble
+from pyoco_server.model.worker import TasksRun, WorkerRecord, WorkerState, WorkerTrouble
 from pyoco_server.settings import Settings
 from pyoco_server.store.workers import StoredWorker, WorkerStore
 from pyoco_server.waiting import first_event
@@ -93,6 +93,10 @@ class Registration:
         self.record = self.record.evolve(**figures)
         if first:
             self._news.set()
+
+    def note_tasks_run(self, how: TasksRun) -> None:
+        """Note as whom tasks run, and what keeps them from other processes."""
+        self.record = self.record.evolve(tasks_run=how)
 
     def note_draining(self) -> None:
         """Note that no more runs are taken, and write it soon."""

@@ -16,6 +16,7 @@ from pyoco_server.store.puller import TagPuller
 from pyoco_server.store.queue import Delivery
 from pyoco_server.store.runs import RunStore
 from pyoco_server.waiting import first_event
+from pyoco_server.worker.apart import TOGETHER, Apart
 from pyoco_server.worker.children import Children
 from pyoco_server.worker.claims import Claimed, Claims
 from pyoco_server.worker.execution import Execution
@@ -81,6 +82,7 @@ class Slot:
         fitness: Fitness,
         max_runs_per_child: int,
         wheels: WheelSync | None = None,
+        apart: Apart = TOGETHER,
     ) -> None:
         self._settings = settings
         self._wheels = wheels
@@ -99,6 +101,7 @@ class Slot:
             refuse=lambda environment, reason: wheels is not None and wheels.refuse(environment, reason),
             machine=fitness.machine,
             max_runs=max_runs_per_child,
+            apart=apart,
         )
         self.execution: Execution | None = None
         self.delivery: Delivery | None = None

@@ -24,6 +24,7 @@ from pyoco_server.store.runs import RunStore
 from pyoco_server.store.wheels import WheelStore
 from pyoco_server.store.workers import WorkerStore
 from pyoco_server.waiting import first_event
+from pyoco_server.worker.apart import Apart
 from pyoco_server.worker.claims import Claims
 from pyoco_server.worker.fitness import Fitness
 from pyoco_server.worker.machine import Machine, describe
@@ -68,6 +69,7 @@ class Worker:
         poll_sec: float = DEFAULT_POLL_SEC,
     ) -> None:
         self._settings = settings
+        self._apart = Apart.of(settings)
         self.worker_id = check_worker_id(worker_id)
         self.tags = [check_tag(tag) for tag in tags or [settings.default_tag]]
         self._poll_sec = poll_sec
@@ -80,6 +82,7 @@ class Worker:
         self._queue = JobQueue(self._connection)
         workers = WorkerStore(self._connection)
         self._registration = Registration(settings, workers, worker_id, self.tags, slots)
+        self._registration.note_tasks_run(self._apart.told())
         self._registration.asked_to_drain = self._drain_on_request
         self._resources = ResourceWatch(self._registration.note_resources)
         self._owners = Owners(self._connection, workers, self._registration)
@@ -88,7 +91,7 @@ class Worker:
         self._over = asyncio.Event()
         runs, letters = RunStore(self._connection), DeadLetterStore(self._connection)
         flows = FlowTexts(FlowStore(self._connection))
-        self._fitness = Fitness(_machine(settings), slots=slots, report=self._registration.note_trouble)
+        self._fitness = Fitness(_machine(settings, self._apart), slots=slots, report=self._registration.note_trouble)
         self._wheel_store = WheelStore(self._connection)
         self._wheels: WheelSync | None = None
         if settings.wheel_sync_enabled:
@@ -99,6 +102,7 @@ class Worker:
                 tags=self.tags,
                 report=self._registration.note_wheels,
                 stop=self._over,
+                apart=self._apart,
             )
             self._wheels.switched.append(self._refresh)
             self._wheels.building.append(self._anticipate)
@@ -119,6 +123,7 @@ class Worker:
                 fitness=self._fitness,
                 max_runs_per_child=max_runs_per_child,
                 wheels=self._wheels,
+                apart=self._apart,
             )
             for _ in range(slots)
         ]
@@ -139,6 +144,7 @@ class Worker:
             InvalidSetting: a file with a credential or a certificate cannot be used.
             StoreRefused: NATS is there, and does not let us in.
         """
+        self._apart.warn()
         # A machine that cannot begin runs now may be mended soon: the worker comes up, and says so where all look.
         with self._fitness.noting():
             await self._fitness.look()
@@ -372,11 +378,11 @@ class Worker:
                 self._in_background(slot.look(), "look")
 
 
-def _machine(settings: Settings) -> Machine:
+def _machine(settings: Settings, apart: Apart) -> Machine:
     try:
         start = Path.cwd()
     except OSError as error:
         raise CommandFailed(
             f"the current directory cannot be used: {describe(error)}", hint="Enter one that exists: cd …"
         ) from error
-    return Machine(start / settings.state_dir / "runs", start)
+    return Machine(start / settings.state_dir / "runs", start, owner=apart.user)

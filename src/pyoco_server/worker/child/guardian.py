@@ -13,11 +13,12 @@ import select
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pyoco_server.worker.child.arbiter import Arbiter
 from pyoco_server.worker.child.remains import end_all, kill_soon, own_children
 
 _CGROUPS = "/sys/fs/cgroup"
@@ -54,15 +55,25 @@ class Guardian:
 
     Args:
         control: Socket to the worker; each packet is a JSON object. Commands come in, reports go out.
-        fork: Makes a child with the descriptors that came with the command; returns its process id.
+        fork: Makes a child with the descriptors that came with the command; closes in it those that are named next;
+            returns its process id.
+        listener: On it come calls of children about other processes, if they are confined.
     """
 
-    def __init__(self, control: socket.socket, fork: Callable[[list[int]], int]) -> None:
+    def __init__(
+        self,
+        control: socket.socket,
+        fork: Callable[[list[int], Iterable[int]], int],
+        listener: int | None = None,
+    ) -> None:
         self._control = control
         self._fork = fork
+        self._arbiter = Arbiter(listener) if listener is not None else None
         self._children: dict[int, Forked] = {}
         self._poll = select.poll()
         self._poll.register(control, select.POLLIN)
+        if listener is not None:
+            self._poll.register(listener, select.POLLIN)
         self._alone = False
         self._resident = _resident_bytes()
 
@@ -71,7 +82,9 @@ class Guardian:
         while self._children or not self._alone:
             ends = min((child.lease_ends for child in self._children.values()), default=math.inf)
             left = None if ends == math.inf else max(0.0, ends - time.monotonic()) * 1000
-            ready = {descriptor for descriptor, _ in self._poll.poll(left)}
+            ready = dict(self._poll.poll(left))
+            if self._arbiter is not None and ready.get(self._arbiter.listener, 0) & select.POLLIN:
+                self._arbiter.answer({child.pid for child in self._children.values()})
             for child in [child for child in self._children.values() if child.pidfd in ready]:
                 self._bury(child)
             # First the lease: after both have stood still, the worker's word may come before we look at the time.
@@ -84,6 +97,12 @@ class Guardian:
                 self._alone = True
                 for child in self._children.values():
                     self._kill(child)
+
+    @property
+    def _private(self) -> list[int]:
+        """Descriptors that no child may keep: with them it would answer its own calls."""
+        pidfds = [child.pidfd for child in self._children.values()]
+        return [*pidfds, self._arbiter.listener] if self._arbiter is not None else pidfds
 
     def _obey(self) -> bool:
         """Take a command; ``False`` when the worker is gone."""
@@ -102,7 +121,7 @@ class Guardian:
 
     def _give_birth(self, number: int, descriptors: list[int]) -> None:
         try:
-            pid = self._fork(descriptors)
+            pid = self._fork(descriptors, self._private)
             pidfd = os.pidfd_open(pid)
         except OSError as error:
             self._report(refused=number, error=f"{error.strerror}")

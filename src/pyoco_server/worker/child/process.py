@@ -16,6 +16,7 @@ import structlog
 from pyoco_server import descriptors
 from pyoco_server.errors import CommandFailed
 from pyoco_server.settings import without_secrets
+from pyoco_server.worker.apart import TOGETHER, Apart
 from pyoco_server.worker.child.output.outputpipes import OutputPipes
 from pyoco_server.worker.child.protocol import Message, encode
 from pyoco_server.worker.child.reports import Nonsense, Received, read_packet, read_report
@@ -80,12 +81,19 @@ class Template:
         environment: What runs import from beside the worker's own packages; not removed before this process.
         isolation: ``shared`` where its processes serve several runs.
         preload: Modules of it, or of the worker, that are imported once for all runs.
+        apart: What keeps its processes from others.
     """
 
     def __init__(
-        self, environment: Environment | None, *, isolation: str = "process", preload: Sequence[str] = ()
+        self,
+        environment: Environment | None,
+        *,
+        isolation: str = "process",
+        preload: Sequence[str] = (),
+        apart: Apart = TOGETHER,
     ) -> None:
         self.environment = environment
+        self._apart = apart
         self._isolation = isolation
         self._preload = preload
         self._process: asyncio.subprocess.Process | None = None
@@ -148,6 +156,7 @@ class Template:
                 "isolation": self._isolation,
                 "preload": list(self._preload),
                 "descriptors": descriptors.given(),
+                **self._apart.for_children(),
             }
         )
         if self._ready is not None:

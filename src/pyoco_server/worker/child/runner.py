@@ -17,6 +17,7 @@ from pyoco.core.models import Flow, RunContext, RunStatus
 from pyoco_server.errors import InvalidFlow
 from pyoco_server.model.run import EndReason
 from pyoco_server.model.text import clean_text
+from pyoco_server.worker.child.flow.exposure import Mask, exposed_by
 from pyoco_server.worker.child.flow.flows import FlowProblem, FlowSource, load_resolver
 from pyoco_server.worker.child.freshness import changed_since_import, forget_directories
 from pyoco_server.worker.child.leaving import (
@@ -182,7 +183,8 @@ class Runner:
     def _execute(self, run_id: str, flow: Flow, params: dict[str, Any], max_value_bytes: int) -> Message:
         context = RunContext(run_id=run_id, flow_name=flow.name)
         self._context = context
-        reporter = TaskReporter(self._send, context, max_value_bytes, self._output.announce)
+        mask = Mask(exposed_by(flow))
+        reporter = TaskReporter(self._send, context, max_value_bytes, self._output.announce, mask)
         limits = {task.name: task.timeout_sec for task in tasks_of(flow) if task.timeout_sec}
         self._send({"type": "planned", "tasks": sorted(task.name for task in flow.tasks), "timeouts": limits})
         if self._cancelled == run_id:  # told while the flow was still being made
@@ -198,7 +200,7 @@ class Runner:
             if os.getpid() != self._pid:
                 end_fork(error)
             task = reporter.task_that_raised(error)
-            told = describe_exception(error)
+            told = mask.other(describe_exception(error))
             where = f"task {task!r} failed: " if task else ""
             text = f"{where}{told['error']}{reporter.count_tries(task)}"
             return _failed(end_reason(error), text, None, details=told, raised_in=task)

@@ -16,11 +16,12 @@ import socket
 import sys
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from pyoco_server.errors import PyocoError
+from pyoco_server.worker.child.barrier import Barrier, NoBarrier
 from pyoco_server.worker.child.freshness import import_fresh
 from pyoco_server.worker.child.guardian import Guardian
 from pyoco_server.worker.child.runner import Runner
@@ -65,9 +66,11 @@ def main() -> None:
     use_environment(setup["environment"], behind=installed)
     import_fresh()
     try:
+        barrier = Barrier(confine=setup["confine"], run_as=setup["run_as"])
         for name in setup["preload"]:
             preload(name, setup["environment"])
-    except PreloadRefused as refused:
+        barrier.try_out(setup["environment"], setup["runs"])
+    except (PreloadRefused, NoBarrier) as refused:
         control.send(json.dumps({"unusable": str(refused)}).encode())
         return
     sys.argv = ["pyoco-run"]
@@ -75,26 +78,33 @@ def main() -> None:
     # What is there now is never garbage: the collector would only touch, and so copy, the pages shared with children.
     gc.collect()
     gc.freeze()
+    listener = barrier.filter_calls()
     control.send(json.dumps({"ready": os.getpid()}).encode())
-    Guardian(control, forking(control, setup, installed)).watch()
+    Guardian(control, forking(control, setup, installed, barrier), listener).watch()
 
 
-def forking(control: socket.socket, setup: dict[str, Any], installed: int) -> Callable[[list[int]], int]:
+def forking(
+    control: socket.socket, setup: dict[str, Any], installed: int, barrier: Barrier
+) -> Callable[[list[int], Iterable[int]], int]:
     """Return what forks a child for runs.
 
     Args:
         control: Closed in the child.
         setup: From the worker.
         installed: How many entries of ``sys.path`` are the worker's own.
+        barrier: Put up in the child.
     """
     guardian = os.getpid()
 
-    def fork(descriptors: list[int]) -> int:
+    def fork(descriptors: list[int], private: Iterable[int]) -> int:
+        barrier.give_streams(descriptors[1:])
         pid = os.fork()
         if pid == 0:
             try:
                 control.close()
-                _begin_life(guardian)
+                for descriptor in private:
+                    os.close(descriptor)
+                _begin_life(guardian, barrier)
                 Runner.on(descriptors, setup, installed).serve()
             except BaseException:  # noqa: BLE001 - nothing may unwind into the guardian's loop
                 traceback.print_exc()
@@ -105,9 +115,10 @@ def forking(control: socket.socket, setup: dict[str, Any], installed: int) -> Ca
     return fork
 
 
-def _begin_life(guardian: int) -> None:
-    """Become a process of its own: session, signals, and an end no later than its guardian's."""
+def _begin_life(guardian: int, barrier: Barrier) -> None:
+    """Become a process of its own: session, user, signals, and an end no later than its guardian's."""
     os.setsid()
+    barrier.change_user()  # before the next line, which another user does away with
     _prctl(_PR_SET_PDEATHSIG, _SIGKILL, 0, 0, 0)  # also while user code holds the interpreter
     if os.getppid() != guardian:
         os._exit(1)
@@ -117,6 +128,7 @@ def _begin_life(guardian: int) -> None:
         descriptor = os.open("/proc/self/oom_score_adj", os.O_WRONLY)
         os.write(descriptor, _MOST_LIKELY_VICTIM)
         os.close(descriptor)
+    barrier.put_up()
     # NumPy's generator is the one in use that does not notice a fork: all runs would draw the same numbers.
     if (numpy_random := sys.modules.get("numpy.random")) is not None:
         numpy_random.seed()

@@ -31,6 +31,7 @@ from typing import Any
 import structlog
 from packaging.utils import canonicalize_name
 
+from pyoco_server.worker.apart import TOGETHER, Apart
 from pyoco_server.worker.wheels.installer import BuildFailed, Helper, InstallFailed, install, own_constraints
 from pyoco_server.worker.wheels.locks import FileLock, try_lock, wait_lock
 from pyoco_server.worker.wheels.plugins import WheelFile, WheelsBroken, check_plugins, offer_plugins, start_check
@@ -72,9 +73,19 @@ class Environments:
         timeout: Seconds that one installation may take, and one check.
         with_dependencies: Fetch what the wheels need from an index.
         stop: Ends what is under way.
+        apart: What keeps code of wheels from other processes.
     """
 
-    def __init__(self, directory: Path, *, timeout: float, with_dependencies: bool, stop: asyncio.Event) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        timeout: float,
+        with_dependencies: bool,
+        stop: asyncio.Event,
+        apart: Apart = TOGETHER,
+    ) -> None:
+        self._apart = apart
         self._envs, self._building, self._locks = (
             directory.absolute() / name for name in ("envs", "building", "locks")
         )
@@ -158,7 +169,7 @@ class Environments:
             await asyncio.to_thread(self._clear, digest)
             target.mkdir(parents=True)
             if self._with_dependencies or await asyncio.to_thread(offer_plugins, wheels):
-                check = await start_check(place)  # it imports pyoco while uv works
+                check = await start_check(place, self._apart)  # it imports pyoco while uv works
             await self._install(wheels, place, target)
             _require_all(wheels, target)
             plugins = (

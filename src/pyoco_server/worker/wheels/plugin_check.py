@@ -14,6 +14,7 @@ from pyoco.discovery.loader import TaskLoader
 from pyoco.discovery.plugins import PluginRegistry, iter_entry_points
 from pyoco.schemas.config import PyocoConfig
 
+from pyoco_server.worker.child.barrier import Barrier
 from pyoco_server.worker.wheels.import_path import is_inside, use_environment
 
 _LONGEST = 2000
@@ -65,7 +66,7 @@ def _shown(text: str) -> str:
 
 
 def main() -> None:
-    """Entry point: ``argv`` holds the worker's process id.
+    """Entry point: ``argv`` holds the worker's process id, and what keeps this process from others.
 
     The environment's directory, or ``null``, comes over standard input when it is there.
     """
@@ -76,6 +77,12 @@ def main() -> None:
     if not said:
         return  # the build failed before
     directory = json.loads(said)
+    setup = json.loads(sys.argv[2])
+    barrier = Barrier(confine=setup["confine"], run_as=setup["run_as"])
+    barrier.change_user()
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # which another user does away with
+    barrier.filter_calls(asking=False)
+    barrier.put_up()
     use_environment(directory, behind=len(sys.path))
     sys.argv = ["pyoco-run"]
     check(directory)

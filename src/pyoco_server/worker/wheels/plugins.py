@@ -15,6 +15,7 @@ from typing import Any
 from packaging.utils import canonicalize_name
 
 from pyoco_server.settings import without_secrets
+from pyoco_server.worker.apart import TOGETHER, Apart
 from pyoco_server.worker.wheels.installer import BuildFailed, Helper, shorten
 
 PLUGINS = "pyoco.tasks"
@@ -50,9 +51,14 @@ class WheelsBroken(Exception):
         self.reasons = reasons
 
 
-async def start_check(folder: Path) -> Helper:
-    """Start a process that will load plug-ins as soon as it is told where from."""
-    command = [sys.executable, "-c", _CHECK, str(os.getpid())]
+async def start_check(folder: Path, apart: Apart = TOGETHER) -> Helper:
+    """Start a process that will load plug-ins as soon as it is told where from.
+
+    Args:
+        folder: Where it works.
+        apart: What keeps it from others: it runs code of wheels, as a run does.
+    """
+    command = [sys.executable, "-c", _CHECK, str(os.getpid()), json.dumps(apart.for_children())]
     return await Helper.start(command, folder=folder, environment=without_secrets(os.environ))
 
 

@@ -20,6 +20,7 @@ from pyoco_server.errors import StoreUnavailable
 from pyoco_server.model.wheel import Selection, WheelEntry, select, set_digest
 from pyoco_server.settings import Settings
 from pyoco_server.waiting import first_event
+from pyoco_server.worker.apart import TOGETHER, Apart
 from pyoco_server.worker.troubles import Troubles
 from pyoco_server.worker.wheels.downloads import Downloads
 from pyoco_server.worker.wheels.environments import Environment, Environments
@@ -58,6 +59,7 @@ class WheelSync:
         tags: What the worker serves.
         report: Called with the worker record's ``wheel_sync``, and whether it is news.
         stop: Ends what is under way.
+        apart: What keeps code of wheels from other processes.
     """
 
     def __init__(
@@ -69,8 +71,10 @@ class WheelSync:
         tags: list[str],
         report: Callable[[dict[str, Any], bool], None],
         stop: asyncio.Event,
+        apart: Apart = TOGETHER,
     ) -> None:
         self._settings = settings
+        self._apart = apart
         self._registry = registry
         self._tags = tags
         self._report = report
@@ -83,6 +87,7 @@ class WheelSync:
             timeout=settings.wheel_install_timeout_sec,
             with_dependencies=settings.wheel_install_deps,
             stop=stop,
+            apart=apart,
         )
         self._downloads = Downloads(directory, registry.read_to, stop)
         self._supported = list(sys_tags())
@@ -364,4 +369,6 @@ class WheelSync:
             return []
         self._directory.mkdir(parents=True, exist_ok=True)
         timeout = self._settings.wheel_install_timeout_sec
-        return await check_plugins(await start_check(self._directory), None, [], timeout=timeout, stop=self._stop)
+        return await check_plugins(
+            await start_check(self._directory, self._apart), None, [], timeout=timeout, stop=self._stop
+        )

@@ -19,6 +19,7 @@ from pyoco.schemas.config import PyocoConfig, TaskConfig
 
 from pyoco_server.model.run import EndReason
 from pyoco_server.model.workflow import FlowFile, TaskSpec, Workflow, build_flow, graph_task_names, parse_workflow
+from pyoco_server.worker.child.flow.exposure import expose
 from pyoco_server.worker.child.flow.modules import CannotLoad, load_function, missing_attribute, refused_argument
 from pyoco_server.worker.child.flow.python_flows import check_flow
 from pyoco_server.worker.child.flow.wiring import wire
@@ -71,7 +72,9 @@ class FlowSource:
             raw = text.encode()
             workflow = parse_workflow(raw, max_bytes=len(raw))
             workflow.check({**workflow.defaults, **params})  # before anything of the user's is imported
-            self._compiled[key] = (workflow, build_flow(workflow.file, _load_tasks(workflow.file), flow_name))
+            made = build_flow(workflow.file, _load_tasks(workflow.file), flow_name)
+            expose(made, workflow.file.runtime.expose_env)
+            self._compiled[key] = (workflow, made)
             if len(self._compiled) > _CACHED_FLOWS:
                 self._compiled.popitem(last=False)
         self._compiled.move_to_end(key)

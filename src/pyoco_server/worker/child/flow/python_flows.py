@@ -3,7 +3,7 @@
 No order is asked of them: tasks of such a flow may run side by side.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from pyoco.core.models import Flow
@@ -11,6 +11,7 @@ from pyoco.core.models import Flow
 from pyoco_server.errors import InvalidFlow
 from pyoco_server.model.references import BadReference, EnvVar, NodeOutput, Param, find_param, known_fields, read_text
 from pyoco_server.model.yaml_source import short, suggest
+from pyoco_server.worker.child.flow.exposure import exposed_by
 from pyoco_server.worker.child.tasks.retries import tasks_of
 
 
@@ -25,18 +26,23 @@ def check_flow(flow: Flow, params: dict[str, Any], environ: Mapping[str, str]) -
     for target in (str(target).split(".") for task in tasks for target in task.outputs):
         if target[0] in written:
             written[target[0]].add((target[1:] or target)[0])
+    exposed = exposed_by(flow)
     sure = not flow.has_control_flow()  # else a task may never ask for what only the run decides
     for task in tasks:
         for name, value in task.inputs.items():
             if isinstance(value, str) and value.startswith("$"):
-                problem = _problem(value, written, params if sure else None, environ)
+                problem = _problem(value, written, params if sure else None, environ, exposed)
                 if problem is not None:
                     text = f"task {short(task.name)!r}, input {short(str(name))!r}: {short(value)!r}: {problem[0]}"
                     raise InvalidFlow(text, hint=short(problem[1], 500))
 
 
 def _problem(
-    text: str, written: Mapping[str, set[str]], params: dict[str, Any] | None, environ: Mapping[str, str]
+    text: str,
+    written: Mapping[str, set[str]],
+    params: dict[str, Any] | None,
+    environ: Mapping[str, str],
+    exposed: Collection[str],
 ) -> tuple[str, str] | None:
     """Return what is wrong with a reference, and a hint; ``params`` are given where its task runs for certain."""
     try:
@@ -52,6 +58,9 @@ def _problem(
             )
     if isinstance(meant, NodeOutput) and meant.node not in written["results"]:
         return f"there is no task {short(meant.node)!r}", suggest(meant.node, sorted(written["results"]), "Tasks")
+    if isinstance(meant, EnvVar) and meant.name not in exposed:
+        hint = f"Write flow.expose_env = [{short(meant.name)!r}] where the flow is made."
+        return f"the environment variable {short(meant.name)!r} is not exposed to this flow", hint
     if isinstance(meant, EnvVar) and params is not None and meant.name not in environ:
         return f"the environment variable {short(meant.name)!r} is not set where this worker runs", ""
     return None

@@ -5,7 +5,8 @@ that begin with ``$`` (``model/references``); in flow.yaml also references insid
 those of a flow made in Python is left alone: it may be anything, and large.
 """
 
-from collections.abc import Mapping
+import os
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,7 +40,15 @@ def wire(inputs: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class WiredContext(Context):
-    """A context that knows what inputs stand for."""
+    """A context that knows what inputs stand for, and which variables of the environment its flow may read."""
+
+    def __init__(self, exposed: Collection[str] = (), **fields: Any) -> None:
+        super().__init__(**fields)
+        self._exposed = exposed
+
+    def env_data(self) -> dict[str, str]:
+        """Return the variables that the flow may read."""
+        return {**{name: os.environ[name] for name in self._exposed if name in os.environ}, **self.env}
 
     def resolve(self, value: Any) -> Any:
         """Return what an input stands for.
@@ -76,5 +85,6 @@ class WiredContext(Context):
     def _variable(self, name: str) -> str:
         found = self.env_data().get(name)
         if found is None:
-            raise LookupError(f"the environment variable {name!r} is not set")
+            why = "is not set" if name in self._exposed else "is not exposed to this flow (runtime: expose_env)"
+            raise LookupError(f"the environment variable {name!r} {why}")
         return found

@@ -14,6 +14,7 @@ from pyoco.core.context import Context
 from pyoco.core.engine import Engine
 from pyoco.core.models import Flow, RunContext, RunStatus, Task, TaskState
 
+from pyoco_server.worker.child.flow.exposure import exposed_by
 from pyoco_server.worker.child.flow.wiring import WiredContext
 from pyoco_server.worker.child.tasks.retries import tasks_of
 
@@ -26,7 +27,7 @@ class RunEngine(Engine):
     """Runs a flow."""
 
     def _run_flow(self, flow: Flow, ctx: Context, run_ctx: RunContext, log_capture: Any) -> Context:
-        ctx = WiredContext(params=ctx.params, run_context=run_ctx, artifact_dir=ctx.artifact_dir)
+        ctx = WiredContext(exposed_by(flow), params=ctx.params, run_context=run_ctx, artifact_dir=ctx.artifact_dir)
         if flow.has_control_flow():
             return super()._run_flow(flow, ctx, run_ctx, log_capture)
         try:

@@ -11,6 +11,7 @@ from pyoco.core.models import RunContext
 from pyoco.trace.backend import TraceBackend
 
 from pyoco_server.model.values import clean_value, clean_values
+from pyoco_server.worker.child.flow.exposure import Mask
 from pyoco_server.worker.child.protocol import Message
 from pyoco_server.worker.child.tasks.failures import describe_exception
 from pyoco_server.worker.child.tasks.unread import UnreadGenerators
@@ -33,6 +34,7 @@ class TaskReporter(TraceBackend):
         context: The run.
         max_value_bytes: Largest input or output value that is sent.
         announce: Called in a task's own thread with its name, before it starts.
+        mask: Hides values of the environment.
     """
 
     def __init__(
@@ -41,8 +43,10 @@ class TaskReporter(TraceBackend):
         context: RunContext,
         max_value_bytes: int,
         announce: Callable[[str], None],
+        mask: Mask | None = None,
     ) -> None:
         self._send = send
+        self._mask = mask or Mask(())
         self._announce = announce
         self._context = context
         self._max_value_bytes = max_value_bytes
@@ -86,21 +90,23 @@ class TaskReporter(TraceBackend):
     def on_call(self, name: str, inputs: dict[str, Any]) -> None:
         """Report that a task's function is called, and with what."""
         given = {key: value for key, value in inputs.items() if key != "ctx"}
-        shown = clean_values(given, self._max_value_bytes)
+        shown = self._mask.inputs(clean_values(given, self._max_value_bytes))
         with self._lock:
             self._own[name]["inputs"] = shown
             self._tell(name, {"state": "RUNNING", "inputs": shown})
 
     def on_result(self, name: str, result: Any) -> None:
         """Note what a task gave; it is told with the task's end, which follows."""
-        output = clean_value(result, self._max_value_bytes)
+        output = self._mask.other(clean_value(result, self._max_value_bytes))
         with self._lock:
             self._own[name]["output"] = output
             self._generators.note(name, result)
 
     def on_try_error(self, name: str, number: int, error: Exception, retry_at: float) -> None:
         """Report that a try failed, and when the next one follows (unix seconds)."""
-        told = describe_exception(error)  # runs user code, which must not keep the other tasks from reporting
+        told = self._mask.other(
+            describe_exception(error)
+        )  # runs user code, which must not keep the other tasks from reporting
         with self._lock:
             tries = self.tries.get(name, 1)
             news = {"try": number, "tries": tries, "retry_at": retry_at, "last_error": told["error"], **told}
@@ -125,7 +131,9 @@ class TaskReporter(TraceBackend):
         """Report that a task failed."""
         if self._raised.get(node_name) is error:
             return  # the engine tells it twice where the task is isolated
-        told = describe_exception(error)  # runs user code, which must not keep the other tasks from reporting
+        told = self._mask.other(
+            describe_exception(error)
+        )  # runs user code, which must not keep the other tasks from reporting
         with self._lock:
             self._raised[node_name] = error
             own = self._own.setdefault(node_name, {})
@@ -136,7 +144,8 @@ class TaskReporter(TraceBackend):
 
     def _end(self, name: str, state: str, duration_ms: float | None) -> None:
         own = self._own[name]
-        artifacts = clean_value(self._context.ensure_task_record(name).artifacts, self._max_value_bytes)
+        artifacts = self._context.ensure_task_record(name).artifacts
+        artifacts = self._mask.other(clean_value(artifacts, self._max_value_bytes))
         fields = {"inputs": {}, "output": None, **own, "artifacts": artifacts, "duration_ms": duration_ms}
         if "inputs" in own:
             del fields["inputs"]  # told already, and perhaps large

@@ -1,0 +1,116 @@
+"""``up --with-nats --with-worker`` with keys: a member's task finds no secret, and stops nothing."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from pyoco_server.client.http import PyocoHttpClient
+from pyoco_server.worker.child.confinement import support
+
+from .conftest import System, running_system
+
+PEPPER = "the-pepper-that-no-task-may-see"
+SECRETS = {"PYOCO_HTTP_AUTH_MODE": "api_key", "PYOCO_AUTH_PEPPER": PEPPER}
+ROOT = Path(__file__).parents[2]
+MODULE = '''
+import os, signal
+from pathlib import Path
+
+def spy(pids):
+    """Look for the pepper wherever /proc shows something of a process, and say what of it can be read."""
+    found, read = [], []
+    for pid in ["self", *(name for name in os.listdir("/proc") if name.isdigit())]:
+        for name in ("environ", "cmdline", "comm", "mem"):
+            try:
+                with open(f"/proc/{pid}/{name}", "rb", buffering=0) as file:
+                    data = b"opened" if name == "mem" else file.read()
+            except OSError:
+                continue
+            if b"the-" + b"pepper" in data:
+                found.append(f"{pid} {name}")
+            if pid.isdigit() and int(pid) in pids and name in ("environ", "mem") and data:
+                read.append(f"{pid} {name}")
+    return {"found": found, "read": read, "env": [value for value in os.environ.values() if "the-" + "pepper" in value]}
+
+def stop(pids):
+    """Send what ends processes; say to which of them it could be sent."""
+    done = []
+    for pid in pids:
+        for number in (signal.SIGTERM, signal.SIGKILL, signal.SIGSTOP):
+            try:
+                os.kill(pid, number)
+                done.append(pid)
+            except OSError:
+                pass
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    try:
+        os.kill(-1, signal.SIGUSR1)  # all that it may
+    except OSError:
+        pass
+    return done
+'''
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+    folder = tmp_path_factory.mktemp("secrets")
+    (folder / "spying.py").write_text(MODULE)
+    with running_system(folder, "--with-worker", "--worker-tags", "cpu", **SECRETS) as system:
+        made = subprocess.run(
+            [sys.executable, "-m", "pyoco_server.admin_cli", "api-key", "create", "--tenant", "alpha"],
+            cwd=folder, capture_output=True, check=True, timeout=60,
+            env={**os.environ, **SECRETS, "PYOCO_NATS_URL": system.nats_url},
+        )  # fmt: skip
+        with PyocoHttpClient(system.url, api_key=json.loads(made.stdout)["api_key"]) as member:
+            system.client = member
+            yield system
+
+
+def call(system: System, function: str) -> Any:
+    server = psutil.Process(system.server.popen.pid)
+    parts = server.children()
+    around = [server, *parts, *(guardian for part in parts for guardian in part.children())]
+    assert len(around) == 4  # gateway, NATS, worker, guardian
+    inputs = {"pids": [process.pid for process in around]}
+    run = system.run(f"flow: {{graph: t}}\ntasks:\n  t: {{callable: 'spying:{function}', inputs: {inputs}}}\n")
+    assert run["status"] == "COMPLETED", run["error"]
+    assert all(process.is_running() for process in around)
+    return run["task_records"]["t"]["output"]
+
+
+confinable = pytest.mark.skipif(not support().whole, reason=f"this Linux cannot confine: {support().missing}")
+
+
+@confinable
+def test_no_task_finds_the_pepper(guarded: System) -> None:
+    assert call(guarded, "spy") == {"found": [], "read": [], "env": []}
+
+
+@confinable
+def test_no_task_stops_what_it_runs_on(guarded: System) -> None:
+    assert call(guarded, "stop") == []
+    assert guarded.client.get_workers()[0]["state"] in ("RUNNING", "IDLE")
+
+
+def test_the_kernel_shows_no_secret_to_root_either(guarded: System) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root may look")
+    server = psutil.Process(guarded.server.popen.pid)
+    parts = server.children()
+    for process in (server, *parts, *(guardian for part in parts for guardian in part.children())):
+        shown = Path(f"/proc/{process.pid}/environ").read_bytes() + Path(f"/proc/{process.pid}/cmdline").read_bytes()
+        assert PEPPER.encode() not in shown, process
+    assert b"PYOCO_AUTH_PEPPER=" in Path(f"/proc/{server.pid}/environ").read_bytes()  # it was there
+
+
+def test_doctor_tells_as_whom_tasks_run(guarded: System) -> None:
+    codes = {finding["code"] for finding in guarded.client.get_doctor()["findings"]}
+    assert ("tasks_as_root" if os.geteuid() == 0 else "tasks_as_worker") in codes
+    assert not codes & {"tasks_unconfined"}
