@@ -33,6 +33,7 @@ from pyoco_server.gateway.spent_logs import SpentLogs
 from pyoco_server.gateway.stream_watch import StreamWatch
 from pyoco_server.gateway.validation import FlowChecker
 from pyoco_server.gateway.worker_index import WorkerIndex
+from pyoco_server.model.parts import Parts
 from pyoco_server.settings import Settings
 from pyoco_server.store import topology
 from pyoco_server.store.audit import AuditTrail
@@ -119,6 +120,8 @@ class Gateway:
         self.durability = DurabilityReader(settings, self.connection)
         self.keys = KeyKeeper(settings, self.connection)
         self.auth = self.keys.auth
+        self.parts = Parts()
+        """What ``up`` keeps running beside this gateway."""
         self.stopping = asyncio.Event()
         """Set when the server stops; open streams end then."""
         self._made = asyncio.Event()

@@ -1,0 +1,32 @@
+"""The users of an embedded nats-server: a key pair for each role, made at its start, in memory only."""
+
+import base64
+import os
+
+import nkeys
+
+from pyoco_server.nats_signer import NatsRole, Signed
+
+
+class Keyring:
+    """Signs challenges for each role.
+
+    The nats-server knows public keys alone: neither its configuration nor its memory holds what would let anybody in,
+    and a server that takes its port learns nothing from whoever connects.
+    """
+
+    def __init__(self) -> None:
+        self._pairs = {
+            role: nkeys.from_seed(bytearray(nkeys.encode_seed(os.urandom(32), nkeys.PREFIX_BYTE_USER)))
+            for role in NatsRole
+        }
+
+    @property
+    def users(self) -> dict[NatsRole, str]:
+        """The public key of each role's user."""
+        return {role: pair.public_key.decode() for role, pair in self._pairs.items()}
+
+    def sign(self, role: NatsRole, nonce: str, host: str, port: int) -> Signed:
+        """Sign a challenge; see ``Signer``."""
+        pair = self._pairs[role]
+        return Signed(pair.public_key.decode(), base64.b64encode(pair.sign(nonce.encode())).decode())
