@@ -281,12 +281,6 @@ class NatsSettings(BaseSettings):
         return self
 
     @property
-    def nats_asks_us(self) -> bool:
-        """Whether NATS knows us from others: a credential is set, or it is a server of our own with users."""
-        target = self.nats_target()
-        return bool(target.variables or target.tls_cert or self._signer)
-
-    @property
     def keys_apart(self) -> bool:
         """Whether API keys are kept behind a connection of their own."""
         given = (self.auth_nats_url, self.auth_nats_user, self.auth_nats_password, self.auth_nats_creds)

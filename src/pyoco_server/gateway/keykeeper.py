@@ -46,6 +46,11 @@ class KeyKeeper:
         self._look = asyncio.Event()
 
     @property
+    def are_apart(self) -> bool:
+        """Whether the keys lie behind a connection of their own."""
+        return self._own is not None
+
+    @property
     def problem(self) -> str | None:
         """Why keys cannot be looked up now; ``None`` when they can, or need not be."""
         if not self.auth.is_on or self.feed.caught_up.is_set():

@@ -144,6 +144,12 @@ class Connection:
         return ServerName(info.get("server_id", ""), info.get("server_name", ""))
 
     @property
+    def asks_who_we_are(self) -> bool:
+        """Whether the nats-server that we are connected to, or were last, lets in only those whom it knows."""
+        info = self._client._server_info
+        return bool(info.get("auth_required") or info.get("tls_verify"))
+
+    @property
     def client(self) -> PatientClient:
         """The connected client.
 
