@@ -138,7 +138,6 @@ async def test_who_has_gone_gets_nothing(
         f"s = socket.socket(socket.AF_UNIX); s.connect('\\0pyoco-server/nats/{port}')\n"
         "s.set_inheritable(True)\n"
         "if os.fork(): os._exit(0)\n"
-        's.sendall(b\'{"do": "sign", "role": "admin", "nonce": "n"}\\n\')\n'
         "print(s.makefile().readline(), flush=True)"
     )
     waiting = asyncio.Event()

@@ -38,6 +38,7 @@ def test_there_and_back(tmp_path: Path) -> None:
     assert arrange(tmp_path, KEYS) == []
     arrange(tmp_path, None)
     assert places(tmp_path) == OPEN and not has_accounts(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["$G"]  # of others nats-server would say that it is ill
 
 
 def test_an_empty_store_stays_empty(tmp_path: Path) -> None:

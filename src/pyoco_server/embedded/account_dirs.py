@@ -1,5 +1,6 @@
 """Where JetStream keeps each stream: in the directory of its account, which changes when keys are turned on or off."""
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -56,6 +57,11 @@ def arrange(jetstream: Path, keys_stream: str | None) -> list[str]:
                 _sync(changed)
         except OSError as error:
             raise CommandFailed(f"{source} cannot be moved to {target}: {error.strerror or error}") from None
+    if keys_stream is None:  # nats-server never gets healthy where there is one of an account that it does not know
+        for account in (APP, KEYS):
+            for empty in (jetstream / account / "streams", jetstream / account):
+                with contextlib.suppress(OSError):  # there is none, or somebody put something into it
+                    empty.rmdir()
     return [source.name for source, _ in moves]
 
 

@@ -69,6 +69,8 @@ class Peer:
         Raises:
             PeerRefused: it is a process of a run, or nobody can say.
         """
+        if _ended(self._pidfd):  # its number may be another's by now
+            raise PeerRefused("it is gone")
         me, *above = _lineage(self.pid)
         if _ended(self._pidfd):
             raise PeerRefused("it is gone")
