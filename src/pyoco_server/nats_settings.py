@@ -274,7 +274,7 @@ class NatsSettings(BaseSettings):
             found = signer.answers(server.hostname or "", server.port or DEFAULT_PORT)
         except SignatureRefused as refused:
             raise StoreRefused(refused.message, hint=refused.hint) from None
-        return self.model_copy()._signed_by(signer) if found else self
+        return self.model_copy()._signed_by(LocalSigner(certain=True)) if found else self
 
     def _signed_by(self, signer: Signer | None) -> Self:
         self._signer = signer

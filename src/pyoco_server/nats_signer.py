@@ -61,6 +61,9 @@ class SignatureRefused(Exception):
 class Signer(Protocol):
     """Signs challenges."""
 
+    certain: bool
+    """Whether the server must send one: one that does not is not the server that we mean."""
+
     def sign(self, role: NatsRole, nonce: str, host: str, port: int) -> Signed | None:
         """Sign a challenge.
 
@@ -89,7 +92,14 @@ def socket_name(port: int) -> str:
 
 
 class LocalSigner:
-    """Asks the ``pyoco-server up --with-nats`` of this machine and user, if there is one."""
+    """Asks the ``pyoco-server up --with-nats`` of this machine and user, if there is one.
+
+    Args:
+        certain: Whether it is known that there is.
+    """
+
+    def __init__(self, *, certain: bool = False) -> None:
+        self.certain = certain
 
     def answers(self, host: str, port: int) -> bool:
         """Whether there is one for the server at an address, and it signs for us.

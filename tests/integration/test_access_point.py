@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -19,8 +20,11 @@ from pyoco_server import nats_signer
 from pyoco_server.embedded import access_point as module
 from pyoco_server.embedded.access_point import AccessPoint
 from pyoco_server.embedded.keyring import Keyring
+from pyoco_server.embedded.nats_server import NatsServer
 from pyoco_server.errors import CommandFailed
 from pyoco_server.nats_signer import LocalSigner, NatsRole, SignatureRefused, socket_name
+from pyoco_server.settings import Settings
+from pyoco_server.store.connection import Connection
 from tests.ports import free_port
 
 pytestmark = [pytest.mark.anyio, pytest.mark.skipif(sys.platform != "linux", reason="local sockets tell who asks")]
@@ -215,3 +219,33 @@ async def test_nobody_there_is_no_error_and_another_one_there_is(
         monkeypatch.setattr(nats_signer, "ANSWER_SEC", 0.2)
         with pytest.raises(SignatureRefused, match="gave no credential"):
             await asyncio.to_thread(LocalSigner().answers, "127.0.0.1", port)
+
+
+@pytest.mark.parametrize("asks", [False, True])
+async def test_nobody_speaks_to_another_server_on_its_port(tmp_path: Path, asks: bool) -> None:
+    keyring = Keyring()
+    async with NatsServer(tmp_path / "ours", client_port=-1, http_port=-1, keyring=keyring) as server:
+        port = int(server.url.rpartition(":")[2])
+        settings = Settings(_env_file=None).at(server.url, signer=keyring)
+        connection = await Connection(settings, "gateway").start()
+        assert await connection.wait_up(10)
+        psutil.Process(server.pid).kill()
+        assert await server.wait() == -9
+        other = Keyring() if asks else None
+        async with NatsServer(tmp_path / "theirs", client_port=port, http_port=-1, keyring=other):
+            await until(lambda: connection.refused is not None)
+            assert connection.refused is not None and not connection.is_up
+            why = "does not run now" if asks else "does not ask who we are"
+            assert why in connection.refused.message and "ss -ltp" in connection.refused.hint
+            with pytest.raises(CommandFailed, match="did not start"):
+                await server.restart()
+        await server.restart()
+        await until(lambda: connection.is_up)
+        await connection.close()
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not holds():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.01)

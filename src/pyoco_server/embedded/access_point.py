@@ -11,7 +11,7 @@ import structlog
 from pyoco_server.embedded.keyring import Keyring
 from pyoco_server.embedded.peers import Peer, PeerRefused, Process, identify
 from pyoco_server.errors import CommandFailed
-from pyoco_server.nats_signer import ANSWER_SEC, LONGEST, NatsRole, socket_name
+from pyoco_server.nats_signer import ANSWER_SEC, LONGEST, NatsRole, SignatureRefused, socket_name
 
 log = structlog.get_logger(__name__)
 
@@ -129,7 +129,10 @@ class AccessPoint:
             role, nonce = NatsRole(request.get("role")), request["nonce"]
         except (ValueError, KeyError):
             return {"refused": "it is not known what was asked for", "hint": "Bring all to one version."}
-        signed = self._keyring.sign(role, str(nonce), "", 0)
+        try:
+            signed = self._keyring.sign(role, str(nonce), "", 0)
+        except SignatureRefused as refused:
+            return {"refused": refused.message, "hint": refused.hint}
         if role is NatsRole.WORKER:
             self._workers.add(process)
         log.debug("let into NATS", role=role.value, pid=process.pid)
@@ -160,4 +163,4 @@ async def _read(connection: socket.socket) -> dict[str, Any]:
 
 def _refusal(pid: int, refused: PeerRefused) -> dict[str, Any]:
     log.warning("a process was given no credential for NATS", pid=pid or None, reason=str(refused))
-    return {"refused": f"pyoco-server gives this process none: {refused}", "hint": _HINT}
+    return {"refused": f"pyoco-server gives this process no credential: {refused}", "hint": _HINT}

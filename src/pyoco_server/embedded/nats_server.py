@@ -70,6 +70,8 @@ class NatsServer:
         self._sync = sync
         self._keyring = keyring
         self._names = names or Settings.model_construct()
+        if keyring is not None:
+            keyring.server_runs = self._runs
         self._process: asyncio.subprocess.Process | None = None
         self._lock: IO[str] | None = None
         self.url = ""
@@ -157,6 +159,14 @@ class NatsServer:
                 with contextlib.suppress(ProcessLookupError):
                     process.kill()
                 await process.wait()
+
+    def _runs(self) -> bool:
+        """Whether the process is there, and not only its exit code that nobody has asked for yet."""
+        if self._process is None or self._process.returncode is not None:
+            return False
+        with contextlib.suppress(psutil.NoSuchProcess):
+            return bool(psutil.Process(self._process.pid).status() != psutil.STATUS_ZOMBIE)
+        return False
 
     def _make_directory(self) -> None:
         try:

@@ -1,4 +1,4 @@
-"""nats-py's client, but for two things: it never gives up, and it sends nothing in the clear that must not be."""
+"""nats-py's client, but it never gives up, sends nothing in the clear that must not be, and has challenges signed."""
 
 import asyncio
 import base64
@@ -14,6 +14,11 @@ from nats.protocol.parser import STALE_CONNECTION
 from pyoco_server.errors import InvalidSetting
 from pyoco_server.nats_settings import DEFAULT_PORT, NatsTarget
 from pyoco_server.nats_signer import SignatureRefused
+
+_ANOTHER_SERVER = SignatureRefused(
+    "it does not ask who we are, so it is not the nats-server that pyoco-server started",
+    "Another program has taken its port: find it (ss -ltp), and stop it.",
+)
 
 
 class FileUnusable(Error):
@@ -135,7 +140,11 @@ class PatientClient(Client):
     def _have_signed(self) -> None:
         """Have the server's challenge signed, where it sends one and we have no credential of our own."""
         signer, nonce, server = self._target.signer, self._server_info.get("nonce"), self._current_server
-        if signer is None or server is None or not nonce or not self._server_info.get("auth_required"):
+        if signer is None or server is None:
+            return
+        if not nonce or not self._server_info.get("auth_required"):
+            if signer.certain:
+                raise CredentialRefused(_ANOTHER_SERVER)
             return
         # Asked anew for each connection: with each start of its pyoco-server the nats-server knows other keys.
         try:

@@ -32,7 +32,7 @@ def refusal(error: Exception, target: NatsTarget) -> StoreRefused | None:
     if isinstance(error, FileUnusable):
         return StoreRefused(f"cannot connect to {where}: {error}")
     if isinstance(error, CredentialRefused):
-        return StoreRefused(f"{where} asks for a credential: {error.message}", hint=error.hint)
+        return StoreRefused(f"cannot connect to {where}: {error.message}", hint=error.hint)
     if isinstance(error, NotEncrypted):
         return StoreRefused(
             f"{where} speaks without TLS, but the settings ask for it, so no credential was sent",
