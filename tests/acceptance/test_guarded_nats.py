@@ -152,7 +152,7 @@ def test_a_task_gets_no_credential_and_writes_no_key(system: System, tag: str) -
     assert (run["status"], run["task_records"]["t"]["output"]) == ("COMPLETED", {"got": []}), run["error"]
     assert records(system) == before
     told = [line for line in system.server.lines if line["message"] == "a process was given no credential for NATS"]
-    assert len(told) >= 4 and all("run" in line["reason"] or "no_new_privs" in line["reason"] for line in told)
+    assert told and all("run" in line["reason"] or "no_new_privs" in line["reason"] for line in told)
     text = "".join(path.read_text(errors="replace") for path in system.folder.rglob("nats-server.conf"))
     assert "nkey" in text and "SUA" not in text
     for process in (system.server.popen.pid, part(system, "cli.worker").pid):
@@ -235,6 +235,18 @@ def test_keys_on_off_and_on_again_lose_nothing(tmp_path: Path) -> None:
                     assert [entry["name"] for entry in http.list_wheels()] == [wheel.name]
             finally:
                 server.stop()
+        # The same store, without a word of keys: it is guarded all the same; and its backup finds its way.
+        for words in ("backup --with-nats x.tar", "restore --with-nats --nats-store-dir new x.tar"):
+            done = subprocess.run(
+                [BIN / "pyoco-server", *words.split()], cwd=tmp_path, capture_output=True, text=True, timeout=60,
+                env={**os.environ, **(KEYS if "restore" in words else {})},
+            )  # fmt: skip
+            assert done.returncode == 0, done.stderr
+            streams = json.loads(done.stdout)["streams"]
+            assert (streams["KV_pyoco_auth"], streams["KV_pyoco_runs"]) == (len(keys), len(runs))
+        for store in (".pyoco/nats", "new"):
+            kept = {path.parts[-3] + "/" + path.name for path in (tmp_path / store).glob("data/jetstream/*/streams/*")}
+            assert {"KEYS/KV_pyoco_auth", "APP/KV_pyoco_runs"} < kept and not any("$G" in one for one in kept)
     finally:
         if worker is not None:
             worker.stop(signal.SIGKILL)

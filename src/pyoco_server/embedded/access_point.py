@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import socket
+import time
 from typing import Any
 
 import structlog
@@ -16,6 +17,7 @@ from pyoco_server.nats_signer import ANSWER_SEC, LONGEST, NatsRole, SignatureRef
 log = structlog.get_logger(__name__)
 
 _AT_ONCE = 64
+_TELL_EVERY_SEC = 10.0
 _HINT = (
     "Run it in a shell of your own, as the user of that pyoco-server. Tasks get none: a program that speaks to NATS "
     "itself needs a nats-server with users of its own, see docs/how-to/secure-nats.md."
@@ -33,6 +35,8 @@ class AccessPoint:
         self._keyring = keyring
         self._workers: set[Process] = set()
         self._room = asyncio.Semaphore(_AT_ONCE)
+        self._refused = 0
+        self._told = float("-inf")
         self._socket: socket.socket | None = None
         self._accepting: asyncio.Task[None] | None = None
         self._answering: set[asyncio.Task[None]] = set()
@@ -112,13 +116,13 @@ class AccessPoint:
         try:
             peer = Peer(connection)
         except PeerRefused as refused:
-            return _refusal(0, refused)
+            return self._refuse(0, str(refused))
         try:
             # Before a word is read: what it is decides, not what it says.
             process = peer.examine(self._living_workers())
             return self._sign(await _read(connection), process)
         except PeerRefused as refused:
-            return _refusal(peer.pid, refused)
+            return self._refuse(peer.pid, str(refused))
         finally:
             peer.close()
 
@@ -137,6 +141,16 @@ class AccessPoint:
             self._workers.add(process)
         log.debug("let into NATS", role=role.value, pid=process.pid)
         return {"nkey": signed.nkey, "signature": signed.signature}
+
+    def _refuse(self, pid: int, reason: str) -> dict[str, Any]:
+        now = time.monotonic()
+        self._refused += 1
+        if now - self._told >= _TELL_EVERY_SEC:  # whoever is refused may ask as often as he likes
+            log.warning(
+                "a process was given no credential for NATS", pid=pid or None, reason=reason, refused=self._refused
+            )
+            self._told, self._refused = now, 0
+        return {"refused": f"pyoco-server gives this process no credential: {reason}", "hint": _HINT}
 
     def _living_workers(self) -> set[Process]:
         for process in list(self._workers):
@@ -159,8 +173,3 @@ async def _read(connection: socket.socket) -> dict[str, Any]:
     except (ValueError, RecursionError):
         return {}
     return request if isinstance(request, dict) else {}
-
-
-def _refusal(pid: int, refused: PeerRefused) -> dict[str, Any]:
-    log.warning("a process was given no credential for NATS", pid=pid or None, reason=str(refused))
-    return {"refused": f"pyoco-server gives this process no credential: {refused}", "hint": _HINT}
