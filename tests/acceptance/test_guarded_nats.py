@@ -151,14 +151,13 @@ def test_a_task_gets_no_credential_and_writes_no_key(system: System, tag: str) -
     run = system.run(system.flow(THIEF.replace("PORT", system.nats_url.rpartition(":")[2])), tag=tag)
     assert (run["status"], run["task_records"]["t"]["output"]) == ("COMPLETED", {"got": []}), run["error"]
     assert records(system) == before
-    told = [line for line in system.server.lines if line["message"] == "a process was given no credential for NATS"]
-    assert told and all("run" in line["reason"] or "no_new_privs" in line["reason"] for line in told)
     text = "".join(path.read_text(errors="replace") for path in system.folder.rglob("nats-server.conf"))
     assert "nkey" in text and "SUA" not in text
     for process in (system.server.popen.pid, part(system, "cli.worker").pid):
         assert "SUA" not in str(psutil.Process(process).environ()) + str(psutil.Process(process).cmdline())
 
 
+@pytest.mark.slow
 def test_a_credential_that_is_missing_says_what_to_do(system: System) -> None:
     other = subprocess.run(
         [BIN / "pyoco-worker", "--nats-url", f"nats://127.0.0.1:{system.nats_url.rpartition(':')[2]}", "--run-once"],
@@ -197,6 +196,7 @@ def test_what_dies_comes_back_and_runs_go_on(system: System) -> None:
     assert not {"nats_lets_all_in", "keys_not_apart"} & set(codes)
 
 
+@pytest.mark.slow
 def test_a_worker_that_refuses_to_run_stops_the_start(tmp_path: Path) -> None:
     options = ["--with-worker", "--worker-flow-resolver", "no_such_module:nothing"]
     arguments = "up --with-nats --nats-client-port -1 --nats-http-port -1 --port 0".split()
