@@ -12,7 +12,7 @@ from typing import NamedTuple
 _TEMPLATE = b"pyoco_server.worker.child.template"
 """Stands in the command line of each process that runs are forked from."""
 _SO_PEERPIDFD = 77
-_TRIES = 3
+_TRIES = 5
 _DEEP = 1000
 
 
@@ -30,6 +30,10 @@ class Process(NamedTuple):
 
 class PeerRefused(Exception):
     """A peer that gets nothing; the text says why."""
+
+
+class _NotRead(PeerRefused):
+    """What stands in ``/proc`` could not be read: perhaps a process has ended meanwhile."""
 
 
 class Peer:
@@ -69,6 +73,12 @@ class Peer:
         Raises:
             PeerRefused: it is a process of a run, or nobody can say.
         """
+        for _ in range(_TRIES - 1):  # a shell that has started it may end at any moment
+            with contextlib.suppress(_NotRead):
+                return self._judge(workers)
+        return self._judge(workers)
+
+    def _judge(self, workers: Collection[Process]) -> Process:
         if _ended(self._pidfd):  # its number may be another's by now
             raise PeerRefused("it is gone")
         me, *above = _lineage(self.pid)
@@ -93,12 +103,10 @@ def identify(pid: int) -> Process:
 
 def _lineage(pid: int) -> list[Process]:
     """Give a process and all above it, as they are at one moment."""
-    for _ in range(_TRIES):
-        with contextlib.suppress(PeerRefused):
-            found = _climb(pid)
-            if found == _climb(pid):  # nobody was given another parent meanwhile
-                return found
-    return _climb(pid)
+    found = _climb(pid)
+    if found != _climb(pid):  # one was given another parent meanwhile
+        raise _NotRead("a process above it has just ended")
+    return found
 
 
 def _climb(pid: int) -> list[Process]:
@@ -106,7 +114,7 @@ def _climb(pid: int) -> list[Process]:
     while pid and len(found) < _DEEP:
         parent, started = _stat(pid)
         if found and started > found[-1].started:
-            raise PeerRefused("its parent has just ended")
+            raise _NotRead("its parent has just ended")
         found.append(Process(pid, started))
         pid = parent
     if pid:
@@ -119,7 +127,7 @@ def _stat(pid: int) -> tuple[int, int]:
     try:
         fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
     except OSError:
-        raise PeerRefused(
+        raise _NotRead(
             f"who started it cannot be read in /proc (process {pid}; is /proc mounted with hidepid?)"
         ) from None
     return int(fields[1]), int(fields[19])
@@ -136,7 +144,7 @@ def _forks_runs(pid: int) -> bool:
     try:
         return _TEMPLATE in Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
-        raise PeerRefused("a process above it has just ended") from None
+        raise _NotRead("a process above it has just ended") from None
 
 
 def _confined(pid: int) -> bool:
