@@ -9,13 +9,23 @@ from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from pydantic import AfterValidator, Field, SecretStr, StringConstraints, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    PrivateAttr,
+    SecretStr,
+    StringConstraints,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings
 from typing_extensions import Self
 
-from pyoco_server.errors import InvalidSetting
+from pyoco_server.errors import InvalidSetting, StoreRefused
+from pyoco_server.nats_signer import LocalSigner, NatsRole, SignatureRefused, Signer
 
 _MAIN, _KEYS = "PYOCO_NATS_", "PYOCO_AUTH_NATS_"
+DEFAULT_PORT = 4222
 _SCHEMES = {"nats", "tls", "ws", "wss"}
 _ENCRYPTED = {"tls", "wss"}
 ACCESS_FIELDS = (
@@ -45,6 +55,8 @@ class NatsTarget:
         tls_cert: Our own certificate, with its ``tls_key``.
         tls_key: Its key.
         inbox_prefix: What the subjects of answers to us begin with.
+        signer: Instead of a credential: who signs the server's challenge, if it sends one.
+        role: As what.
     """
 
     prefix: str
@@ -59,6 +71,8 @@ class NatsTarget:
     tls_cert: Path | None = None
     tls_key: Path | None = None
     inbox_prefix: str = "_INBOX"
+    signer: Signer | None = None
+    role: NatsRole = NatsRole.GATEWAY
 
     @property
     def shown_url(self) -> str:
@@ -187,6 +201,9 @@ class NatsSettings(BaseSettings):
     auth_nats_password: SecretStr | None = None
     auth_nats_creds: File | None = None
 
+    _signer: Signer | None = PrivateAttr(default=None)
+    """Who signs the challenges of the nats-server of ``up --with-nats``, where that knows users."""
+
     @field_validator("nats_url", "auth_nats_url")
     @classmethod
     def _servers_can_be_read(cls, value: str | None) -> str | None:
@@ -240,30 +257,56 @@ class NatsSettings(BaseSettings):
             if value is not None
         }
 
-    def at(self, url: str, monitor_url: str | None = None) -> Self:
-        """Give the settings for a NATS of our own, which lets everybody in.
+    def at(self, url: str, monitor_url: str | None = None, signer: Signer | None = None) -> Self:
+        """Give the settings for a NATS of our own.
 
         Args:
             url: Where it is.
             monitor_url: Where its monitoring answers, if anybody wants to know.
+            signer: Who signs its challenges; ``None``: it lets everybody in.
         """
         places = {"nats_url": url, "nats_monitor_url": monitor_url}
-        return self.model_copy(update={**dict.fromkeys(ACCESS_FIELDS), **places})
+        return self.model_copy(update={**dict.fromkeys(ACCESS_FIELDS), **places})._signed_by(signer)
+
+    def with_local_signer(self) -> Self:
+        """Give the settings with which API keys are found where a ``pyoco-server up --with-nats`` keeps them apart.
+
+        It is looked for where NATS's address is this machine's, and no credential is set.
+
+        Raises:
+            StoreRefused: it is there, and gives us no credential.
+        """
+        if self._signer is not None or self.nats_access or len(servers := _split(self.nats_url)) != 1:
+            return self
+        signer, server = LocalSigner(), _parse(servers[0])
+        try:
+            found = signer.answers(server.hostname or "", server.port or DEFAULT_PORT)
+        except SignatureRefused as refused:
+            raise StoreRefused(refused.message, hint=refused.hint) from None
+        return self.model_copy()._signed_by(LocalSigner(certain=True)) if found else self
+
+    def _signed_by(self, signer: Signer | None) -> Self:
+        self._signer = signer
+        return self
 
     @property
     def keys_apart(self) -> bool:
         """Whether API keys are kept behind a connection of their own."""
         given = (self.auth_nats_url, self.auth_nats_user, self.auth_nats_password, self.auth_nats_creds)
-        return any(value is not None for value in given)
+        return self._signer is not None or any(value is not None for value in given)
 
-    def nats_target(self) -> NatsTarget:
-        """Say where the connection for everything but API keys goes."""
+    def nats_target(self, role: NatsRole = NatsRole.GATEWAY) -> NatsTarget:
+        """Say where the connection for everything but API keys goes.
+
+        Args:
+            role: As what, where no credential is set and NATS asks for one.
+        """
         return self._target(
             _MAIN, self.nats_url, self.nats_user, self.nats_password, self.nats_creds, self.nats_token,
-            self.nats_nkey_seed,
+            self.nats_nkey_seed, role=role,
         )  # fmt: skip
 
-    def keys_target(self) -> NatsTarget:
+    def keys_target(self, role: NatsRole = NatsRole.KEYS) -> NatsTarget:
         """Say where the connection for API keys goes.
 
         Where ``keys_apart`` is false it is the same as ``nats_target``, and no second connection is needed. Else::
@@ -275,7 +318,7 @@ class NatsSettings(BaseSettings):
         if not self.keys_apart:
             return self.nats_target()
         url = self.auth_nats_url or without_users(self.nats_url)
-        return self._target(_KEYS, url, self.auth_nats_user, self.auth_nats_password, self.auth_nats_creds)
+        return self._target(_KEYS, url, self.auth_nats_user, self.auth_nats_password, self.auth_nats_creds, role=role)
 
     def check_files(self) -> None:
         """Look at the files of both connections.
@@ -295,6 +338,8 @@ class NatsSettings(BaseSettings):
         creds: Path | None,
         token: SecretStr | None = None,
         nkey_seed: Path | None = None,
+        *,
+        role: NatsRole,
     ) -> NatsTarget:
         if (user is None) != (password is None):
             raise ValueError(f"{prefix}USER and {prefix}PASSWORD go together: give both or none")
@@ -310,9 +355,11 @@ class NatsSettings(BaseSettings):
                 token = SecretStr(unquote(name or ""))
             else:
                 user, password = unquote(name or ""), SecretStr(unquote(secret))
+        given = user or creds or token or nkey_seed
         return NatsTarget(
             prefix, tuple(map(_without_user, _split(url))), user, password, token, creds, nkey_seed,
             bool(in_url), self.nats_tls_ca, self.nats_tls_cert, self.nats_tls_key, self.nats_inbox_prefix,
+            None if given else self._signer or LocalSigner(), role,
         )  # fmt: skip
 
 

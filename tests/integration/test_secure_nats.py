@@ -15,12 +15,14 @@ import pytest
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
+from pyoco_server.embedded.keyring import Keyring
 from pyoco_server.embedded.nats_server import NatsServer
 from pyoco_server.errors import RightMissing
 from pyoco_server.model.access import Role
 from pyoco_server.model.apikey import ApiKey, Pepper
 from pyoco_server.model.audit import AuditAction, AuditEntry, AuditTarget
 from pyoco_server.model.runlog import LiveLines, LogChunk, LogLine, LogStream
+from pyoco_server.nats_signer import NatsRole
 from pyoco_server.settings import Settings
 from pyoco_server.store import topology
 from pyoco_server.store.audit import AuditTrail
@@ -82,12 +84,21 @@ class World:
         return found
 
 
+def nkey(keyring: Keyring, role: NatsRole) -> dict[str, Any]:
+    return {"nkeys_seed_str": keyring._pairs[role].seed.decode()}
+
+
 @contextlib.asynccontextmanager
-async def world(server: NatsServer, *, secured: bool) -> AsyncIterator[World]:
+async def world(server: NatsServer, *, secured: bool, keyring: Keyring | None = None) -> AsyncIterator[World]:
     """Fill a server."""
     credential = {"nats_user": "gateway", "nats_password": SecuredNats.PASSWORDS["GATEWAY"]} if secured else {}
-    gateway = await Connection(Settings(_env_file=None, nats_url=server.url, **credential), "gateway").start()
-    app, keys = [await nats.connect(server.url, **(user(name) if secured else {})) for name in ("admin", "keys_admin")]
+    settings = Settings(_env_file=None, nats_url=server.url, **credential)
+    users = [user(name) if secured else {} for name in ("admin", "keys_admin")]
+    if keyring:
+        settings = settings.at(server.url, signer=keyring)
+        users = [nkey(keyring, role) for role in (NatsRole.ADMIN, NatsRole.KEYS_ADMIN)]
+    gateway = await Connection(settings, "gateway").start()
+    app, keys = [await nats.connect(server.url, **credential) for credential in users]
     try:
         assert await gateway.wait_up(10)
         await topology.ensure(gateway)
@@ -146,10 +157,15 @@ async def test_each_try_succeeds_where_everything_is_allowed(tmp_path: Path) -> 
     assert not failed, "\n".join(failed)
 
 
-async def test_no_try_succeeds_with_a_workers_credential(tmp_path: Path) -> None:
-    async with SecuredNats(tmp_path) as server, world(server, secured=True) as place:
+@pytest.mark.parametrize("embedded", [False, pytest.param(True, marks=pytest.mark.slow)])
+async def test_no_try_succeeds_with_a_workers_credential(tmp_path: Path, embedded: bool) -> None:
+    """Neither on the configuration that we give to users, nor on the server of ``up --with-nats``."""
+    keyring = Keyring() if embedded else None
+    server = NatsServer(tmp_path, client_port=-1, http_port=-1, keyring=keyring) if embedded else SecuredNats(tmp_path)
+    async with server, world(server, secured=True, keyring=keyring) as place:
         before = await place.digest()
-        attacker = await Attacker.connect(server.url, **user("worker"))
+        credential = nkey(keyring, NatsRole.WORKER) if keyring else user("worker")
+        attacker = await Attacker.connect(server.url, **credential)
         succeeded = []
         for name, attempt in tries():
             await attempt(attacker)
@@ -281,3 +297,27 @@ async def test_a_gateway_looks_keys_up_and_makes_none(tmp_path: Path) -> None:
             await gateway.if_allowed("$KV.pyoco_auth.x", gateway.js.publish("$KV.pyoco_auth.x", b"forged"))
         for connection, _ in stores:
             await connection.close()
+
+
+@pytest.mark.parametrize("credential", ["none", "a password", "another key", "another nonce's signature"])
+async def test_nobody_is_let_into_the_embedded_server_without_its_keys(tmp_path: Path, credential: str) -> None:
+    keyring = Keyring()
+    pair = Keyring()._pairs[NatsRole.ADMIN]
+    public = keyring.users[NatsRole.ADMIN]
+    tried: dict[str, Any] = {
+        "none": {},
+        "a password": {"user": public, "password": public},
+        "another key": {"nkeys_seed_str": pair.seed.decode()},
+        "another nonce's signature": {"nkeys_seed_str": pair.seed.decode()},
+    }[credential]
+    async with NatsServer(tmp_path, client_port=-1, http_port=-1, keyring=keyring) as server:
+        client = Client()
+        if credential.startswith("another nonce"):
+            stale = keyring.sign(NatsRole.ADMIN, "an old nonce", "", 0).signature
+            client._setup_nkeys_connect = lambda: None  # type: ignore[method-assign]
+            client._public_nkey = public
+            tried = {"nkeys_seed_str": "x", "signature_cb": lambda _: stale.encode()}
+        with pytest.raises(nats.errors.Error, match=r"(?i)authorization"):
+            await client.connect(server.url, allow_reconnect=False, **tried)
+        config = (tmp_path / "nats-server.conf").read_text()
+        assert public in config and keyring._pairs[NatsRole.ADMIN].seed.decode() not in config

@@ -17,9 +17,12 @@ import click
 
 from pyoco_server.cli.nats_option import nats_url_option
 from pyoco_server.cli.output import print_json, print_note
-from pyoco_server.embedded.nats_server import NatsServer
+from pyoco_server.embedded.account_dirs import has_accounts
+from pyoco_server.embedded.keyring import Keyring
+from pyoco_server.embedded.nats_server import LINUX, NatsServer
 from pyoco_server.errors import CommandFailed
 from pyoco_server.logs import configure_logging
+from pyoco_server.nats_signer import NatsRole
 from pyoco_server.settings import Settings
 from pyoco_server.store.archive import Archive, Manifest, open_archive
 from pyoco_server.store.backup import back_up, streams_in_order
@@ -112,18 +115,22 @@ async def _connected(
         )
     async with contextlib.AsyncExitStack() as parts:
         if nats["with_nats"]:
+            store = nats["nats_store_dir"] or settings.own_nats_store
+            # Also for a moment it must not let in whom "up" would not: tasks of other workers may be running.
+            guarded = settings.http_auth_mode == "api_key" or has_accounts(store / "data" / "jetstream")
+            keyring = Keyring() if guarded and LINUX else None
             server = NatsServer(
-                nats["nats_store_dir"] or settings.own_nats_store,
-                client_port=-1,
-                http_port=-1,
-                sync=settings.nats_sync,
+                store, client_port=-1, http_port=-1, sync=settings.nats_sync, keyring=keyring, names=settings
             )
             await parts.enter_async_context(server)
-            settings = settings.at(server.url)
-        connection = await parts.enter_async_context(connected(settings, name, _CONNECT_SEC))
+            settings = settings.at(server.url, signer=keyring)
+        settings = settings.with_local_signer()
+        admin = connected(settings, name, _CONNECT_SEC, role=NatsRole.ADMIN)
+        connection = await parts.enter_async_context(admin)
         keys = None
         if settings.keys_apart:
-            apart = connected(settings, f"{name}-keys", _CONNECT_SEC, target=settings.keys_target())
+            target = settings.keys_target(NatsRole.KEYS_ADMIN)
+            apart = connected(settings, f"{name}-keys", _CONNECT_SEC, target=target)
             keys = await parts.enter_async_context(apart)
         yield connection, keys
 

@@ -59,8 +59,11 @@ async def _look(nats_url: str | None, url: str | None, timeout: float) -> tuple[
     try:
         settings = Settings.from_env(nats_url=nats_url)
         settings.check_files()
+        settings = settings.with_local_signer()
     except InvalidSetting as refused:
         findings = [error(FindingCode.SETTINGS_INVALID, reason=refused.message, fix=refused.hint or None)]
+    except StoreRefused as refused:
+        findings = [error(FindingCode.NATS_REFUSED, reason=refused.message, fix=refused.hint)]
     else:
         findings = [warning(FindingCode.SETTING_UNKNOWN, reason=line) for line in unknown_variables()]
         findings += [

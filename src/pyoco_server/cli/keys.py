@@ -19,6 +19,7 @@ from pyoco_server.model.access import Role, check_tenant
 from pyoco_server.model.apikey import ApiKey, ApiKeyRecord, Pepper, is_key_id
 from pyoco_server.model.audit import AuditAction, AuditEntry, AuditTarget
 from pyoco_server.model.provenance import Source
+from pyoco_server.nats_signer import NatsRole
 from pyoco_server.settings import Settings
 from pyoco_server.store import topology
 from pyoco_server.store.audit import AuditTrail
@@ -166,8 +167,11 @@ def _with_store(
     work: Callable[[KeyStore], Awaitable[_Answer]],
     entry: Callable[[_Answer], AuditEntry | None] = lambda _: None,
 ) -> _Answer:
+    settings = settings.with_local_signer()
+
     async def connected() -> _Answer:
-        connection = await Connection(settings, "pyoco-server-admin", target=settings.keys_target()).start()
+        target = settings.keys_target(NatsRole.KEYS_ADMIN)
+        connection = await Connection(settings, "pyoco-server-admin", target=target).start()
         try:
             if not await connection.wait_up(_CONNECT_SEC):
                 raise StoreUnavailable(

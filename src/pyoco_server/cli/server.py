@@ -37,7 +37,12 @@ def command() -> None:
 @click.option("--root-path", help="Path under which a proxy serves this, such as /pyoco  [env: PYOCO_ROOT_PATH]")
 @click.option("--dashboard-lang", type=click.Choice(["auto", "ja", "en"]), help="Language of the page.")
 @click.option("--with-nats-bootstrap", "--with-nats", "with_nats", is_flag=True, help="Start an own nats-server too.")
-@click.option("--nats-listen-host", default="127.0.0.1", show_default=True, help="Its address; it lets everybody in.")
+@click.option(
+    "--nats-listen-host",
+    default="127.0.0.1",
+    show_default=True,
+    help="Its address; on another than this machine's own it lets everybody in.",
+)
 @click.option("--nats-client-port", type=click.IntRange(-1, 65535), default=4222, show_default=True)
 @click.option("--nats-http-port", type=click.IntRange(-1, 65535), default=8222, show_default=True)
 @click.option("--nats-store-dir", type=click.Path(path_type=Path), help="Its data  [default: .pyoco/nats]")
@@ -82,7 +87,7 @@ def up(**options: Any) -> None:
     if options["with_nats"] and settings.nats_access:
         # Better no server than one that looks guarded and is not.
         raise CommandFailed(
-            f"{', '.join(settings.nats_access)}: the nats-server that --with-nats starts lets everybody in",
+            f"{', '.join(settings.nats_access)}: the nats-server that --with-nats starts knows no such credentials",
             hint="Leave them out, or start a nats-server of your own with them and name it by --nats-url.",
         )
     worker = None

@@ -1,6 +1,7 @@
 """``pyoco-worker``: takes runs from the queue and runs them on this machine."""
 
 import asyncio
+import os
 import signal
 import sys
 from typing import Any
@@ -19,6 +20,8 @@ from pyoco_server.settings import KEYS_FIELDS, Settings, unknown_variables
 from pyoco_server.worker.worker import DEFAULT_DRAIN_SEC, DEFAULT_POLL_SEC, DEFAULT_RUNS_PER_CHILD, Worker
 
 log = structlog.get_logger(__name__)
+
+_FAILED = os.EX_SOFTWARE
 
 
 @click.command(epilog="Example: pyoco-worker --tags cpu,default --worker-id cpu-1")
@@ -149,7 +152,11 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command; the exit code is the answer."""
     if argv is None:
         hide()
-    return run_command(command, argv, "pyoco-worker")
+    try:
+        return run_command(command, argv, "pyoco-worker")
+    except Exception:  # a bug: whoever starts workers again can tell it from settings that cannot be used
+        log.exception("the worker has failed")
+        return _FAILED
 
 
 if __name__ == "__main__":

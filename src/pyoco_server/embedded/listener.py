@@ -12,6 +12,7 @@ from pyoco_server.errors import CommandFailed
 from pyoco_server.gateway.app import create_app
 from pyoco_server.gateway.http1 import Http1Protocol
 from pyoco_server.model.addresses import is_loopback
+from pyoco_server.model.parts import Parts
 from pyoco_server.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -63,12 +64,18 @@ def check_exposure(sock: socket.socket, settings: Settings, *, insecure: bool) -
     log.warning("serving without keys: everybody who reaches this address may run code on the workers", address=address)
 
 
-def check_nats_exposure(host: str, *, insecure: bool) -> None:
-    """Refuse to let other machines reach an embedded NATS, which asks nobody for anything, unless that is meant.
+def check_nats_exposure(host: str, *, insecure: bool) -> bool:
+    """Refuse to let other machines reach an embedded NATS, unless that is meant.
+
+    With API keys it asks for a credential, but can give one to commands on this machine alone; so where others are to
+    reach it, it lets everybody in.
 
     Args:
         host: Where it would listen.
         insecure: Whether the user has said that it is meant.
+
+    Returns:
+        Whether it is reached from this machine alone.
 
     Raises:
         CommandFailed: it was not said, or there is no such address.
@@ -81,15 +88,17 @@ def check_nats_exposure(host: str, *, insecure: bool) -> None:
             hint="Leave --nats-listen-host out, or give it an address of this machine.",
         ) from None
     if all(is_loopback(address) for address in found):
-        return
+        return True
     if not insecure:
         raise CommandFailed(
             f"on {host} everybody who reaches this machine could run code on the workers and read all data: the "
-            "nats-server that --with-nats starts lets everybody in",
+            "nats-server that --with-nats starts can give credentials to this machine's commands alone, so for other "
+            "machines it lets everybody in",
             hint="Leave --nats-listen-host out; or start a nats-server with users of its own and name it by "
             "--nats-url, see docs/how-to/secure-nats.md; or say --insecure, if something else guards the address.",
         )
     log.warning("NATS lets everybody in who reaches this address, keys or not", address=host)
+    return False
 
 
 class Listener:
@@ -138,6 +147,10 @@ class Listener:
                 return False
             await asyncio.sleep(_LOOK_EVERY)  # uvicorn offers no event for its start
         return False
+
+    def tell_of(self, parts: Parts) -> None:
+        """Have the gateway tell of what runs beside it."""
+        self._app.state.gateway.parts = parts
 
     def stop(self) -> None:
         """End ``serve`` soon: open streams are ended, requests get a few seconds."""

@@ -18,15 +18,21 @@ import psutil
 import structlog
 from typing_extensions import Self
 
+from pyoco_server.embedded.account_dirs import arrange
+from pyoco_server.embedded.accounts import accounts
+from pyoco_server.embedded.keyring import Keyring
 from pyoco_server.embedded.orphans import die_with_parent
 from pyoco_server.errors import CommandFailed
+from pyoco_server.settings import Settings
 
 log = structlog.get_logger(__name__)
 
+LINUX = sys.platform == "linux"
 _READY_EVERY_SEC = 0.01
 _ORPHAN_SEC = 5.0
 """How long a start waits for the server of a process that was killed to let go of the directory."""
 _LOG_TAIL = 5
+_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL if LINUX else 0
 _LOG_LIMITS = {"logfile_size_limit": 8 * 1024 * 1024, "logfile_max_num": 3}
 
 
@@ -42,6 +48,8 @@ class NatsServer:
         http_port: Port of its monitoring; 0 or -1 for a free one.
         sync: ``always``: what it acknowledges is on the disk. ``interval``: it is written to the disk every two
             minutes, NATS's own default; a power cut may take what came since.
+        keyring: Whom it lets in, with the rights that each role has; ``None``: everybody.
+        names: How streams and subjects are called, where it has a ``keyring``.
     """
 
     def __init__(
@@ -51,12 +59,19 @@ class NatsServer:
         client_port: int = 4222,
         http_port: int = 8222,
         sync: Literal["always", "interval"] = "always",
+        *,
+        keyring: Keyring | None = None,
+        names: Settings | None = None,
     ) -> None:
         self._dir = store_dir.absolute()
         self._host = host
         self._client_port = client_port or -1
         self._http_port = http_port or -1
         self._sync = sync
+        self._keyring = keyring
+        self._names = names or Settings.model_construct()
+        if keyring is not None:
+            keyring.server_runs = self._runs
         self._process: asyncio.subprocess.Process | None = None
         self._lock: IO[str] | None = None
         self.url = ""
@@ -81,6 +96,9 @@ class NatsServer:
         try:
             _check_port(self._host, self._client_port, "--nats-client-port")
             _check_port(self._host, self._http_port, "--nats-http-port")
+            keys = f"KV_{self._names.auth_kv_bucket}" if self._keyring else None
+            if moved := arrange(self._dir / "data" / "jetstream", keys):
+                log.info("moved what is stored to where it belongs with API keys, or without", streams=moved)
             await self._launch(binary)
             await self._wait_ready(timeout)
         except BaseException:
@@ -88,6 +106,25 @@ class NatsServer:
             raise
         log.info("nats-server is up", nats_url=self.url, store_dir=str(self._dir), pid=self.pid)
         return self
+
+    async def restart(self, timeout: float = 60.0) -> None:
+        """Start the server again after it has ended by itself, on the same ports and with the same users.
+
+        Args:
+            timeout: Seconds until it must be healthy: after a crash it may have much to look through.
+
+        Raises:
+            CommandFailed: it does not come up.
+        """
+        self._client_port, self._http_port = (int(urlsplit(url).port or -1) for url in (self.url, self.monitor_url))
+        try:
+            await self._launch(_find_binary())
+            await self._wait_ready(timeout)
+        except BaseException:
+            if self._process is not None and self._process.returncode is None:
+                await self._terminate(self._process, 10.0)
+            raise
+        log.info("nats-server is up again", nats_url=self.url, pid=self.pid)
 
     async def wait(self) -> int:
         """Wait until the server ends; its exit code is the answer, negative for a signal."""
@@ -122,6 +159,14 @@ class NatsServer:
                 with contextlib.suppress(ProcessLookupError):
                     process.kill()
                 await process.wait()
+
+    def _runs(self) -> bool:
+        """Whether the process is there, and not only its exit code that nobody has asked for yet."""
+        if self._process is None or self._process.returncode is not None:
+            return False
+        with contextlib.suppress(psutil.NoSuchProcess):
+            return bool(psutil.Process(self._process.pid).status() != psutil.STATUS_ZOMBIE)
+        return False
 
     def _make_directory(self) -> None:
         try:
@@ -162,23 +207,35 @@ class NatsServer:
     async def _launch(self, binary: str) -> None:
         for stale in self._dir.glob("nats-server_*.ports"):
             stale.unlink(missing_ok=True)
-        arguments = self._arguments()
-        with (self._dir / "nats-server.err").open("wb") as output:  # for what it says before it has its log
+        with contextlib.ExitStack() as files:
+            passed = [self._lock.fileno()] if self._lock else []
+            arguments = self._arguments()
+            if self._keyring and LINUX:
+                # Not from a file, which a task of the same user could change before the server reads it (again).
+                sealed = _sealed(self._text())
+                files.callback(os.close, sealed)
+                passed.append(sealed)
+                arguments[-1] = f"/proc/self/fd/{sealed}"
+            # For what it says before it has its log.
+            output = files.enter_context((self._dir / "nats-server.err").open("wb"))
             # A session of its own: Ctrl-C must not stop NATS before those who still write to it.
             self._process = await asyncio.create_subprocess_exec(
                 binary, *arguments, stdin=asyncio.subprocess.DEVNULL, stdout=output, stderr=output,
-                start_new_session=True, preexec_fn=die_with_parent(),
-                pass_fds=[self._lock.fileno()] if self._lock else [],
+                start_new_session=True, preexec_fn=die_with_parent(), pass_fds=passed,
             )  # fmt: skip
 
     def _arguments(self) -> list[str]:
         config = self._dir / "nats-server.conf"
-        # NATS reads JSON as its own format, but knows no \u escapes.
-        config.write_text(json.dumps(self._config(), indent=1, ensure_ascii=False), encoding="utf-8")
+        config.write_text(self._text(), encoding="utf-8")
         return ["-c", str(config)]
+
+    def _text(self) -> str:
+        # NATS reads JSON as its own format, but knows no \u escapes.
+        return json.dumps(self._config(), indent=1, ensure_ascii=False)
 
     def _config(self) -> dict[str, Any]:
         bracketed = f"[{self._host}]" if ":" in self._host else self._host
+        users = {role: {"nkey": nkey} for role, nkey in self._keyring.users.items()} if self._keyring else None
         return {
             "server_name": f"pyoco-{socket.gethostname()}",
             "listen": f"{bracketed}:{self._client_port}",
@@ -190,6 +247,7 @@ class NatsServer:
             },
             "log_file": str(self._dir / "nats-server.log"),
             **_LOG_LIMITS,
+            **({"accounts": accounts(self._names, users)} if users else {}),
         }
 
     async def _wait_ready(self, timeout: float) -> None:
@@ -220,6 +278,15 @@ class NatsServer:
             with contextlib.suppress(OSError):
                 said += (self._dir / name).read_text(errors="replace")
         return "\n".join(said.splitlines()[-_LOG_TAIL:]) or "it said nothing"
+
+
+def _sealed(text: str) -> int:
+    """Give a descriptor of a file in memory that nobody can change."""
+    memory = os.memfd_create("nats-server.conf", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    with open(memory, "wb", closefd=False) as writing:
+        writing.write(text.encode())
+    fcntl.fcntl(memory, fcntl.F_ADD_SEALS, _SEALS)
+    return memory
 
 
 def _find_binary() -> str:

@@ -2,19 +2,27 @@
 
 import asyncio
 import contextlib
+import functools
+import itertools
 import os
 import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 import structlog
 
+from pyoco_server.embedded.access_point import AccessPoint
+from pyoco_server.embedded.keeper import Keeper, end
+from pyoco_server.embedded.keyring import Keyring
 from pyoco_server.embedded.listener import Listener, bind, check_exposure, check_nats_exposure
-from pyoco_server.embedded.nats_server import NatsServer
+from pyoco_server.embedded.nats_server import LINUX, NatsServer
 from pyoco_server.embedded.orphans import die_with_parent
 from pyoco_server.errors import CommandFailed
 from pyoco_server.gateway.memory import settle_memory
+from pyoco_server.model.parts import Parts
 from pyoco_server.settings import Settings, without_secrets
 
 log = structlog.get_logger(__name__)
@@ -22,6 +30,7 @@ log = structlog.get_logger(__name__)
 _WORKER_STOP_SEC = 45.0
 """A worker drains for 30 s at most, then hands its runs back."""
 _START_SEC = 30.0
+_LOOK_SEC = 0.1
 
 
 class System:
@@ -55,12 +64,16 @@ class System:
         self._settings = settings.model_copy(update={"nats_store_dir": nats_store}) if nats_store else settings
         self._address = (host, port)
         self._insecure = insecure
-        self._nats = NatsServer(nats_store, *nats_listen, settings.nats_sync) if nats_store else None
-        self._nats_host = nats_listen[0]
+        self._nats_store = nats_store
+        self._nats_listen = nats_listen
+        self._nats: NatsServer | None = None
+        self._access: AccessPoint | None = None
         self._worker_arguments = workers or []
         self._worker_log = worker_log
         self._worker_environment = worker_environment or {}
-        self._workers: list[asyncio.subprocess.Process] = []
+        self._parts = Parts()
+        self._workers: list[Keeper] = []
+        self._keeping: dict[Keeper, asyncio.Task[None]] = {}
         self._listener: Listener | None = None
         self._serving: asyncio.Task[None] | None = None
 
@@ -78,16 +91,17 @@ class System:
         sock = bind(*self._address)
         try:
             check_exposure(sock, self._settings, insecure=self._insecure)
-            if self._nats is not None:
-                check_nats_exposure(self._nats_host, insecure=self._insecure)
-                await self._nats.start()
-                self._settings = self._settings.at(self._nats.url, self._nats.monitor_url)
+            if self._nats_store is not None:
+                await self._start_nats(self._nats_store)
             self._listener = Listener(self._settings, sock)
             self._serving = asyncio.create_task(self._listener.serve(), name="gateway")
             if not await self._listener.wait_ready(_START_SEC, store=self._nats is not None):
                 raise CommandFailed("the gateway did not start; its log says why")
+            self._listener.tell_of(self._parts)
             for arguments in self._worker_arguments:
-                self._workers.append(await self._start_worker(arguments))
+                part = self._parts.add(_worker_name(arguments))
+                start = functools.partial(self._start_worker, arguments)
+                self._workers.append(await self._keep(Keeper(part, start, may_end=True, may_refuse=True)))
         except BaseException:
             await self.stop()
             sock.close()
@@ -98,7 +112,7 @@ class System:
         """Start, run until Ctrl-C or SIGTERM, stop.
 
         Raises:
-            CommandFailed: a part died meanwhile.
+            CommandFailed: the gateway died meanwhile, or a worker refuses to run.
         """
         stop = asyncio.Event()
         with _signals(stop.set):
@@ -111,44 +125,75 @@ class System:
                 await self.stop()
 
     async def watch(self, stop: asyncio.Event) -> None:
-        """Wait for ``stop``.
+        """Wait for ``stop``. Meanwhile what dies is started again, and told of; nothing is in silence.
 
         Raises:
-            CommandFailed: a part died before. Nothing is restarted silently. A worker that stopped in order, because it
-                was asked to drain, takes nothing with it.
+            CommandFailed: the gateway has ended before, or a worker refuses to run. A worker that stopped in order,
+                because it was asked to drain, takes nothing with it.
         """
-        parts: dict[asyncio.Task[object], str] = {asyncio.create_task(_wait(stop)): ""}
-        if self._nats is not None:
-            parts[asyncio.create_task(self._nats.wait())] = "the embedded nats-server"
-        for worker in self._workers:
-            parts[asyncio.create_task(_wait_for_failure(worker))] = "the worker"
+        stopped = asyncio.create_task(stop.wait())
+        watched: set[asyncio.Future[Any]] = {stopped, *self._keeping.values()}
         if self._serving is not None:
-            parts[self._serving] = "the gateway"
-        done, _ = await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
-        for task in parts:
-            if task is not self._serving:
-                task.cancel()
-        died = [parts[task] for task in done if parts[task]]
-        if died and not stop.is_set():
-            raise CommandFailed(f"{died[0]} has ended by itself; everything is stopped", hint="Its log says why.")
+            watched.add(self._serving)
+        try:
+            while not stop.is_set():
+                done, watched = await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
+                if self._serving in done and not stop.is_set():
+                    raise CommandFailed(
+                        "the gateway has ended by itself; everything is stopped", hint="Its log says why."
+                    )
+                for task in done - {stopped}:
+                    task.result()
+        finally:
+            stopped.cancel()
 
     async def stop(self) -> None:
         """Stop in order: workers first, so that they can still write; then the gateway; NATS last."""
-        for worker in self._workers:
-            if worker.returncode is None:
-                worker.terminate()
-        for worker in self._workers:
-            try:
-                await asyncio.wait_for(worker.wait(), _WORKER_STOP_SEC)
-            except asyncio.TimeoutError:
-                log.error("a worker does not stop; killing it", pid=worker.pid)
-                worker.kill()
-                await worker.wait()
+        await asyncio.gather(*(self._end_worker(keeper) for keeper in self._workers))
         if self._listener is not None and self._serving is not None:
             self._listener.stop()
             await asyncio.wait({self._serving}, timeout=15)
         if self._nats is not None:
+            for keeper, task in self._keeping.items():
+                if keeper not in self._workers:
+                    task.cancel()
+                    await asyncio.wait({task})
             await self._nats.stop()
+        if self._access is not None:
+            await self._access.close()
+
+    async def _start_nats(self, store: Path) -> None:
+        host, port, monitor = self._nats_listen
+        here_alone = check_nats_exposure(host, insecure=self._insecure)
+        keyring = None
+        if self._settings.http_auth_mode == "api_key" and here_alone and LINUX:
+            keyring = Keyring()
+            self._access = AccessPoint(keyring)
+            if port > 0:  # before NATS asks anybody for a credential
+                self._access.open(port)
+        nats = NatsServer(store, host, port, monitor, self._settings.nats_sync, keyring=keyring, names=self._settings)
+        self._nats = nats
+
+        async def start() -> NatsServer:
+            await (nats.restart() if nats.url else nats.start())
+            return nats
+
+        await self._keep(Keeper(self._parts.add("nats-server"), start))
+        if self._access is not None and port <= 0:
+            self._access.open(int(urlsplit(nats.url).port or 0))
+        self._settings = self._settings.at(nats.url, nats.monitor_url, keyring)
+
+    async def _keep(self, keeper: Keeper) -> Keeper:
+        await keeper.begin()
+        self._keeping[keeper] = asyncio.create_task(keeper.keep(), name="keeper")
+        return keeper
+
+    async def _end_worker(self, keeper: Keeper) -> None:
+        keeper.stop()
+        while not (task := self._keeping[keeper]).done():
+            if isinstance(keeper.running, asyncio.subprocess.Process):
+                await end(keeper.running, _WORKER_STOP_SEC)
+            await asyncio.wait({task}, timeout=_LOOK_SEC)
 
     async def _start_worker(self, arguments: list[str]) -> asyncio.subprocess.Process:
         # A session of its own: Ctrl-C reaches us alone, and we stop the worker in its turn.
@@ -158,21 +203,19 @@ class System:
         environment |= self._settings.nats_variables() | {"PYOCO_HTTP_AUTH_MODE": self._settings.http_auth_mode}
         output = self._worker_log.open("ab") if self._worker_log else contextlib.nullcontext()
         with output as stream:
-            return await asyncio.create_subprocess_exec(
+            process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "pyoco_server.cli.worker", *arguments,
                 env=environment, start_new_session=True, preexec_fn=die_with_parent(), stdin=asyncio.subprocess.DEVNULL,
                 stdout=stream, stderr=stream,
             )  # fmt: skip
+        if self._access is not None:
+            self._access.note_worker(process.pid)
+        return process
 
 
-async def _wait_for_failure(worker: asyncio.subprocess.Process) -> None:
-    if await worker.wait() == 0:
-        log.warning("the worker has stopped in order; the rest goes on without it", pid=worker.pid)
-        await asyncio.Event().wait()
-
-
-async def _wait(event: asyncio.Event) -> None:
-    await event.wait()
+def _worker_name(arguments: list[str]) -> str:
+    named = dict(itertools.pairwise(arguments))
+    return f"worker {named.get('--worker-id', 'worker')}"
 
 
 @contextlib.contextmanager

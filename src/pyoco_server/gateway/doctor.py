@@ -11,6 +11,7 @@ from pyoco_server import __version__
 from pyoco_server.disk import examine_disks
 from pyoco_server.errors import StoreRefused, StoreUnavailable
 from pyoco_server.gateway.figures import Figures, TagFigures
+from pyoco_server.gateway.guards import dead_parts, ways_around_keys
 from pyoco_server.gateway.room import SERVER
 from pyoco_server.gateway.state import Gateway
 from pyoco_server.gateway.task_findings import tasks_apart
@@ -30,6 +31,7 @@ async def diagnose(here: Gateway) -> list[Finding]:
     """Look at everything. It takes a few seconds at most, however many runs there are."""
     figures = await here.figures.read()
     findings = [*await _nats(here), *_index(here, figures), *_tags(here, figures), *_letters(figures), *_workers(here)]
+    findings += [*ways_around_keys(here), *dead_parts(here.parts)]
     return [*findings, *_connections(here), *_room(here), *await _durability(here)]
 
 

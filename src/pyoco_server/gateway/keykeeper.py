@@ -32,6 +32,8 @@ class KeyKeeper:
 
     def __init__(self, settings: Settings, connection: Connection) -> None:
         self._own: Connection | None = None
+        if settings.http_auth_mode == "api_key":
+            settings = settings.with_local_signer()
         if settings.http_auth_mode == "api_key" and settings.keys_apart:
             self._own = Connection(settings, "pyoco-server:keys", target=settings.keys_target())
         self._connection = self._own or connection
@@ -42,6 +44,11 @@ class KeyKeeper:
             self._connection, settings.auth_kv_bucket, on_changes=ring.apply, on_reset=ring.clear
         )  # fmt: skip
         self._look = asyncio.Event()
+
+    @property
+    def are_apart(self) -> bool:
+        """Whether the keys lie behind a connection of their own."""
+        return self._own is not None
 
     @property
     def problem(self) -> str | None:

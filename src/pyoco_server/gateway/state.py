@@ -34,6 +34,7 @@ from pyoco_server.gateway.spent_logs import SpentLogs
 from pyoco_server.gateway.stream_watch import StreamWatch
 from pyoco_server.gateway.upload_room import Uploads
 from pyoco_server.gateway.worker_index import WorkerIndex
+from pyoco_server.model.parts import Parts
 from pyoco_server.settings import Settings
 from pyoco_server.store import topology
 from pyoco_server.store.audit import AuditTrail
@@ -91,10 +92,8 @@ class Gateway:
         self.logs = LogStore(self.connection)
         self.log_reads = asyncio.Semaphore(_LOG_READS)
         """Held while a page of a log is read and decoded, so that many readers do not cost much memory at once."""
-        self.open_logs = 0
-        """How many logs are being sent."""
-        self.open_events = 0
-        """How many pages listen."""
+        self.open_logs = self.open_events = 0
+        """How many logs are being sent, and how many pages listen."""
         self.checker = FlowChecker(settings.workflow_yaml_max_bytes, settings.max_run_snapshot_bytes)
         self.worker_index = WorkerIndex(settings.worker_disconnect_timeout_sec)
         self.index = RunIndex(
@@ -119,6 +118,8 @@ class Gateway:
         self.durability = DurabilityReader(settings, self.connection)
         self.keys = KeyKeeper(settings, self.connection)
         self.auth = self.keys.auth
+        self.parts = Parts()
+        """What ``up`` keeps running beside this gateway."""
         self.stopping = asyncio.Event()
         """Set when the server stops; open streams end then."""
         self._made = asyncio.Event()

@@ -184,6 +184,38 @@ TEXTS: dict[FindingCode, Text] = {
         "サーバー ({url}) はキーを求めず、他のマシンから接続できます。接続できる人は誰でもコードを実行できます。",
         "PYOCO_HTTP_AUTH_MODE=api_key を設定するか、127.0.0.1 だけで待ち受けてください。",
     ),
+    FindingCode.NATS_LETS_ALL_IN: Text(
+        "API keys are on, but NATS at {url} lets everybody in: whoever reaches it, as tasks do, can make keys, and read"
+        " and change everything.",
+        "Use the nats-server of pyoco-server up --with-nats on the loopback address, or one with users: "
+        "docs/how-to/secure-nats.md.",
+        "API キーは有効ですが、NATS ({url}) は誰でも接続できます。接続できれば (タスクからも) キーを作ることも、"
+        "すべてを読み書きすることもできます。",
+        "pyoco-server up --with-nats の nats-server をループバックアドレスで使うか、NATS にユーザーを設定してください: "
+        "docs/how-to/secure-nats.md",
+    ),
+    FindingCode.KEYS_NOT_APART: Text(
+        "API keys are kept behind the same credential of NATS as everything else: whoever has it can make keys.",
+        "Give them an account of their own (PYOCO_AUTH_NATS_USER and the like): docs/how-to/secure-nats.md.",
+        "API キーは、他のデータと同じ NATS の認証情報で読み書きできます。それを持っていれば誰でもキーを作れます。",
+        "キー専用のアカウントに分けてください (PYOCO_AUTH_NATS_USER など): docs/how-to/secure-nats.md",
+    ),
+    FindingCode.KEYS_WITHOUT_PEPPER: Text(
+        "API keys are made without a pepper: whoever can write the bucket {bucket}, or NATS's files, can make keys.",
+        "Set PYOCO_AUTH_PEPPER for gateways and pyoco-server-admin (openssl rand -hex 32). Keys made before are refused"
+        " then: make new ones.",
+        "API キーにペッパーが設定されていません。バケット {bucket} や NATS のファイルに書き込めれば、"
+        "誰でもキーを作れます。",
+        "ゲートウェイと pyoco-server-admin に PYOCO_AUTH_PEPPER を設定してください (openssl rand -hex 32)。"
+        "以前のキーは使えなくなるので作り直してください。",
+    ),
+    FindingCode.PART_DIED: Text(
+        "The {part} has died (deaths since {since}: {deaths}, the last one: {exit})[; the next start is at"
+        " {next_start_at}].",
+        "The log says why. It is started again by itself.",
+        "{part} が異常終了しました ({since}以降 {deaths} 回、最後: {exit})[。次の起動は{next_start_at}です]。",
+        "原因はログを確認してください。自動で再起動します。",
+    ),
     FindingCode.INDEX_BUILDING: Text(
         "The index of runs is still being built: lists and counts are not complete.",
         "Wait; it goes on by itself. If it stays so, look at the gateway's log.",

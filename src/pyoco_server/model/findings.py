@@ -54,6 +54,10 @@ class FindingCode(str, Enum):
     KEY_INVALID = "key_invalid"
     NO_AUTHENTICATION = "no_authentication"
     CONNECTIONS_SHORT = "connections_short"
+    NATS_LETS_ALL_IN = "nats_lets_all_in"
+    KEYS_NOT_APART = "keys_not_apart"
+    KEYS_WITHOUT_PEPPER = "keys_without_pepper"
+    PART_DIED = "part_died"
     INDEX_BUILDING = "index_building"
     INDEX_BEHIND = "index_behind"
     # Runs, and who runs them.

@@ -15,6 +15,7 @@ from typing_extensions import Self
 
 from pyoco_server.errors import RevisionConflict, RightMissing, StoreFull, StoreRefused, StoreUnavailable
 from pyoco_server.nats_settings import NatsTarget
+from pyoco_server.nats_signer import NatsRole
 from pyoco_server.settings import Settings
 from pyoco_server.store.cluster import Cluster
 from pyoco_server.store.patient_client import PatientClient
@@ -74,11 +75,19 @@ class Connection:
         settings: Where NATS is, and the names of what is kept there.
         name: Shown in NATS's own monitoring, such as ``pyoco-worker:cpu-1``.
         target: Where it goes instead, and as whom: ``settings.keys_target()`` for API keys.
+        role: As what, where there is no ``target``; see ``NatsSettings.nats_target``.
     """
 
-    def __init__(self, settings: Settings, name: str, *, target: NatsTarget | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        name: str,
+        *,
+        target: NatsTarget | None = None,
+        role: NatsRole = NatsRole.GATEWAY,
+    ) -> None:
         self.settings = settings
-        self._target = target or settings.nats_target()
+        self._target = target or settings.nats_target(role)
         self.name = name
         self.reconnected: list[Callable[[], Awaitable[None]]] = []
         """Called after each return of NATS."""
@@ -133,6 +142,12 @@ class Connection:
         """Which nats-server we are connected to, or were last."""
         info = self._client._server_info
         return ServerName(info.get("server_id", ""), info.get("server_name", ""))
+
+    @property
+    def asks_who_we_are(self) -> bool:
+        """Whether the nats-server that we are connected to, or were last, lets in only those whom it knows."""
+        info = self._client._server_info
+        return bool(info.get("auth_required") or info.get("tls_verify"))
 
     @property
     def client(self) -> PatientClient:
@@ -371,7 +386,12 @@ class Connection:
 
 @contextlib.asynccontextmanager
 async def connected(
-    settings: Settings, name: str, timeout: float, *, target: NatsTarget | None = None
+    settings: Settings,
+    name: str,
+    timeout: float,
+    *,
+    target: NatsTarget | None = None,
+    role: NatsRole = NatsRole.GATEWAY,
 ) -> AsyncIterator[Connection]:
     """Give a connection for as long as the block lasts.
 
@@ -380,12 +400,13 @@ async def connected(
         name: As for ``Connection``.
         timeout: Seconds to wait for NATS.
         target: As for ``Connection``.
+        role: As for ``Connection``.
 
     Raises:
         StoreUnavailable: NATS cannot be reached within ``timeout`` seconds.
         StoreRefused: it is there, and does not let us in.
     """
-    connection = await Connection(settings, name, target=target).start()
+    connection = await Connection(settings, name, target=target, role=role).start()
     try:
         if not await connection.wait_up(timeout):
             raise StoreUnavailable(

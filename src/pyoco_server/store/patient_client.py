@@ -1,4 +1,4 @@
-"""nats-py's client, but for two things: it never gives up, and it sends nothing in the clear that must not be."""
+"""nats-py's client, but it never gives up, sends nothing in the clear that must not be, and has challenges signed."""
 
 import asyncio
 import base64
@@ -12,7 +12,13 @@ from nats.errors import Error
 from nats.protocol.parser import STALE_CONNECTION
 
 from pyoco_server.errors import InvalidSetting
-from pyoco_server.nats_settings import NatsTarget
+from pyoco_server.nats_settings import DEFAULT_PORT, NatsTarget
+from pyoco_server.nats_signer import SignatureRefused
+
+_ANOTHER_SERVER = SignatureRefused(
+    "it does not ask who we are, so it is not the nats-server that pyoco-server started",
+    "Another program has taken its port: find it (ss -ltp), and stop it.",
+)
 
 
 class FileUnusable(Error):
@@ -21,6 +27,19 @@ class FileUnusable(Error):
 
 class NotEncrypted(Error):
     """The server does not ask for TLS, and we must not speak without."""
+
+
+class CredentialRefused(Error):
+    """Whoever could sign the server's challenge for us does not.
+
+    Args:
+        refused: Why.
+    """
+
+    def __init__(self, refused: SignatureRefused) -> None:
+        super().__init__(refused.message)
+        self.message = refused.message
+        self.hint = refused.hint
 
 
 class PatientClient(Client):
@@ -115,7 +134,26 @@ class PatientClient(Client):
         """Give what is sent first, with the credential in it."""
         if self._target.wants_tls and not self._server_info.get("tls_required"):
             raise NotEncrypted("the server does not ask for TLS")
+        self._have_signed()
         return bytes(super()._connect_command())
+
+    def _have_signed(self) -> None:
+        """Have the server's challenge signed, where it sends one and we have no credential of our own."""
+        signer, nonce, server = self._target.signer, self._server_info.get("nonce"), self._current_server
+        if signer is None or server is None:
+            return
+        if not nonce or not self._server_info.get("auth_required"):
+            if signer.certain:
+                raise CredentialRefused(_ANOTHER_SERVER)
+            return
+        # Asked anew for each connection: with each start of its pyoco-server the nats-server knows other keys.
+        try:
+            signed = signer.sign(self._target.role, nonce, server.uri.hostname or "", server.uri.port or DEFAULT_PORT)
+        except SignatureRefused as refused:
+            raise CredentialRefused(refused) from None
+        self._auth_configured = signed is not None
+        self._public_nkey = signed.nkey if signed else None
+        self._signature_cb = (lambda _: signed.signature.encode()) if signed else None
 
     async def _process_err(self, err_msg: str) -> None:
         """Take in what the server complains of.

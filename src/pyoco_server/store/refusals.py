@@ -5,7 +5,7 @@ import time
 
 from pyoco_server.errors import InvalidSetting, StoreRefused
 from pyoco_server.nats_settings import NatsTarget
-from pyoco_server.store.patient_client import FileUnusable, NotEncrypted
+from pyoco_server.store.patient_client import CredentialRefused, FileUnusable, NotEncrypted
 
 _DENIED = "permissions violation"
 _EXPIRED, _NOT_YET, _OTHER_HOST = 10, 9, (62, 64)
@@ -31,6 +31,8 @@ def refusal(error: Exception, target: NatsTarget) -> StoreRefused | None:
     where = f"NATS at {target.shown_url}"
     if isinstance(error, FileUnusable):
         return StoreRefused(f"cannot connect to {where}: {error}")
+    if isinstance(error, CredentialRefused):
+        return StoreRefused(f"cannot connect to {where}: {error.message}", hint=error.hint)
     if isinstance(error, NotEncrypted):
         return StoreRefused(
             f"{where} speaks without TLS, but the settings ask for it, so no credential was sent",
@@ -49,7 +51,8 @@ def _turned_away(text: str, where: str, target: NatsTarget) -> StoreRefused | No
         if not target.variables:
             return StoreRefused(
                 f"{where} asks for a credential, and none is given",
-                hint=f"Set {target.prefix}USER and {target.prefix}PASSWORD, or {target.prefix}CREDS.",
+                hint=f"Set {target.prefix}USER and {target.prefix}PASSWORD, or {target.prefix}CREDS. If it is the "
+                "nats-server of 'pyoco-server up --with-nats': that gives one to its user's commands on its machine.",
             )
         if not _has_expired(target):  # NATS says so only to a connection that stands
             return StoreRefused(f"{where} refuses {how}", hint="Compare it with the users in NATS's configuration.")

@@ -11,6 +11,7 @@ import structlog
 from pyoco_server.errors import CommandFailed, PyocoError, RightMissing, StoreUnavailable
 from pyoco_server.model.run import RunRecord
 from pyoco_server.model.tags import check_tag, check_worker_id
+from pyoco_server.nats_signer import NatsRole
 from pyoco_server.settings import Settings
 from pyoco_server.store import topology
 from pyoco_server.store.connection import Connection
@@ -78,7 +79,7 @@ class Worker:
         """``drained``, with the reason that was given, once somebody asked this worker to drain."""
         self.hurrying = asyncio.Event()
         """Set it to hand running runs back at once, without letting them finish."""
-        self._connection = Connection(settings, f"pyoco-worker:{worker_id}")
+        self._connection = Connection(settings, f"pyoco-worker:{worker_id}", role=NatsRole.WORKER)
         self._queue = JobQueue(self._connection)
         workers = WorkerStore(self._connection)
         self._registration = Registration(settings, workers, worker_id, self.tags, slots)

@@ -56,7 +56,11 @@ async def ready(here: Here, visitor: Visitor, response: Response) -> dict[str, A
             "down_since": down if not connection.is_up else None,
             "down_for_sec": round(time.time() - down, 1) if down and not connection.is_up else None,
         },
-        "warnings": health_of.warnings(here.settings, streams, here.room.refusal(), here.connections.warning()),
+        "warnings": [
+            *health_of.warnings(here.settings, streams, here.room.refusal(), here.connections.warning()),
+            *here.parts.warnings(),
+        ],
+        "parts": here.parts.told(),
         "streams": {name: health_of.of_stream(state) for name, state in streams.items()},
         "storage": here.room.figures(),
         "connections": here.connections.figures(),

@@ -1,0 +1,42 @@
+"""Where keys guard less than they seem to: what ``doctor`` says of the ways around them."""
+
+import time
+
+from pyoco_server.gateway.state import Gateway
+from pyoco_server.model.findings import Finding, FindingCode, error, info, warning
+from pyoco_server.model.parts import LATELY_SEC, Parts
+from pyoco_server.model.sentences import Moment
+
+
+def ways_around_keys(here: Gateway) -> list[Finding]:
+    """Tell what weakens API keys, where they are on."""
+    settings, connection = here.settings, here.connection
+    if settings.http_auth_mode != "api_key":
+        return []
+    findings, guarded = [], True
+    if connection.is_up and not connection.asks_who_we_are:
+        guarded = False
+        findings.append(warning(FindingCode.NATS_LETS_ALL_IN, url=connection.shown_url))
+    elif not here.keys.are_apart:
+        guarded = False
+        findings.append(warning(FindingCode.KEYS_NOT_APART))
+    if settings.auth_pepper is None:
+        make = info if guarded else warning
+        findings.append(make(FindingCode.KEYS_WITHOUT_PEPPER, bucket=settings.auth_kv_bucket))
+    return findings
+
+
+def dead_parts(parts: Parts) -> list[Finding]:
+    """Tell which parts of the system have died, and are started again."""
+    now, findings = time.time(), []
+    for part in parts.known:
+        if part.last_death is None or part.since is None:
+            continue
+        make = error if part.pid is None else warning if now - part.last_death < LATELY_SEC else info
+        findings.append(
+            make(
+                FindingCode.PART_DIED, part=part.name, deaths=part.deaths, since=Moment(part.since),
+                exit=part.last_exit, next_start_at=Moment(part.next_start) if part.next_start else None,
+            )
+        )  # fmt: skip
+    return findings
