@@ -137,15 +137,21 @@ class InvalidKey(PyocoError):
 
 
 class RoleTooLow(PyocoError):
-    """The key is good, and does not allow this."""
+    """The key is good, and does not allow this.
+
+    Args:
+        role: What the key has.
+        needed: What it would take.
+        what: What was to be done.
+    """
 
     code = "role_too_low"
     http_status = 403
     exit_code = 4
 
-    def __init__(self, role: str, needed: str) -> None:
+    def __init__(self, role: str, needed: str, what: str = "this") -> None:
         super().__init__(
-            f"this needs the role {needed}; the key has the role {role}",
+            f"{what} needs the role {needed}; the key has the role {role}",
             hint=f"Use a key made with: pyoco-server-admin api-key create --role {needed}",
         )
 

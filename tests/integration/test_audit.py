@@ -105,10 +105,10 @@ async def test_all_that_is_done_is_told(site: Tenants, tmp_path: Path) -> None:
         ("run.rerun", first, "a"),
         ("letter.replay", str(letter), "a"),
         ("letter.delete", str(other), "a"),
-        ("wheel.upload", wheel.name, None),
-        ("wheel.pin", "task-cpu==0.1.0", None),
-        ("wheel.unpin", "task-cpu", None),
-        ("wheel.delete", wheel.name, None),
+        ("wheel.upload", wheel.name, "a"),
+        ("wheel.pin", "task-cpu==0.1.0", "a"),
+        ("wheel.unpin", "task-cpu", "a"),
+        ("wheel.delete", wheel.name, "a"),
         ("worker.patch", "w1", None),
         ("worker.drain", "w1", None),
     ]
@@ -146,7 +146,7 @@ async def test_what_is_refused_is_told_to_ones_own_admins(site: Tenants) -> None
         ("run.cancel", 404, "nothing", key_id(member)),
         ("wheel.delete", 404, "nothing-1-py3-none-any.whl", key_id(member)),
     ]
-    assert [entry["action"] for entry in await trail(of_a, 2)] == ["run.submit", "wheel.delete"]
+    assert [entry["action"] for entry in await trail(of_a, 1)] == ["run.submit"]
     for client in (a, viewer):
         answer = await client.get("/audit")
         assert (answer.status_code, answer.json()["code"]) == (403, "role_too_low")

@@ -140,4 +140,4 @@ def slot_children(folder: Path) -> Children:
     """Those of a slot without wheels."""
     settings = Settings(_env_file=None)  # type: ignore[call-arg]
     machine = Machine(folder, Path.cwd())
-    return Children(settings, None, environment=lambda: None, refuse=lambda *_: False, machine=machine, max_runs=1)
+    return Children(settings, None, wheels=None, machine=machine, max_runs=1)

@@ -72,7 +72,7 @@ async def test_history_tells_who_did_what(here: Running, tmp_path: Path) -> None
         ("delete", one.name), ("upload", two.name), ("upload", one.name),
     ]  # fmt: skip
     assert list(events[0]) == (
-        "event_id occurred_at action wheel_name tags size_bytes sha256_hex replace actor source".split()
+        "event_id occurred_at action wheel_name tags size_bytes sha256_hex replace actor source tenant_id".split()
     )
     assert [event["replace"] for event in events] == [None, True, False]
     assert events[0]["tags"] == ["cpu"] and events[0]["actor"] == {"tenant_id": None, "api_key_id": None}

@@ -20,7 +20,7 @@ from pyoco_server.model.audit import AuditAction, AuditEntry, AuditOutcome, Audi
 
 _CHANGE = "pyoco_server.change"
 _DECLARED = "_pyoco_audit"
-_SHARED = frozenset({"wheel", "worker"})
+_SHARED = frozenset({"worker"})
 """Kinds of things that belong to all tenants."""
 _REFUSED = frozenset({403, 404})
 _LONGEST_ID = 300

@@ -10,6 +10,7 @@ from typing import Any
 from pyoco_server.gateway.records import number
 from pyoco_server.model.run import EndReason, RunStatus
 from pyoco_server.model.sentences import Moment, Span, plain
+from pyoco_server.model.wheel_sync import as_used_by
 from pyoco_server.model.worker import WorkerRecord, WorkerState
 from pyoco_server.store.queue import ConsumerFigures
 
@@ -296,17 +297,18 @@ def _ended(snapshot: dict[str, Any], facts: Facts) -> Why:
     failed = {name: record for name, record in _records(snapshot).items() if record.get("state") == "FAILED"}
     if code in (WhyCode.COMPLETED, WhyCode.CANCELLED):
         return Why(code, {**values, "isolated": sorted(failed) or None})
-    wheels = _wheels(facts) if code is WhyCode.DEPENDENCY_MISSING else {}
+    wheels = _wheels(facts, snapshot.get("tenant_id")) if code is WhyCode.DEPENDENCY_MISSING else {}
     return Why(code, {**values, **_culprit(failed, error), **wheels})
 
 
-def _wheels(facts: Facts) -> dict[str, Any]:
-    """Tell what the worker of a run that missed a module has from the wheel registry."""
+def _wheels(facts: Facts, tenant_id: object) -> dict[str, Any]:
+    """Tell what the worker of a tenant's run that missed a module has for it from the wheel registry."""
     state = facts.holder[0].wheel_sync if facts.holder else {}
     if not facts.holder or not isinstance(state, dict):
         return {}
     if not state.get("enabled"):
         return {"wheels_off": facts.holder[0].worker_id}
+    state = as_used_by(state, tenant_id)
     if error := _text(state.get("last_error")):
         return {"wheels_error": error}
     rows = state.get("installed_wheels")

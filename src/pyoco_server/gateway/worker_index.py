@@ -10,6 +10,7 @@ from typing import Any
 import structlog
 from pydantic import ValidationError
 
+from pyoco_server.model.wheel_sync import TENANTS, of_tenants
 from pyoco_server.model.worker import WorkerRecord, WorkerState
 from pyoco_server.store.feed import Change
 
@@ -131,6 +132,10 @@ class WorkerIndex:
         """Give a list's item without the long lists of wheels and plug-ins, which every heartbeat would repeat."""
         item = record.model_dump(mode="json", exclude={"wheel_sync"})
         sync = {name: record.wheel_sync.get(name) for name in _BRIEF_SYNC}
+        if tenants := of_tenants(record.wheel_sync):
+            sync[TENANTS] = {
+                tenant: {name: own.get(name) for name in _BRIEF_SYNC if name in own} for tenant, own in tenants.items()
+            }
         return {**item, **_as_seen(record, state), "wheel_sync": sync}
 
 

@@ -41,6 +41,8 @@ class WheelEntry(BaseModel):
     pinned_at: float | None = None
     """Since when this version is to be used although there may be newer ones (unix seconds)."""
     requires_python: str | None = None
+    tenant_id: str | None = None
+    """Whose runs alone have it; ``None``: all tenants share it."""
 
 
 class Skipped(NamedTuple):
@@ -59,13 +61,22 @@ class Selection(NamedTuple):
     """Sorted by name."""
 
 
-def check_newer(entries: Iterable[WheelEntry], wanted: WheelName) -> None:
+def check_newer(entries: Iterable[WheelEntry], wanted: WheelName, tenant_id: str | None = None) -> None:
     """Let a wheel in only if its package has no such version and no newer one yet, whatever their tags.
+
+    Args:
+        entries: Every stored wheel.
+        wanted: The one to let in.
+        tenant_id: Whose it is; what others have of the package, or all share, does not count.
 
     Raises:
         WheelVersionConflict: it has; the message names the newest.
     """
-    stored = [entry for entry in entries if entry.package == wanted.package and entry.version is not None]
+    stored = [
+        entry
+        for entry in entries
+        if entry.package == wanted.package and entry.version is not None and entry.tenant_id == tenant_id
+    ]
     if not stored:
         return
     newest = max(stored, key=_version)
@@ -89,14 +100,15 @@ def select(
     """Choose what a worker uses.
 
     Args:
-        entries: Every stored wheel.
+        entries: The wheels to choose from: those that all share, and perhaps those of one tenant.
         worker_tags: The tags that the worker serves.
         supported: What its interpreter and platform can install, the best first (``packaging.tags.sys_tags()``).
         python_version: Its interpreter, such as ``3.11.4``; wheels that require another are skipped if it is given.
 
     Returns:
         Of each package the newest version among the wheels that have no tags or share one with the worker and can be
-        installed. Where some of those are pinned, the one that was pinned last goes before newer ones.
+        installed. Where some of those are pinned, the one that was pinned last goes before newer ones. A tenant's go
+        before shared ones in any case.
     """
     serves = frozenset(worker_tags)
     ranks = {tag: rank for rank, tag in enumerate(supported)}
@@ -118,7 +130,7 @@ def select(
         if unfit:
             skipped.append(Skipped(entry, unfit))
             continue
-        order = _Order(entry.pinned_at or 0.0, name.version, -rank, name.build, entry.name)
+        order = _Order(entry.tenant_id is not None, entry.pinned_at or 0.0, name.version, -rank, name.build, entry.name)
         if name.package not in best or order > best[name.package][0]:
             best[name.package] = (order, entry)
     return Selection(
@@ -131,7 +143,7 @@ def named_by(entries: Iterable[WheelEntry], text: str, *, package_alone: bool = 
     """Find the wheels that a user means.
 
     Args:
-        entries: Every stored wheel.
+        entries: Those of one tenant, or those that all share.
         text: A file name, or ``NAME==VERSION``, which may be several files.
         package_alone: Whether the name of a package is enough, and means all of its wheels.
 
@@ -152,7 +164,7 @@ def pins_replaced(entries: Iterable[WheelEntry], pinned: Sequence[WheelEntry]) -
     """Give the pins that have no effect any more, because later ones of their package serve all of their workers.
 
     Args:
-        entries: Every wheel as it was before.
+        entries: Those of the same tenant, or that all share, as they were before.
         pinned: Those that have been pinned since.
     """
 
@@ -177,6 +189,7 @@ def set_digest(chosen: Iterable[WheelEntry]) -> str:
 class _Order(NamedTuple):
     """What makes a wheel better than another one of its package, most important first."""
 
+    is_own: bool
     pinned_at: float
     version: Version
     fit: int

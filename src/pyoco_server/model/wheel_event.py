@@ -34,3 +34,5 @@ class WheelEvent(BaseModel):
     """What an upload asked for; it has no effect: a version is never replaced."""
     actor: Actor = Field(default_factory=Actor)
     source: Source = Field(default_factory=Source)
+    tenant_id: str | None = None
+    """Whose wheel it is; ``None``: all tenants share it."""

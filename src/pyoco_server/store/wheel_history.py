@@ -1,6 +1,8 @@
 """The history of wheels: a bucket whose entries expire, read from its end."""
 
+import asyncio
 import base64
+from collections.abc import Collection
 
 import structlog
 from pydantic import ValidationError
@@ -19,7 +21,8 @@ _TRIES = 3
 class WheelHistory:
     """What happened to wheels.
 
-    A key is ``<action>.<wheel's name in base64>.<event id>``, so that both can be asked for.
+    A key is ``<action>.<wheel's name in base64>.<event id>``, so that both can be asked for, and of a tenant's wheel
+    there is ``.<tenant>`` behind it: nobody's list becomes shorter by what others do.
     """
 
     def __init__(self, connection: Connection) -> None:
@@ -29,6 +32,8 @@ class WheelHistory:
     async def add(self, event: WheelEvent) -> None:
         """Store an event. What it tells has happened already: if it cannot be stored, the log has it."""
         key = f"{event.action.value}.{_token(event.wheel_name)}.{event.event_id}"
+        if event.tenant_id is not None:
+            key += f".{event.tenant_id}"
         for _ in range(_TRIES):
             try:
                 await self._bucket.put(key, event.model_dump_json().encode())
@@ -40,30 +45,61 @@ class WheelHistory:
             "an event is missing in the history of wheels", reason=reason, wheel_event=event.model_dump(mode="json")
         )
 
-    async def list(self, *, limit: int, wheel_name: str | None, action: WheelAction | None) -> list[WheelEvent]:
+    async def list(
+        self,
+        *,
+        limit: int,
+        wheel_name: str | None,
+        action: WheelAction | None,
+        tenants: Collection[str | None] | None = None,
+    ) -> list[WheelEvent]:
         """Give events, the newest first.
 
         Args:
             limit: How many at most.
             wheel_name: Only of this wheel.
             action: Only of this kind.
+            tenants: Only of wheels of these, ``None`` for those that all share; of everybody's when not given.
 
         Raises:
             StoreUnavailable: NATS is away.
         """
-        key = ">"  # other programs may have chosen other keys
+        wanted = None
         if wheel_name is not None or action is not None:
-            key = f"{action.value if action else '*'}.{'*' if wheel_name is None else _token(wheel_name)}.*"
-        messages = await self._reader.newest(before=None, subject=self._bucket.subject(key), limit=limit)
+            wanted = f"{action.value if action else '*'}.{'*' if wheel_name is None else _token(wheel_name)}"
+        found = await asyncio.gather(
+            *(
+                self._reader.newest(before=None, subject=self._bucket.subject(key), limit=limit)
+                for key in _keys(wanted, tenants)
+            )
+        )
         events = []
-        for message in messages:
+        messages = sorted((message for some in found for message in some), key=lambda one: one.seq, reverse=True)
+        for message in messages[:limit]:
             if is_removal(message.headers):
                 continue  # other programs may have made the bucket in another way
             try:
-                events.append(WheelEvent.model_validate_json(message.data))
+                event = WheelEvent.model_validate_json(message.data)
             except ValidationError:
                 log.warning("an event in the history of wheels cannot be read", subject=message.subject)
+                continue
+            if tenants is None or event.tenant_id in tenants:  # the key is what was asked for, the event what counts
+                events.append(event)
         return events
+
+
+def _keys(wanted: str | None, tenants: Collection[str | None] | None) -> list[str]:
+    """Give what to read.
+
+    Args:
+        wanted: The first two parts of the key; ``None`` for any, of whatever other programs have chosen too.
+        tenants: As in ``WheelHistory.list``.
+    """
+    if tenants is None:
+        return [">"] if wanted is None else [f"{wanted}.>"]
+    shared = ["*", "*.*", "*.*.*"] if wanted is None else [f"{wanted}.*"]
+    own = [f"{wanted or '*.*'}.*.{tenant}" for tenant in tenants if tenant is not None]
+    return [*(shared if None in tenants else []), *own]
 
 
 def _token(name: str) -> str:

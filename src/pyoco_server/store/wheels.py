@@ -1,4 +1,4 @@
-"""The registry of wheels: objects named as their files, with tags and pins in their headers."""
+"""The registry of wheels: objects named as their files and tenants, with tags and pins in their headers."""
 
 import asyncio
 import base64
@@ -24,6 +24,7 @@ from pyoco_server.errors import (
 )
 from pyoco_server.model.wheel import WheelEntry, check_newer
 from pyoco_server.model.wheel_name import WheelName, parse_wheel_name
+from pyoco_server.model.wheel_object import NO_WORKER, file_name_of, object_name
 from pyoco_server.store.connection import Connection
 from pyoco_server.store.objects import CHUNK, Chunks, Meta, ObjectStore
 
@@ -32,6 +33,9 @@ log = structlog.get_logger(__name__)
 TAGS = "x-pyoco-wheel-tags"
 PINNED_AT = "x-pyoco-wheel-pinned-at"
 REQUIRES_PYTHON = "x-pyoco-wheel-requires-python"
+TENANT = "x-pyoco-wheel-tenant"
+TENANT_TAGS = "x-pyoco-wheel-tenant-tags"
+"""The tags of a tenant's wheel."""
 
 _DIGEST = "SHA-256="
 _TRIES = 20
@@ -51,23 +55,33 @@ class WheelStore:
         self._told = f"$O.{self._objects.bucket}.changed"
 
     async def list(self) -> list[WheelEntry]:
-        """Give every wheel, by name.
+        """Give every wheel, whosever it is, by name.
 
         Raises:
             StoreUnavailable: NATS is away.
         """
         return _entries((await self._objects.metas()).items)
 
-    async def get(self, name: str) -> WheelEntry:
+    async def get(self, name: str, tenant_id: str | None = None) -> WheelEntry:
         """Give one wheel.
+
+        Args:
+            name: Its file name.
+            tenant_id: Whose it is; ``None`` for one that all share.
 
         Raises:
             WheelNotFound: there is none of this name.
         """
-        return (await self._find(name))[1]
+        return (await self._find(name, tenant_id))[1]
 
     async def put(
-        self, name: str, file: BinaryIO, tags: Sequence[str] = (), *, requires_python: str | None = None
+        self,
+        name: str,
+        file: BinaryIO,
+        tags: Sequence[str] = (),
+        *,
+        requires_python: str | None = None,
+        tenant_id: str | None = None,
     ) -> WheelEntry:
         """Store a wheel. Nothing stays of one that is refused.
 
@@ -76,18 +90,22 @@ class WheelStore:
             file: Its bytes, from where the file stands; read a piece at a time.
             tags: The workers that shall use it; none: all of them.
             requires_python: The interpreters that its metadata asks for.
+            tenant_id: The tenant whose runs alone shall have it; ``None`` for everybody's.
 
         Raises:
             InvalidInput: the name is no wheel's.
-            WheelVersionConflict: the same or a newer version of the package is stored; of two at once, one is first.
+            WheelVersionConflict: the same or a newer version of the package is stored for the same tenant, or for all;
+                of two at once, one is first.
             StoreUnavailable: NATS is away, or has no room; the message tells if it may be stored all the same.
         """
         wheel = parse_wheel_name(name)
-        check_newer(await self.list(), wheel)  # before the bytes travel
+        check_newer(await self.list(), wheel, tenant_id)  # before the bytes travel
         chunks = await self._objects.write(file)
         headers = {TAGS: ",".join(tags), REQUIRES_PYTHON: requires_python or ""}
+        if tenant_id is not None:
+            headers |= {TAGS: NO_WORKER, TENANT: tenant_id, TENANT_TAGS: ",".join(tags)}
         body = {
-            "name": name,
+            "name": object_name(name, tenant_id),
             "bucket": self._objects.bucket,
             "nuid": chunks.nuid,
             "size": chunks.size,
@@ -98,7 +116,7 @@ class WheelStore:
             "headers": {header: value for header, value in headers.items() if value},
             "options": {"max_chunk_size": CHUNK},
         }
-        meta = await self._enter(wheel, body, chunks)
+        meta = await self._enter(wheel, tenant_id, body, chunks)
         await self._tell()
         entry = _entry(meta)
         assert entry is not None  # noqa: S101 - we have just written it
@@ -135,15 +153,19 @@ class WheelStore:
             raise self._damaged(entry, size, digest.hexdigest())
         yield held
 
-    async def remove(self, name: str) -> WheelEntry:
+    async def remove(self, name: str, tenant_id: str | None = None) -> WheelEntry:
         """Remove a wheel and give what it was.
+
+        Args:
+            name: Its file name.
+            tenant_id: Whose it is; ``None`` for one that all share.
 
         Raises:
             WheelNotFound: there is none of this name.
             StoreUnavailable: NATS is away.
         """
         for _ in range(_TRIES):
-            meta, entry = await self._find(name)
+            meta, entry = await self._find(name, tenant_id)
             try:
                 await self._objects.remove(meta)
             except RevisionConflict:
@@ -152,27 +174,32 @@ class WheelStore:
             return entry
         raise StoreUnavailable(f"the wheel {name} changes too fast")
 
-    async def pin(self, name: str, at: float | None = None) -> WheelEntry:
+    async def pin(self, name: str, at: float | None = None, *, tenant_id: str | None = None) -> WheelEntry:
         """Make a wheel the one of its package for the workers of its tags, although there may be newer ones.
 
         Args:
             name: The wheel.
             at: Since when, in unix seconds; now when not given. Of several pins the latest counts.
+            tenant_id: Whose it is; ``None`` for one that all share.
 
         Raises:
             WheelNotFound: there is none of this name.
             StoreUnavailable: NATS is away.
         """
-        return await self._set_pin(name, time.time() if at is None else at)
+        return await self._set_pin(name, tenant_id, time.time() if at is None else at)
 
-    async def unpin(self, name: str) -> WheelEntry:
+    async def unpin(self, name: str, *, tenant_id: str | None = None) -> WheelEntry:
         """Take a pin back; one that is none is left alone.
 
+        Args:
+            name: The wheel.
+            tenant_id: Whose it is; ``None`` for one that all share.
+
         Raises:
             WheelNotFound: there is none of this name.
             StoreUnavailable: NATS is away.
         """
-        return await self._set_pin(name, None)
+        return await self._set_pin(name, tenant_id, None)
 
     async def changed(self, call: Callable[[], Awaitable[None]]) -> None:
         """Call back after every change from now on, sometimes twice; survives reconnects.
@@ -217,14 +244,15 @@ class WheelStore:
             found = f"{size} bytes{' or more' if size > entry.size_bytes else ''}, not {entry.size_bytes}"
         return WheelDamaged(f"the stored wheel {entry.name} is damaged or was tampered with: {found}")
 
-    async def _find(self, name: str) -> tuple[Meta, WheelEntry]:
-        meta = await self._objects.meta(name)
+    async def _find(self, name: str, tenant_id: str | None = None) -> tuple[Meta, WheelEntry]:
+        meta = await self._objects.meta(object_name(name, tenant_id))
         entry = _entry(meta) if meta else None
-        if meta is None or entry is None:
+        # Whoever names an object of a tenant as if it were a shared wheel has not found one.
+        if meta is None or entry is None or entry.tenant_id != tenant_id:
             raise WheelNotFound(f"there is no wheel {name[:200]!r}")
         return meta, entry
 
-    async def _enter(self, wheel: WheelName, body: dict[str, Any], chunks: Chunks) -> Meta:
+    async def _enter(self, wheel: WheelName, tenant_id: str | None, body: dict[str, Any], chunks: Chunks) -> Meta:
         """Make an object of stored bytes, if the version rule holds at that very moment.
 
         The rule is about a package, and a package's wheels have different names. So the write is refused by the server
@@ -237,9 +265,9 @@ class WheelStore:
                 mine = next((meta for meta in metas.items if meta.nuid == chunks.nuid and meta.is_there), None)
                 if mine is not None:
                     return mine  # an earlier try was written although its answer got lost
-                check_newer(_entries(metas.items), wheel)
+                check_newer(_entries(metas.items), wheel, tenant_id)
                 try:
-                    seq = await self._objects.put_meta(wheel.file_name, body, last=metas.last)
+                    seq = await self._objects.put_meta(body["name"], body, last=metas.last)
                 except RevisionConflict:
                     await asyncio.sleep(_PAUSE)  # a replica that is behind needs it
                     continue
@@ -260,9 +288,9 @@ class WheelStore:
             await asyncio.shield(self._objects.drop(chunks.nuid))
             raise
 
-    async def _set_pin(self, name: str, pinned_at: float | None) -> WheelEntry:
+    async def _set_pin(self, name: str, tenant_id: str | None, pinned_at: float | None) -> WheelEntry:
         for _ in range(_TRIES):
-            meta, entry = await self._find(name)
+            meta, entry = await self._find(name, tenant_id)
             if pinned_at is None and entry.pinned_at is None:
                 return entry
             headers = {key: value for key, value in _headers(meta).items() if key.lower() != PINNED_AT}
@@ -272,7 +300,7 @@ class WheelStore:
             # The time is that of the bytes; a client that left it out has meant the message's own.
             body = {**meta.body, "headers": headers, "mtime": entry.mtime}
             try:
-                seq = await self._objects.put_meta(name, body, seq=meta.seq)
+                seq = await self._objects.put_meta(meta.name, body, seq=meta.seq)
             except RevisionConflict:
                 continue
             await self._tell()
@@ -291,7 +319,7 @@ class WheelStore:
 
 def _entries(metas: Sequence[Meta]) -> list[WheelEntry]:
     found = [entry for meta in metas if meta.is_there and (entry := _entry(meta))]
-    return sorted(found, key=lambda entry: entry.name)
+    return sorted(found, key=lambda entry: (entry.name, entry.tenant_id or ""))
 
 
 def _entry(meta: Meta) -> WheelEntry | None:
@@ -304,8 +332,11 @@ def _entry(meta: Meta) -> WheelEntry | None:
         sha256_b64 = digest[len(_DIGEST) :]
         modified = _modified(meta)
         pinned_at = _header(meta, PINNED_AT)
+        tenant_id = _header(meta, TENANT) or None
+        name = meta.name if tenant_id is None else file_name_of(meta.name, tenant_id)
+        tags = _header(meta, TAGS if tenant_id is None else TENANT_TAGS)
         return WheelEntry(
-            name=meta.name,
+            name=name,
             size_bytes=body["size"],
             digest=digest,
             sha256_b64=sha256_b64,
@@ -314,10 +345,11 @@ def _entry(meta: Meta) -> WheelEntry | None:
             modified=modified.timestamp(),
             bucket=str(body.get("bucket") or ""),
             nuid=meta.nuid,
-            tags=[tag for part in _header(meta, TAGS).split(",") if (tag := part.strip())],
-            **_named(meta.name),
+            tags=[tag for part in tags.split(",") if (tag := part.strip())],
+            **_named(name),
             pinned_at=float(pinned_at) if pinned_at else None,
             requires_python=_header(meta, REQUIRES_PYTHON) or None,
+            tenant_id=tenant_id,
         )
     except (KeyError, ValueError, binascii.Error, ValidationError) as error:
         log.warning("an object in the wheels' bucket is none; it is left out", object=meta.name, reason=str(error))

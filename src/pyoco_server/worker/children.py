@@ -1,11 +1,11 @@
-"""The processes of one slot: a template, a fresh process in advance, and with ``shared`` isolation one that is kept."""
+"""The processes of one slot: templates, fresh processes in advance, and with ``shared`` isolation one that is kept."""
 
 import asyncio
 import time
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import structlog
 
@@ -16,6 +16,7 @@ from pyoco_server.settings import Settings
 from pyoco_server.worker.apart import TOGETHER, Apart
 from pyoco_server.worker.child.process import ChildProcess, NotForked, Template, Unusable
 from pyoco_server.worker.machine import Machine, MachineFault, no_process
+from pyoco_server.worker.warm import Warm
 from pyoco_server.worker.wheels.environments import Environment
 
 log = structlog.get_logger(__name__)
@@ -24,9 +25,42 @@ _START_TRIES = 5
 _KILLED_TRIES = 3
 _TRY_SEC = 60.0
 _ASK_SEC = 5.0
-_BUSY_SEC = 0.1
 _IDLE_SEC = 30.0
 """After so long without a run a kept process goes: an idle worker keeps nothing of past runs."""
+_MOST_WARM = 4
+"""Templates of a slot, where tenants have wheels of their own: those used last, so that tenants may take turns."""
+_WARM_SEC = 600.0
+"""After so long without a run a template goes, unless it is the one that was used last."""
+_MOST_RESOLVED = 64
+
+
+class Wheels(Protocol):
+    """What is needed of the worker's wheels."""
+
+    def environment_of(self, tenant_id: str | None) -> Environment | None:
+        """Return what the next run of a tenant imports from."""
+
+    def uses(self, environment: Environment | None) -> bool:
+        """Whether runs of anybody import from an environment."""
+
+    def refuse_of(self, tenant_id: str | None, environment: Environment | None, reason: str) -> bool:
+        """Take an environment in which the resolver does not load out of use; whether there is another one."""
+
+
+class NoWheels:
+    """Stands for the wheels of a worker that uses none."""
+
+    def environment_of(self, tenant_id: str | None) -> Environment | None:
+        """Return nothing."""
+        return None
+
+    def uses(self, environment: Environment | None) -> bool:
+        """Whether it is no environment."""
+        return environment is None
+
+    def refuse_of(self, tenant_id: str | None, environment: Environment | None, reason: str) -> bool:
+        """Say that there is no other one."""
+        return False
 
 
 class Kinship(NamedTuple):
@@ -48,8 +82,7 @@ class Children:
     Args:
         settings: Isolation, preloaded modules.
         resolver: The flow resolver's spec, or ``None``.
-        environment: Returns the wheel environment that the next run imports from.
-        refuse: Takes an environment in which the resolver does not load out of use; whether there is another one.
+        wheels: Say what the runs of each tenant import from.
         machine: Says whether the start directory is still the one in which a process works.
         max_runs: Runs after which a kept process is replaced.
         apart: What keeps processes from others.
@@ -60,41 +93,43 @@ class Children:
         settings: Settings,
         resolver: str | None,
         *,
-        environment: Callable[[], Environment | None],
-        refuse: Callable[[Environment | None, str], bool],
+        wheels: Wheels | None,
         machine: Machine,
         max_runs: int,
         apart: Apart = TOGETHER,
     ) -> None:
         self._settings = settings
         self._resolver = resolver
-        self._environment = environment
-        self._refuse = refuse
+        self._wheels = wheels or NoWheels()
         self._machine = machine
         self._max_runs = max_runs
         self._apart = apart
         self._proven = False
-        self._resolves_in: Environment | None = None
+        self._resolves_in: set[str | None] = set()
+        self._tenant: str | None = None
         self._directory = str(Path.cwd())
         self._preparing = asyncio.Lock()
-        self._template: Template | None = None
+        self._warm: OrderedDict[str | None, Warm] = OrderedDict()
         self._launched: Template | None = None
-        self._spares: deque[ChildProcess] = deque()
         self._kept: tuple[Kinship, ChildProcess] | None = None
         self._kept_since = 0.0
-        self._ended_at = 0.0
         self._leaving: asyncio.Task[None] | None = None
 
     async def prepare(self) -> ChildProcess:
         """Return a fresh process that is there, started anew where needed; ``take`` takes it.
 
+        It is one for the tenant of the last run: of the next one nothing is known yet.
+
         Raises:
             Unusable: none can be had, because of how the worker was started; only until one has once been had.
             MachineFault: none can be had, several times in a row.
         """
+        return (await self._prepare()).first
+
+    async def _prepare(self) -> Warm:
         async with self._preparing:
             try:
-                spare = await self._make_spare()
+                warm = await self._make_spare()
             except OSError as error:
                 raise no_process(error) from error
             except Unusable as error:
@@ -104,31 +139,23 @@ class Children:
             except CommandFailed as error:
                 raise MachineFault(TroubleKind.PROCESS, error.message) from error
             self._proven = True
-            return spare
+            return warm
 
-    async def _make_spare(self) -> ChildProcess:
+    async def _make_spare(self) -> Warm:
+        """Return a template that has a spare."""
         tries = _KILLED_TRIES
         while True:
+            warm: Warm | None = None
             try:
-                return await self._spare_of(await self._fit_template())
+                warm = await self._fit_template(self._tenant)
+                await warm.spare()
             except NotForked:
                 tries -= 1
-                killed = self._template is None or not self._template.is_alive
+                killed = warm is None or not warm.template.is_alive
                 if not tries or not killed:  # a template that was killed meanwhile says nothing of this machine
                     raise
-
-    async def _spare_of(self, template: Template) -> ChildProcess:
-        while self._spares and not (self._spares[0].is_alive and self._spares[0].template is template):
-            await self._spares.popleft().end()
-        if not self._spares:
-            self._spares.append(template.fork())
-        spare = self._spares[0]
-        try:
-            await spare.born()
-        except CommandFailed:
-            self._spares.popleft()
-            raise
-        return spare
+            else:
+                return warm
 
     async def take(self, record: RunRecord) -> ChildProcess:
         """Return the process for a run: one kept from a run of its kind, or else a fresh one.
@@ -140,25 +167,12 @@ class Children:
         kept, self._kept = self._kept, None
         if kept is not None:
             kinship, child = kept
-            akin = kinship == Kinship.of(record) and self._is_current(child.template)
+            akin = kinship == Kinship.of(record) and self._is_current(child.template, record.tenant_id)
             if akin and await _is_fresh(child):
                 return child
             await child.end()
-        child = await self.prepare()
-        self._spares.popleft()
-        return child
-
-    def _fork_spares(self) -> None:
-        """Fork fresh processes in advance: where runs follow each other two, for one may not be ready yet."""
-        now = time.monotonic()
-        wanted = 2 if now - self._ended_at < _BUSY_SEC else 1
-        self._ended_at = now
-        while len(self._spares) < wanted and self._template is not None and self._template.is_alive:
-            try:
-                self._spares.append(self._template.fork())
-            except OSError as error:
-                log.warning("no process could be forked in advance", reason=str(error))  # the next run asks again
-                return
+        self._tenant = record.tenant_id
+        return (await self._prepare()).take()
 
     async def give_back(
         self,
@@ -179,7 +193,8 @@ class Children:
             buried: Called when no process of the run is left.
         """
         fit = reusable and child.is_alive and child.runs < self._max_runs
-        if fit and self._settings.isolation == "shared" and child.environment == self._environment():
+        current = child.environment == self._wheels.environment_of(record.tenant_id)
+        if fit and self._settings.isolation == "shared" and current:
             self._kept, self._kept_since = (Kinship.of(record), child), time.monotonic()
             await buried()
         else:
@@ -187,12 +202,17 @@ class Children:
             self._leaving = asyncio.create_task(_bury(child, left, buried), name="leaving")
             if not left:
                 await self._left()
-        self._fork_spares()
+        if (warm := self._warm.get(_key(child.environment))) is not None and warm.template is child.template:
+            warm.fork_ahead()
 
     async def rest(self) -> None:
         """Called now and then while there is no run: let go of what nobody has needed for a while."""
-        if len(self._spares) > 1 and time.monotonic() - self._ended_at > _IDLE_SEC:
-            await self._spares.pop().end()
+        async with self._preparing:
+            last = next(reversed(self._warm), None)
+            for key, warm in list(self._warm.items()):
+                await warm.rest()
+                if key != last and (warm.idle_for() > _WARM_SEC or not self._wheels.uses(warm.template.environment)):
+                    await self._warm.pop(key).end()
         if self._kept is not None and time.monotonic() - self._kept_since > _IDLE_SEC:
             (_, child), self._kept = self._kept, None
             await child.end()
@@ -218,10 +238,10 @@ class Children:
             kept, self._kept = self._kept, None
             if kept is not None:
                 await kept[1].end()
-            await self._drop_spares()
-            for template in (self._template, self._launched):
-                if template is not None:
-                    await template.end()
+            while self._warm:
+                await self._warm.popitem()[1].end()
+            if self._launched is not None:
+                await self._launched.end()
 
     async def _left(self) -> None:
         """Wait until nothing of the run before is left: of two, the guardian could not say whose an orphan is."""
@@ -236,25 +256,30 @@ class Children:
         template.moves = self._machine.moves
         return template
 
-    def _is_current(self, template: Template) -> bool:
-        """Whether a template imports from where the next run is to import from."""
-        return template.environment == self._environment() and template.moves == self._machine.moves
+    def _is_current(self, template: Template, tenant_id: str | None) -> bool:
+        """Whether a template imports from where the next run of a tenant is to import from."""
+        environment = self._wheels.environment_of(tenant_id)
+        return template.environment == environment and template.moves == self._machine.moves
 
-    async def _drop_spares(self) -> None:
-        while self._spares:
-            await self._spares.popleft().end()
+    async def _make_room(self) -> None:
+        """End the templates from which nobody's runs are forked any more, and what is one too many."""
+        for key, warm in list(self._warm.items()):
+            if not self._wheels.uses(warm.template.environment) or len(self._warm) >= _MOST_WARM:
+                await self._warm.pop(key).end()
 
-    async def _fit_template(self) -> Template:
-        """Return a template of the environment in use, started anew where needed."""
+    async def _fit_template(self, tenant_id: str | None) -> Warm:
+        """Return a template of the environment in use for a tenant, started anew where needed."""
         attempt = 1
         while True:
-            old, environment = self._template, self._environment()
-            if old is not None and old.is_alive and not old.grown and self._is_current(old):
-                return old
-            await self._drop_spares()
-            self._template = None
+            environment = self._wheels.environment_of(tenant_id)
+            old = self._warm.pop(_key(environment), None)
             if old is not None:
+                template = old.template
+                if template.is_alive and not template.grown and self._is_current(template, tenant_id):
+                    self._warm[_key(environment)] = old
+                    return old
                 await old.end()
+            await self._make_room()
             launched, self._launched = self._launched, None
             fit = launched is not None and launched.is_alive and launched.moves == self._machine.moves
             template = launched if launched is not None and fit else self._make_template(environment)
@@ -268,13 +293,13 @@ class Children:
             except CommandFailed as error:
                 await template.end()
                 if attempt == _START_TRIES or "ended with" not in error.message:
-                    if not self._refuse(environment, error.message):
+                    if not self._wheels.refuse_of(tenant_id, environment, error.message):
                         raise
                     attempt = 0
                 log.warning("a template for runs did not start", attempt=attempt, reason=error.message)
                 attempt += 1
             else:
-                self._template = template
+                self._warm[_key(environment)] = Warm(template)
 
     async def _check_resolver(self, template: Template) -> None:
         """Look whether the resolver loads, unless it did so in the same environment.
@@ -283,7 +308,7 @@ class Children:
             Unusable: it does not, and there is something to be done about it.
         """
         environment = template.environment
-        if self._resolver is None or (self._proven and environment == self._resolves_in):
+        if self._resolver is None or (self._proven and _key(environment) in self._resolves_in):
             return
         try:
             await self._try_resolver(template, self._resolver)
@@ -291,7 +316,9 @@ class Children:
             if not self._proven or environment is not None:
                 raise
             log.error("the flow resolver does not load any more; runs that need it fail", reason=error.message)
-        self._resolves_in = environment
+        if len(self._resolves_in) >= _MOST_RESOLVED:
+            self._resolves_in.clear()
+        self._resolves_in.add(_key(environment))
 
     @staticmethod
     async def _try_resolver(template: Template, resolver: str) -> None:
@@ -310,6 +337,10 @@ class Children:
                 f"the flow resolver does not load: {reason}",
                 hint="The resolver's file and what it imports must load in a plain Python process.",
             )
+
+
+def _key(environment: Environment | None) -> str | None:
+    return environment.digest if environment is not None else None
 
 
 async def _bury(child: ChildProcess, left: bool, buried: Callable[[], Awaitable[None]]) -> None:

@@ -4,10 +4,12 @@ import asyncio
 import contextlib
 import time
 from collections import OrderedDict
+from functools import partial
 
 import structlog
 
-from pyoco_server.errors import CommandFailed, StoreUnavailable
+from pyoco_server.errors import CommandFailed, InvalidInput, StoreUnavailable
+from pyoco_server.model.job import Job
 from pyoco_server.model.run import RunRecord
 from pyoco_server.settings import Settings
 from pyoco_server.store.flows import FlowStore
@@ -24,7 +26,7 @@ from pyoco_server.worker.fitness import Fitness, hand_back
 from pyoco_server.worker.machine import MachineFault
 from pyoco_server.worker.registration import Registration
 from pyoco_server.worker.runlog import NoRunLog, RunLog
-from pyoco_server.worker.wheels.sync import WheelSync
+from pyoco_server.worker.wheels.worker_wheels import WorkerWheels
 
 log = structlog.get_logger(__name__)
 
@@ -81,7 +83,7 @@ class Slot:
         resolver: str | None,
         fitness: Fitness,
         max_runs_per_child: int,
-        wheels: WheelSync | None = None,
+        wheels: WorkerWheels | None = None,
         apart: Apart = TOGETHER,
     ) -> None:
         self._settings = settings
@@ -97,8 +99,7 @@ class Slot:
         self._children = Children(
             settings,
             resolver,
-            environment=lambda: wheels.environment if wheels is not None else None,
-            refuse=lambda environment, reason: wheels is not None and wheels.refuse(environment, reason),
+            wheels=wheels,
             machine=fitness.machine,
             max_runs=max_runs_per_child,
             apart=apart,
@@ -156,12 +157,14 @@ class Slot:
                 return None
             self.delivery = delivery
             self._confirmed_at = time.monotonic()
-            if self._wheels is not None:
-                await self._wheels.in_step(stop)
+            await self._take_wheels(delivery, stop)
             if stop.is_set() or self._fitness.unfit.is_set():
                 await delivery.give_back()
                 return None
             claimed = await self._claims.take(delivery)
+            if self._wheels is not None and claimed is not None:
+                # The record says whose the run is; a job that says something else has not been waited for.
+                await self._wheels.ready_for(claimed.stored.record.tenant_id, stop)
         except StoreUnavailable as error:
             log.debug("no jobs without NATS", reason=error.message)
             await self._let_go()
@@ -174,6 +177,15 @@ class Slot:
             return await self._execute(delivery, claimed) if claimed else None
         finally:
             self.delivery = None
+
+    async def _take_wheels(self, delivery: Delivery, stop: asyncio.Event) -> None:
+        """Wait, before a run is claimed, until the wheels that were stored before it are in use for its tenant."""
+        if self._wheels is None:
+            return
+        await self._wheels.in_step(stop)
+        if self._wheels.has_tenants:
+            with contextlib.suppress(InvalidInput):  # no job: that is dealt with where it is claimed
+                await self._wheels.ready_for(Job.from_json(delivery.data).tenant_id, stop)
 
     async def _let_go(self) -> None:
         """Give a job back whose run could not be claimed. Where NATS cannot be told, it comes again after AckWait."""
@@ -257,7 +269,7 @@ class Slot:
             resolver=self._resolver,
             read_flow=self._flows.read,
             end_log=end_log,
-            explain_missing=self._wheels.explain if self._wheels is not None else lambda error: "",
+            explain_missing=partial(self._wheels.explain_to, record.tenant_id) if self._wheels else lambda error: "",
             blames_machine=delivery.num_delivered < _BLAMING,
         )
         if self._handing_back:

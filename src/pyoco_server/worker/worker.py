@@ -34,7 +34,7 @@ from pyoco_server.worker.registration import Registration
 from pyoco_server.worker.resources import ResourceWatch
 from pyoco_server.worker.slot import FlowTexts, Slot
 from pyoco_server.worker.watchdog import Watchdog
-from pyoco_server.worker.wheels.sync import WheelSync
+from pyoco_server.worker.wheels.worker_wheels import WorkerWheels
 
 log = structlog.get_logger(__name__)
 
@@ -94,9 +94,9 @@ class Worker:
         flows = FlowTexts(FlowStore(self._connection))
         self._fitness = Fitness(_machine(settings, self._apart), slots=slots, report=self._registration.note_trouble)
         self._wheel_store = WheelStore(self._connection)
-        self._wheels: WheelSync | None = None
+        self._wheels: WorkerWheels | None = None
         if settings.wheel_sync_enabled:
-            self._wheels = WheelSync(
+            self._wheels = WorkerWheels(
                 settings,
                 self._wheel_store,
                 worker_id=worker_id,
@@ -280,7 +280,7 @@ class Worker:
                     log.warning("waiting for NATS", reason=error.message)
                 await first_event(_NO_RIGHT_PAUSE if isinstance(error, RightMissing) else 0.1, self._stop)
 
-    async def _start_wheels(self, wheels: WheelSync) -> None:
+    async def _start_wheels(self, wheels: WorkerWheels) -> None:
         """Take the first wheels before the first run; where that fails, those of the last time."""
 
         async def look() -> None:

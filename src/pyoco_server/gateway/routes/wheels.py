@@ -16,6 +16,16 @@ from pyoco_server.gateway.auth import Who, needs
 from pyoco_server.gateway.provenance import actor_of, source_of
 from pyoco_server.gateway.state import Gateway, Here
 from pyoco_server.gateway.wheel_content import check_wheel
+from pyoco_server.gateway.wheel_scope import (
+    OfTenant,
+    check_may_change,
+    find_wheel,
+    is_operator,
+    owner_of_upload,
+    scopes,
+    visible,
+    visible_tenants,
+)
 from pyoco_server.gateway.wheel_upload import receive
 from pyoco_server.gateway.words import WheelDeed
 from pyoco_server.model.access import Caller, Role
@@ -45,6 +55,11 @@ _UPLOAD_FORM = {
                         "wheel": {"type": "string", "format": "binary"},
                         "tags": {"type": "string", "description": "Comma list; absent: for all workers."},
                         "replace": {"type": "boolean", "description": "Without effect."},
+                        "tenant": {
+                            "type": "string",
+                            "description": "Whose runs alone shall have it; absent: those of the caller's tenant, "
+                            "or all runs if the caller is an operator.",
+                        },
                     },
                 }
             }
@@ -55,16 +70,16 @@ _UPLOAD_FORM = {
 
 @router.get("/wheels")
 @needs(Role.VIEWER)
-async def list_wheels(here: Here) -> list[WheelEntry]:
-    """List the wheels by name."""
-    return await here.wheels.list()
+async def list_wheels(here: Here, who: Who) -> list[WheelEntry]:
+    """List the wheels by name: one's own tenant's, and those that all share."""
+    return visible(who, await here.wheels.list())
 
 
 @router.post("/wheels", openapi_extra=_UPLOAD_FORM)
 @needs(Role.MEMBER)
 @changes(AuditAction.WHEEL_UPLOAD)
 async def upload_wheel(here: Here, who: Who, change: Noted, request: Request) -> WheelEntry:
-    """Store a wheel, if it is a good one and newer than all of its package."""
+    """Store a wheel, if it is a good one and newer than all of its package that the same tenant has."""
     _ = here.connection.client  # raises at once when NATS is away, before anything travels
     here.room.check()
     largest = here.settings.wheel_max_bytes
@@ -77,11 +92,18 @@ async def upload_wheel(here: Here, who: Who, change: Noted, request: Request) ->
             raise InvalidInput(f"the wheel has {len(tags)} tags; {_MOST_TAGS} are accepted")
         replace = _flag(upload.fields.get("replace", ""))
         change.target_id = upload.name.file_name
+        change.tenant_id = owner_of_upload(who, upload.fields.get("tenant", ""))
         content = await asyncio.to_thread(check_wheel, upload.file, upload.name, largest)
         upload.file.seek(0)
         await here.room.look()
         here.room.check(upload.size)
-        entry = await here.wheels.put(upload.name.file_name, upload.file, tags, requires_python=content.requires_python)
+        entry = await here.wheels.put(
+            upload.name.file_name,
+            upload.file,
+            tags,
+            requires_python=content.requires_python,
+            tenant_id=change.tenant_id,
+        )
     change.details = {"tags": entry.tags, "sha256_hex": entry.sha256_hex}
     await _remember(here, who, request, WheelAction.UPLOAD, entry, replace=replace)
     return entry
@@ -97,15 +119,17 @@ async def list_history(
     action: WheelDeed = None,
 ) -> list[WheelEvent]:
     """List what happened to wheels, the newest first."""
-    events = await here.wheel_history.list(limit=limit, wheel_name=wheel_name or None, action=action)
+    events = await here.wheel_history.list(
+        limit=limit, wheel_name=wheel_name or None, action=action, tenants=visible_tenants(who)
+    )
     return [_shown_to(who, event) for event in events]
 
 
 @router.get("/wheels/{name}", response_class=StreamingResponse)
 @needs(Role.VIEWER)
-async def download_wheel(here: Here, name: str) -> StreamingResponse:
+async def download_wheel(here: Here, who: Who, name: str, tenant: OfTenant = None) -> StreamingResponse:
     """Give a wheel's bytes. If they are damaged, the answer is an error, or for a large wheel breaks off."""
-    entry = await here.wheels.get(name)
+    entry = await find_wheel(here, who, name, tenant)
     blocks = here.wheels.stream(entry)
     first = await anext(blocks)
 
@@ -129,9 +153,14 @@ async def download_wheel(here: Here, name: str) -> StreamingResponse:
 @router.delete("/wheels/{name}")
 @needs(Role.MEMBER)
 @changes(AuditAction.WHEEL_DELETE, "name")
-async def delete_wheel(here: Here, who: Who, request: Request, name: str) -> dict[str, Any]:
+async def delete_wheel(
+    here: Here, who: Who, change: Noted, request: Request, name: str, tenant: OfTenant = None
+) -> dict[str, Any]:
     """Delete a wheel; workers stop using it when they next look."""
-    entry = await here.wheels.remove(name)
+    found = await find_wheel(here, who, name, tenant)
+    check_may_change(who, found.tenant_id)
+    change.tenant_id = found.tenant_id
+    entry = await here.wheels.remove(found.name, found.tenant_id)
     await _remember(here, who, request, WheelAction.DELETE, entry)
     return {"name": entry.name, "deleted": True}
 
@@ -139,15 +168,15 @@ async def delete_wheel(here: Here, who: Who, request: Request, name: str) -> dic
 @router.post("/wheels/{name}/pin")
 @needs(Role.MEMBER)
 @changes(AuditAction.WHEEL_PIN, "name")
-async def pin_wheel(here: Here, who: Who, change: Noted, request: Request, name: str) -> dict[str, Any]:
+async def pin_wheel(
+    here: Here, who: Who, change: Noted, request: Request, name: str, tenant: OfTenant = None
+) -> dict[str, Any]:
     """Make a stored version the one that its workers use; ``name`` is ``NAME==VERSION`` or a file name."""
-    entries = await here.wheels.list()
-    chosen = named_by(entries, name)
-    if not chosen:
-        raise _not_stored(entries, name)
+    entries, chosen = await _chosen(here, who, name, tenant)
+    owner = change.tenant_id = chosen[0].tenant_id
     now = time.time()
-    pinned = [await here.wheels.pin(entry.name, now) for entry in chosen]
-    unpinned = [await here.wheels.unpin(entry.name) for entry in pins_replaced(entries, pinned)]
+    pinned = [await here.wheels.pin(entry.name, now, tenant_id=owner) for entry in chosen]
+    unpinned = [await here.wheels.unpin(entry.name, tenant_id=owner) for entry in pins_replaced(entries, pinned)]
     for entry in pinned:
         await _remember(here, who, request, WheelAction.PIN, entry)
     names = {"pinned": [entry.name for entry in pinned], "unpinned": [entry.name for entry in unpinned]}
@@ -164,18 +193,37 @@ async def pin_wheel(here: Here, who: Who, change: Noted, request: Request, name:
 @router.delete("/wheels/{name}/pin")
 @needs(Role.MEMBER)
 @changes(AuditAction.WHEEL_UNPIN, "name")
-async def unpin_wheel(here: Here, who: Who, change: Noted, request: Request, name: str) -> dict[str, Any]:
+async def unpin_wheel(
+    here: Here, who: Who, change: Noted, request: Request, name: str, tenant: OfTenant = None
+) -> dict[str, Any]:
     """Take pins back; ``name`` is a package, ``NAME==VERSION`` or a file name."""
-    entries = await here.wheels.list()
-    chosen = named_by(entries, name, package_alone=True)
-    if not chosen:
-        raise _not_stored(entries, name)
-    unpinned = [await here.wheels.unpin(entry.name) for entry in chosen if entry.pinned_at is not None]
+    _, chosen = await _chosen(here, who, name, tenant, package_alone=True)
+    owner = change.tenant_id = chosen[0].tenant_id
+    unpinned = [await here.wheels.unpin(entry.name, tenant_id=owner) for entry in chosen if entry.pinned_at is not None]
     for entry in unpinned:
         await _remember(here, who, request, WheelAction.UNPIN, entry)
     change.happened = bool(unpinned)
     change.details = {"unpinned": [entry.name for entry in unpinned]}
     return {"package": chosen[0].package, **change.details}
+
+
+async def _chosen(
+    here: Gateway, who: Caller, name: str, asked: str | None, *, package_alone: bool = False
+) -> tuple[list[WheelEntry], list[WheelEntry]]:
+    """Give the wheels of the tenant that is meant, or that all share, and those among them that a pin names.
+
+    Raises:
+        WheelNotFound: none is named.
+        RoleTooLow: the caller may not change them.
+    """
+    everything = await here.wheels.list()
+    for tenant_id in scopes(who, asked):
+        entries = [entry for entry in everything if entry.tenant_id == tenant_id]
+        if chosen := named_by(entries, name, package_alone=package_alone):
+            check_may_change(who, tenant_id)
+            return entries, chosen
+    named_by([], name, package_alone=package_alone)  # what is no name at all is said first, whoever asks
+    raise _not_stored(visible(who, everything) if asked is None else [], name)
 
 
 async def _remember(
@@ -184,20 +232,23 @@ async def _remember(
     event = WheelEvent(
         action=action, wheel_name=entry.name, tags=entry.tags, size_bytes=entry.size_bytes,
         sha256_hex=entry.sha256_hex, replace=replace, actor=actor_of(who), source=source_of(request),
+        tenant_id=entry.tenant_id,
     )  # fmt: skip
     await here.wheel_history.add(event)
 
 
 def _shown_to(who: Caller, event: WheelEvent) -> WheelEvent:
-    """Give an event; who did it and from where is for the same tenant and for admins."""
-    if who.role is Role.ADMIN or (event.actor.tenant_id is not None and who.sees(event.actor.tenant_id)):
+    """Give an event; who did it and from where is for the same tenant and for operators."""
+    if is_operator(who) or (event.actor.tenant_id is not None and who.sees(event.actor.tenant_id)):
         return event
     return event.model_copy(update={"actor": Actor(), "source": Source()})
 
 
 def _not_stored(entries: list[WheelEntry], name: str) -> WheelNotFound:
     package = named_by(entries, name.partition("==")[0], package_alone=True)
-    hint = f"Stored: {', '.join(f'{entry.package}=={entry.version}' for entry in package[:20])}" if package else ""
+    shown = [f"{entry.package}=={entry.version}" + (f" of {entry.tenant_id}" if entry.tenant_id else "")
+             for entry in package[:20]]  # fmt: skip
+    hint = f"Stored: {', '.join(shown)}" if shown else ""
     return WheelNotFound(f"no wheel {name[:_LONGEST_NAME]!r} is stored", hint=hint)
 
 

@@ -24,7 +24,8 @@ from pyoco_server.worker.apart import TOGETHER, Apart
 from pyoco_server.worker.troubles import Troubles
 from pyoco_server.worker.wheels.downloads import Downloads
 from pyoco_server.worker.wheels.environments import Environment, Environments
-from pyoco_server.worker.wheels.installer import BuildFailed, own_packages, shorten
+from pyoco_server.worker.wheels.installer import BuildFailed, shorten
+from pyoco_server.worker.wheels.installer import own_packages as packages_here
 from pyoco_server.worker.wheels.missing import LeftOut, explain_missing
 from pyoco_server.worker.wheels.plugins import PLUGINS, WheelsBroken, check_plugins, start_check
 
@@ -50,7 +51,7 @@ class Registry(Protocol):
 
 
 class WheelSync:
-    """A worker's wheels.
+    """The wheels of one environment: of a worker's, or of one tenant's there.
 
     Args:
         settings: Directory, interval, deadlines.
@@ -60,6 +61,7 @@ class WheelSync:
         report: Called with the worker record's ``wheel_sync``, and whether it is news.
         stop: Ends what is under way.
         apart: What keeps code of wheels from other processes.
+        own_packages: The packages that the worker itself has; looked up when not given.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class WheelSync:
         report: Callable[[dict[str, Any], bool], None],
         stop: asyncio.Event,
         apart: Apart = TOGETHER,
+        own_packages: dict[str, str] | None = None,
     ) -> None:
         self._settings = settings
         self._apart = apart
@@ -91,7 +94,7 @@ class WheelSync:
         )
         self._downloads = Downloads(directory, registry.read_to, stop)
         self._supported = list(sys_tags())
-        self._own = own_packages()
+        self._own = packages_here() if own_packages is None else own_packages
         self.environment: Environment | None = None
         """What the next run imports from; ``None`` for nothing."""
         self._before: Environment | None = None
