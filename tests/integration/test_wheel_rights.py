@@ -1,4 +1,4 @@
-"""Whose wheels a caller lists, fetches, changes and hears of: each role, of its own tenant's, another's, and shared ones."""
+"""Whose wheels a caller lists, fetches, changes and hears of: each role, of its own tenant, another, and all."""
 
 import io
 import json

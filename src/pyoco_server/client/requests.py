@@ -215,17 +215,19 @@ def wheel_file(
         yield filename or Path(path).name, file
 
 
-def upload_wheel(filename: str, data: bytes | BinaryIO, replace: bool, tags: list[str] | None) -> Call:
+def upload_wheel(
+    filename: str, data: bytes | BinaryIO, replace: bool, tags: list[str] | None, tenant: str | None = None
+) -> Call:
     """``POST /wheels``; a file is read a piece at a time."""
     labels = ",".join(tag.strip() for tag in tags or () if tag.strip())
-    form = {"replace": "true" if replace else "false", **({"tags": labels} if labels else {})}
+    form = {"replace": "true" if replace else "false", **_filled({"tags": labels, "tenant": tenant})}
     files = {"wheel": (filename, data, "application/octet-stream")}
     return Call("POST", "/wheels", {"files": files, "data": form, "timeout": UPLOAD_TIMEOUT})
 
 
-def pin(wheel: str, method: str) -> Call:
+def pin(wheel: str, method: str, tenant: str | None = None) -> Call:
     """``POST`` or ``DELETE /wheels/{name}/pin``."""
-    return Call(method, f"/wheels/{_part(wheel)}/pin")
+    return Call(method, f"/wheels/{_part(wheel)}/pin", {"params": _given({"tenant": tenant})})
 
 
 def wheel_history(**query: Any) -> Call:
@@ -233,9 +235,9 @@ def wheel_history(**query: Any) -> Call:
     return Call("GET", "/wheels/history", {"params": _filled(query)})
 
 
-def delete_wheel(name: str) -> Call:
+def delete_wheel(name: str, tenant: str | None = None) -> Call:
     """``DELETE /wheels/{name}``."""
-    return Call("DELETE", f"/wheels/{_part(name)}")
+    return Call("DELETE", f"/wheels/{_part(name)}", {"params": _given({"tenant": tenant})})
 
 
 def metrics() -> Call:

@@ -32,6 +32,7 @@ class WheelCalls:
         path: str | Path | None = None,
         replace: bool = True,
         tags: list[str] | None = None,
+        tenant: str | None = None,
     ) -> dict[str, Any]:
         """Upload a wheel.
 
@@ -41,21 +42,39 @@ class WheelCalls:
             path: Where it is, in place of ``data``.
             replace: Without effect; a stored version is never replaced.
             tags: The workers that shall use it; all of them when not given.
+            tenant: Whose runs alone shall have it; those of the key's own tenant when not given, or with an operator's
+                key everybody's.
         """
         with requests.wheel_file(filename, data, path) as (name, content):
-            return cast(dict[str, Any], self._json(requests.upload_wheel(name, content, replace, tags)))
+            return cast(dict[str, Any], self._json(requests.upload_wheel(name, content, replace, tags, tenant)))
 
-    def delete_wheel(self, wheel_name: str) -> dict[str, Any]:
-        """Delete a wheel."""
-        return cast(dict[str, Any], self._json(requests.delete_wheel(wheel_name)))
+    def delete_wheel(self, wheel_name: str, *, tenant: str | None = None) -> dict[str, Any]:
+        """Delete a wheel.
 
-    def pin_wheel(self, wheel: str) -> dict[str, Any]:
-        """Make a stored version, ``NAME==VERSION`` or a file name, the one that the workers of its tags use."""
-        return cast(dict[str, Any], self._json(requests.pin(wheel, "POST")))
+        Args:
+            wheel_name: Its file name.
+            tenant: Whose it is, ``""`` for one that all share; when not given, the key's own tenant's and
+                then shared ones, or with an operator's key shared ones.
+        """
+        return cast(dict[str, Any], self._json(requests.delete_wheel(wheel_name, tenant)))
 
-    def unpin_wheel(self, wheel: str) -> dict[str, Any]:
-        """Take back the pins of a package, a ``NAME==VERSION`` or a file name."""
-        return cast(dict[str, Any], self._json(requests.pin(wheel, "DELETE")))
+    def pin_wheel(self, wheel: str, *, tenant: str | None = None) -> dict[str, Any]:
+        """Make a stored version, ``NAME==VERSION`` or a file name, the one that the workers of its tags use.
+
+        Args:
+            wheel: Which.
+            tenant: Whose it is, as in ``delete_wheel``.
+        """
+        return cast(dict[str, Any], self._json(requests.pin(wheel, "POST", tenant)))
+
+    def unpin_wheel(self, wheel: str, *, tenant: str | None = None) -> dict[str, Any]:
+        """Take back the pins of a package, a ``NAME==VERSION`` or a file name.
+
+        Args:
+            wheel: Which.
+            tenant: Whose they are, as in ``delete_wheel``.
+        """
+        return cast(dict[str, Any], self._json(requests.pin(wheel, "DELETE", tenant)))
 
 
 class AsyncWheelCalls:
@@ -83,6 +102,7 @@ class AsyncWheelCalls:
         path: str | Path | None = None,
         replace: bool = True,
         tags: list[str] | None = None,
+        tenant: str | None = None,
     ) -> dict[str, Any]:
         """Upload a wheel.
 
@@ -92,18 +112,36 @@ class AsyncWheelCalls:
             path: Where it is, in place of ``data``.
             replace: Without effect; a stored version is never replaced.
             tags: The workers that shall use it; all of them when not given.
+            tenant: Whose runs alone shall have it; those of the key's own tenant when not given, or with an operator's
+                key everybody's.
         """
         with requests.wheel_file(filename, data, path) as (name, content):
-            return cast(dict[str, Any], await self._json(requests.upload_wheel(name, content, replace, tags)))
+            return cast(dict[str, Any], await self._json(requests.upload_wheel(name, content, replace, tags, tenant)))
 
-    async def delete_wheel(self, wheel_name: str) -> dict[str, Any]:
-        """Delete a wheel."""
-        return cast(dict[str, Any], await self._json(requests.delete_wheel(wheel_name)))
+    async def delete_wheel(self, wheel_name: str, *, tenant: str | None = None) -> dict[str, Any]:
+        """Delete a wheel.
 
-    async def pin_wheel(self, wheel: str) -> dict[str, Any]:
-        """Make a stored version, ``NAME==VERSION`` or a file name, the one that the workers of its tags use."""
-        return cast(dict[str, Any], await self._json(requests.pin(wheel, "POST")))
+        Args:
+            wheel_name: Its file name.
+            tenant: Whose it is, ``""`` for one that all share; when not given, the key's own tenant's and
+                then shared ones, or with an operator's key shared ones.
+        """
+        return cast(dict[str, Any], await self._json(requests.delete_wheel(wheel_name, tenant)))
 
-    async def unpin_wheel(self, wheel: str) -> dict[str, Any]:
-        """Take back the pins of a package, a ``NAME==VERSION`` or a file name."""
-        return cast(dict[str, Any], await self._json(requests.pin(wheel, "DELETE")))
+    async def pin_wheel(self, wheel: str, *, tenant: str | None = None) -> dict[str, Any]:
+        """Make a stored version, ``NAME==VERSION`` or a file name, the one that the workers of its tags use.
+
+        Args:
+            wheel: Which.
+            tenant: Whose it is, as in ``delete_wheel``.
+        """
+        return cast(dict[str, Any], await self._json(requests.pin(wheel, "POST", tenant)))
+
+    async def unpin_wheel(self, wheel: str, *, tenant: str | None = None) -> dict[str, Any]:
+        """Take back the pins of a package, a ``NAME==VERSION`` or a file name.
+
+        Args:
+            wheel: Which.
+            tenant: Whose they are, as in ``delete_wheel``.
+        """
+        return cast(dict[str, Any], await self._json(requests.pin(wheel, "DELETE", tenant)))

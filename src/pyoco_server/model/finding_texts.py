@@ -273,9 +273,9 @@ TEXTS: dict[FindingCode, Text] = {
         "その間、実行は待機するか別のワーカーに渡ります。",
     ),
     FindingCode.WORKER_WHEELS: Text(
-        "The worker {worker_id} cannot use all of its wheels: {reason}.",
+        "The worker {worker_id} cannot use all of its wheels[ of tenant {tenant}]: {reason}.",
         "pyoco-client workers --output plugins; then upload a newer version, or go back: pyoco-client wheel-pin",
-        "ワーカー {worker_id} は一部の wheel を使えません: {reason}。",
+        "ワーカー {worker_id} は[テナント {tenant} の]一部の wheel を使えません: {reason}。",
         "pyoco-client workers --output plugins で確認し、新しい版を登録するか、"
         "pyoco-client wheel-pin で戻してください。",
     ),

@@ -5,8 +5,14 @@ from typing import Any
 WORKER_COLUMNS = [
     "worker_id", "state", "tags", "current_run_id", "host", "slots", "draining", "memory", "cpu", "gpus", "trouble",
 ]  # fmt: skip
+PLUGIN_COLUMNS = ["worker_id", "state", "tags", "package", "version", "wheel_name", "tasks"]
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 _STEP = 1024
+
+
+def with_tenant(columns: list[str], rows: list[dict[str, Any]]) -> list[str]:
+    """Return the columns, with the tenant's where any row has one."""
+    return [*columns, "tenant_id"] if any(row.get("tenant_id") for row in rows) else columns
 
 
 def worker_row(item: dict[str, Any]) -> dict[str, Any]:
@@ -46,22 +52,30 @@ def plugin_rows(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
     rows = []
     for item in items:
         state = item.get("wheel_sync") or {}
-        found: dict[Any, dict[str, Any]] = {}
-        for wheel in state.get("installed_wheels") or []:
-            found[wheel.get("package_name")] = {
-                "package": wheel.get("package_name"),
-                "version": wheel.get("package_version"),
-                "wheel_name": wheel.get("wheel_name"),
-                "tasks": [],
-            }
-        for plugin in state.get("plugins") or []:
-            empty: dict[str, Any] = {
-                "package": plugin.get("package_name"),
-                "version": plugin.get("package_version"),
-                "tasks": [],
-            }
-            offered = found.setdefault(plugin.get("package_name"), empty)
-            offered["tasks"] = [*offered["tasks"], *(plugin.get("tasks") or [f"({plugin.get('error') or 'none'})"])]
-        shown: list[dict[str, Any]] = list(found.values()) or [{"tasks": []}]
-        rows += [{**item, **row, "tasks": ", ".join(row["tasks"])} for row in shown]
+        tenants = state.get("tenants") or {}
+        shown = _offered(state, None) + [row for tenant, own in tenants.items() for row in _offered(own, tenant)]
+        rows += [{**item, **row, "tasks": ", ".join(row["tasks"])} for row in shown or [{"tasks": []}]]
     return rows
+
+
+def _offered(state: dict[str, Any], tenant: str | None) -> list[dict[str, Any]]:
+    """Give a row for each wheel and plug-in package that all tenants share, or that one has for itself."""
+    found: dict[Any, dict[str, Any]] = {}
+    for wheel in state.get("installed_wheels") or []:
+        found[wheel.get("package_name")] = {
+            "package": wheel.get("package_name"),
+            "version": wheel.get("package_version"),
+            "wheel_name": wheel.get("wheel_name"),
+            "tenant_id": tenant,
+            "tasks": [],
+        }
+    for plugin in state.get("plugins") or []:
+        empty: dict[str, Any] = {
+            "package": plugin.get("package_name"),
+            "version": plugin.get("package_version"),
+            "tenant_id": tenant,
+            "tasks": [],
+        }
+        offered = found.setdefault(plugin.get("package_name"), empty)
+        offered["tasks"] = [*offered["tasks"], *(plugin.get("tasks") or [f"({plugin.get('error') or 'none'})"])]
+    return list(found.values())

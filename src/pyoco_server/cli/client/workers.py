@@ -7,7 +7,13 @@ import click
 from click.core import ParameterSource
 
 from pyoco_server.cli.client.root import pass_client
-from pyoco_server.cli.client.worker_tables import WORKER_COLUMNS, plugin_rows, worker_row
+from pyoco_server.cli.client.worker_tables import (
+    PLUGIN_COLUMNS,
+    WORKER_COLUMNS,
+    plugin_rows,
+    with_tenant,
+    worker_row,
+)
 from pyoco_server.cli.output import print_json, print_table
 from pyoco_server.client.errors import ApiError, CannotConnect
 from pyoco_server.client.http import PyocoHttpClient
@@ -53,7 +59,8 @@ def workers(context: click.Context, /, output: str, include_hidden: bool, **quer
     elif output == "table":
         print_table(WORKER_COLUMNS, [worker_row(item) for item in items])
     else:
-        print_table(["worker_id", "state", "tags", "package", "version", "wheel_name", "tasks"], plugin_rows(items))
+        rows = plugin_rows(items)
+        print_table(with_tenant(PLUGIN_COLUMNS, rows), rows)
 
 
 def _refuse_list_options(context: click.Context) -> None:

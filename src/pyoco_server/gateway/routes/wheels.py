@@ -223,7 +223,10 @@ async def _chosen(
             check_may_change(who, tenant_id)
             return entries, chosen
     named_by([], name, package_alone=package_alone)  # what is no name at all is said first, whoever asks
-    raise _not_stored(visible(who, everything) if asked is None else [], name)
+    meant = visible(who, everything)
+    if asked is not None:
+        meant = [entry for entry in meant if entry.tenant_id in scopes(who, asked)]
+    raise _not_stored(meant, name)
 
 
 async def _remember(
