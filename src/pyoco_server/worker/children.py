@@ -27,8 +27,9 @@ _TRY_SEC = 60.0
 _ASK_SEC = 5.0
 _IDLE_SEC = 30.0
 """After so long without a run a kept process goes: an idle worker keeps nothing of past runs."""
-_MOST_WARM = 4
-"""Templates of a slot, where tenants have wheels of their own: those used last, so that tenants may take turns."""
+_MOST_WARM, _LEAST_WARM, _WARM_IN_ALL = 8, 2, 16
+"""Templates of a slot, where tenants have wheels of their own: those used last, so that tenants may take turns. The
+more slots there are, the fewer each keeps: one takes about 11 MB with its process in advance."""
 _WARM_SEC = 600.0
 """After so long without a run a template goes, unless it is the one that was used last."""
 _MOST_RESOLVED = 64
@@ -86,6 +87,7 @@ class Children:
         machine: Says whether the start directory is still the one in which a process works.
         max_runs: Runs after which a kept process is replaced.
         apart: What keeps processes from others.
+        slots: How many slots the worker has.
     """
 
     def __init__(
@@ -97,6 +99,7 @@ class Children:
         machine: Machine,
         max_runs: int,
         apart: Apart = TOGETHER,
+        slots: int = 1,
     ) -> None:
         self._settings = settings
         self._resolver = resolver
@@ -104,6 +107,7 @@ class Children:
         self._machine = machine
         self._max_runs = max_runs
         self._apart = apart
+        self._most_warm = min(_MOST_WARM, max(_LEAST_WARM, _WARM_IN_ALL // slots))
         self._proven = False
         self._resolves_in: set[str | None] = set()
         self._tenant: str | None = None
@@ -264,7 +268,7 @@ class Children:
     async def _make_room(self) -> None:
         """End the templates from which nobody's runs are forked any more, and what is one too many."""
         for key, warm in list(self._warm.items()):
-            if not self._wheels.uses(warm.template.environment) or len(self._warm) >= _MOST_WARM:
+            if not self._wheels.uses(warm.template.environment) or len(self._warm) >= self._most_warm:
                 await self._warm.pop(key).end()
 
     async def _fit_template(self, tenant_id: str | None) -> Warm:

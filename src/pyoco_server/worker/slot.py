@@ -83,6 +83,7 @@ class Slot:
         resolver: str | None,
         fitness: Fitness,
         max_runs_per_child: int,
+        slots: int = 1,
         wheels: WorkerWheels | None = None,
         apart: Apart = TOGETHER,
     ) -> None:
@@ -103,6 +104,7 @@ class Slot:
             machine=fitness.machine,
             max_runs=max_runs_per_child,
             apart=apart,
+            slots=slots,
         )
         self.execution: Execution | None = None
         self.delivery: Delivery | None = None

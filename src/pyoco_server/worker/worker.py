@@ -123,6 +123,7 @@ class Worker:
                 resolver=resolver,
                 fitness=self._fitness,
                 max_runs_per_child=max_runs_per_child,
+                slots=slots,
                 wheels=self._wheels,
                 apart=self._apart,
             )
