@@ -123,6 +123,7 @@ def test_each_tenants_runs_have_its_own_wheels_and_the_shared_ones(site: Site, t
     assert [line.split()[-1] for line in rows.splitlines() if "tool-1" in line] == ["alpha"]
 
 
+@pytest.mark.slow
 def test_a_tenants_version_goes_before_the_shared_one(site: Site, tmp_path: Path) -> None:
     code = "def t():\n    return {!r}\n"
     site.command(
@@ -141,6 +142,7 @@ def test_a_tenants_version_goes_before_the_shared_one(site: Site, tmp_path: Path
     assert outputs(site.run("alpha", "both:t")) == ["shared"]
 
 
+@pytest.mark.slow
 def test_a_broken_wheel_of_a_tenant_is_its_own_trouble(site: Site, tmp_path: Path) -> None:
     hook = "def t():\n    return 1\ndef hook(registry):\n    registry.register_callable(t, name='x/y')\n"
     site.command("beta", "wheel-upload", "--wheel-file", build(tmp_path, "b", "fine", "1", hook))

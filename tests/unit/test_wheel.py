@@ -8,8 +8,10 @@ from hypothesis import strategies as st
 from packaging.tags import Tag, parse_tag
 
 from pyoco_server.errors import InvalidInput, WheelVersionConflict
+from pyoco_server.model.tags import check_tag
 from pyoco_server.model.wheel import WheelEntry, check_newer, select, set_digest
 from pyoco_server.model.wheel_name import package_name, parse_pin, parse_wheel_name
+from pyoco_server.model.wheel_object import NO_WORKER, file_name_of, object_name
 
 LINUX = [
     *parse_tag("cp311-cp311-manylinux_2_17_x86_64"), *parse_tag("cp311-abi3-manylinux_2_17_x86_64"),
@@ -137,3 +139,28 @@ def test_a_set_is_named_by_its_bytes() -> None:
     one, two = entry("a", "1"), entry("b", "1")
     assert set_digest([one, two]) == set_digest((two, one)) != set_digest([one])
     assert len(set_digest([])) == 64
+
+
+def test_a_tenants_wheel_goes_before_a_shared_one_whatever_versions_and_pins() -> None:
+    shared = entry("a", "9", pinned_at=5.0)
+    own = [entry("a", number, tenant_id="t") for number in ("1", "2")]
+    for order in ([shared, *own], [*own, shared]):
+        assert chosen(order, "cpu") == ["a-2"]
+    assert chosen([shared, entry("a", "2", "gpu", tenant_id="t")], "cpu") == ["a-9"]
+    with pytest.raises(WheelVersionConflict):
+        check_newer([shared, *own], parse_wheel_name("a-2-py3-none-any.whl"), "t")
+    check_newer([shared, *own], parse_wheel_name("a-3-py3-none-any.whl"), "t")
+    check_newer([shared, *own], parse_wheel_name("a-1-py3-none-any.whl"), "other")
+
+
+def test_the_name_of_a_tenants_object_is_no_wheels() -> None:
+    name = object_name("a-1-py3-none-any.whl", "some_tenant-1")
+    assert file_name_of(name, "some_tenant-1") == "a-1-py3-none-any.whl"
+    assert object_name("a-1-py3-none-any.whl", None) == "a-1-py3-none-any.whl"
+    with pytest.raises(InvalidInput):
+        parse_wheel_name(name)
+    for tenant in ("tenant-1", "1", "", "other"):
+        with pytest.raises(ValueError):
+            file_name_of(name, tenant)
+    with pytest.raises(InvalidInput):  # or no tag could be told from it
+        check_tag(NO_WORKER)

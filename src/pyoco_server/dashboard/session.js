@@ -3,7 +3,7 @@ import { BASE } from "./base.js";
 import { batch, effect, signal } from "./html.js";
 
 const NAME = `pyoco-server.key${BASE}`; // behind one proxy there may be several servers
-const ROLES = ["viewer", "member", "admin"];
+const ROLES = ["viewer", "member", "admin", "operator"];
 export const KEY_HEADER = document.documentElement.dataset.keyHeader;
 
 export const key = signal(read());
@@ -37,6 +37,12 @@ export function setKey(text) {
   } catch {
     // Nothing is kept: the key is asked for again after a reload.
   }
+}
+
+/** Tell whether the reader may change what is a tenant's (null: what all tenants share); without keys everybody may. */
+export function mayChange(tenant) {
+  const own = who.value?.tenant_id ?? null;
+  return allows("member") && (own === null || allows("operator") || tenant === own);
 }
 
 /** Tell whether the reader may do what a role may. */

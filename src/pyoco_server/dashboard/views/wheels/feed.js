@@ -41,7 +41,9 @@ export class WheelFeed {
   /** The stream leaves out what each worker has of the wheels: when that may have changed, it is read. */
   isNews(item) {
     const known = this.workers.value.find((worker) => worker.worker_id === item.worker_id);
-    const told = ({ state, wheel_sync: sync }) => JSON.stringify([state, sync?.enabled, sync?.environment, sync?.last_result, sync?.last_error]);
+    const seen = (sync) => [sync?.enabled, sync?.environment, sync?.last_result, sync?.last_error];
+    const own = (sync) => Object.entries(sync?.tenants ?? {}).map(([tenant, one]) => [tenant, seen({ ...one, enabled: true })]).sort();
+    const told = ({ state, wheel_sync: sync }) => JSON.stringify([state, seen(sync), own(sync)]);
     const synced = ({ wheel_sync: sync }) => sync?.last_sync_at ?? 0;
     // That a wheel does not suit a worker shows only in its list: it is read once the worker has looked at the change.
     return !known || told(known) !== told(item) || (synced(known) < this.changedAt + CLOCKS_APART && synced(item) > synced(known));

@@ -7,29 +7,38 @@ export function usersOf(workers) {
 }
 
 /**
- * Give `[{ name, versions }]` by name, each version as `{ wheel, uploaded, workers, troubles }`, the newest first: a
- * version is only taken when it is newer than all of its package. `uploaded` is the event of the history that tells
+ * Give `[{ name, tenant, versions }]` by name, each version as `{ wheel, uploaded, workers, troubles }`, the newest
+ * first: a version is only taken when it is newer than all of its package and tenant (null: all share it). `uploaded` is the event of the history that tells
  * who did it, if that is still there; `troubles` are `{ worker, reason }`.
  */
 export function packagesOf(wheels, history, workers) {
   const users = usersOf(workers);
   const uploads = new Map();
-  for (const event of history) if (event.action === "upload" && !uploads.has(event.wheel_name)) uploads.set(event.wheel_name, event);
+  for (const event of history) {
+    const place = placeOf(event.wheel_name, event.tenant_id);
+    if (event.action === "upload" && !uploads.has(place)) uploads.set(place, event);
+  }
   const packages = new Map();
   for (const wheel of [...wheels].sort((one, other) => other.modified - one.modified)) {
     const name = wheel.package ?? wheel.name;
-    if (!packages.has(name)) packages.set(name, []);
-    packages.get(name).push({ wheel, uploaded: uploads.get(wheel.name), ...usedBy(wheel, users) });
+    const place = placeOf(name, wheel.tenant_id);
+    if (!packages.has(place)) packages.set(place, { name, tenant: wheel.tenant_id ?? null, versions: [] });
+    packages.get(place).versions.push({ wheel, uploaded: uploads.get(placeOf(wheel.name, wheel.tenant_id)), ...usedBy(wheel, users) });
   }
-  return [...packages].map(([name, versions]) => ({ name, versions })).sort((one, other) => (one.name < other.name ? -1 : 1));
+  return [...packages].sort(([one], [other]) => (one < other ? -1 : 1)).map(([, found]) => found);
+}
+
+function placeOf(name, tenant) {
+  return JSON.stringify([name, tenant ?? ""]);
 }
 
 function usedBy(wheel, users) {
   const named = (list) => (list ?? []).find((one) => one.wheel_name === wheel.name);
+  const told = ({ wheel_sync: sync }) => (wheel.tenant_id ? sync.tenants?.[wheel.tenant_id] ?? {} : sync);
   return {
-    workers: users.filter((worker) => named(worker.wheel_sync.installed_wheels)).map((worker) => worker.worker_id).sort(),
+    workers: users.filter((worker) => named(told(worker).installed_wheels)).map((worker) => worker.worker_id).sort(),
     troubles: users
-      .map((worker) => ({ worker: worker.worker_id, reason: named(worker.wheel_sync.skipped_incompatible)?.reason }))
+      .map((worker) => ({ worker: worker.worker_id, reason: named(told(worker).skipped_incompatible)?.reason }))
       .filter(({ reason }) => reason),
   };
 }

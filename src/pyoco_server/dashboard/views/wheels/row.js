@@ -7,7 +7,7 @@ import { Confirm } from "../../parts/dialog.js";
 import { Icon } from "../../parts/icon.js";
 import { size } from "../../parts/size.js";
 import { Ago } from "../../parts/time.js";
-import { allows } from "../../session.js";
+import { keysInUse, mayChange } from "../../session.js";
 import { Who } from "../../parts/who.js";
 
 const NAMED = 4;
@@ -28,6 +28,7 @@ export function Version({ version, onChange }) {
   const { wheel, uploaded, workers, troubles } = version;
   const [asking, setAsking] = useState(false);
   const path = `/wheels/${encodeURIComponent(wheel.name)}`;
+  const whose = keysInUse.value ? `?tenant=${encodeURIComponent(wheel.tenant_id ?? "")}` : ""; // empty: one that all share
   const shown = wheel.version ?? wheel.name;
   const name = `${wheel.package ?? ""} ${shown}`.trim();
   const change = async (request, said) => {
@@ -40,9 +41,9 @@ export function Version({ version, onChange }) {
     onChange();
   };
   const pinned = Boolean(wheel.pinned_at);
-  const pin = () => (pinned ? change(() => remove(`${path}/pin`), t("wheels.unpinned", { name })) : change(() => post(`${path}/pin`), t("wheels.pinned.done", { name })));
+  const pin = () => (pinned ? change(() => remove(`${path}/pin${whose}`), t("wheels.unpinned", { name })) : change(() => post(`${path}/pin${whose}`), t("wheels.pinned.done", { name })));
   const cell = (kind, content) => html`<td class=${kind} data-label=${t(`wheels.column.${kind}`)}>${content}</td>`;
-  return html`<tr data-wheel=${wheel.name}>
+  return html`<tr data-wheel=${wheel.name} data-tenant=${wheel.tenant_id}>
     <th scope="row" class="version"><span title=${wheel.name}>${shown}</span>
       ${pinned && html` <span class="status running"><${Icon} name="pin" /><span>${t("wheels.pinned")}</span></span>`}
       ${wheel.version && html`<small class="file">${wheel.name}</small>`}</th>
@@ -50,12 +51,12 @@ export function Version({ version, onChange }) {
     ${cell("size", size(wheel.size_bytes))}
     ${cell("uploaded", html`<${Ago} at=${wheel.modified} />${uploaded && html`<small class="by"><${Who} event=${uploaded} /></small>`}`)}
     ${cell("workers", html`<${Workers} names=${workers} /><${Troubles} troubles=${troubles} />`)}
-    ${allows("member") && html`<td class="acts">
+    ${mayChange(wheel.tenant_id ?? null) && html`<td class="acts">
       ${wheel.version && html`<button type="button" aria-label=${t(pinned ? "wheels.unpin.of" : "wheels.pin.of", { name })} title=${t(pinned ? "wheels.unpin.long" : "wheels.pin.long")} onClick=${pin}>${t(pinned ? "wheels.unpin" : "wheels.pin")}</button>`}
       <button type="button" aria-label=${t("wheels.delete.of", { name })} onClick=${() => setAsking(true)}>${t("wheels.delete")}</button>
       ${asking && html`<${Confirm} title=${t("wheels.delete.title", { name })} action=${t("wheels.delete")} onClose=${() => setAsking(false)}
         text=${workers.length ? tn("wheels.delete.used", workers.length) : t("wheels.delete.text")}
-        onYes=${() => change(() => remove(path), t("wheels.deleted", { name }))} />`}
+        onYes=${() => change(() => remove(path + whose), t("wheels.deleted", { name }))} />`}
     </td>`}
   </tr>`;
 }

@@ -5,20 +5,24 @@ import { t } from "../../i18n.js";
 import { say } from "../../parts/announce.js";
 import { Dialog } from "../../parts/dialog.js";
 import { told } from "../../parts/problem.js";
+import { allows, who } from "../../session.js";
 
 const DEADLINE_MS = 600000; // wheels may be large, and lines slow
 
 export function UploadDialog({ onDone, onClose }) {
   const [file, setFile] = useState(null);
   const [tags, setTags] = useState("");
+  const [tenant, setTenant] = useState("");
   const [busy, setBusy] = useState(false);
   const [error, setError] = useState(null);
-  const [fileField, tagField, note] = [useId(), useId(), useId()];
+  const [fileField, tagField, tenantField, note] = [useId(), useId(), useId(), useId()];
+  const own = who.value?.tenant_id; // none: there are no tenants
   const upload = async (event) => {
     event.preventDefault();
     const form = new FormData();
     form.append("wheel", file);
     if (tags.trim()) form.append("tags", tags);
+    if (tenant.trim()) form.append("tenant", tenant.trim());
     setBusy(true);
     setError(null);
     try {
@@ -37,6 +41,9 @@ export function UploadDialog({ onDone, onClose }) {
       <input id=${fileField} type="file" accept=".whl" onChange=${(event) => setFile(event.target.files[0] ?? null)} />
       <label for=${tagField}>${t("wheels.tags")}</label>
       <input id=${tagField} type="text" autocomplete="off" spellcheck="false" placeholder="cpu,gpu" aria-describedby=${note} value=${tags} onInput=${(event) => setTags(event.target.value)} />
+      ${own && allows("operator") && html`<label for=${tenantField}>${t("wheels.tenant")}</label>
+        <input id=${tenantField} type="text" autocomplete="off" spellcheck="false" value=${tenant} onInput=${(event) => setTenant(event.target.value)} />`}
+      ${own && !allows("operator") && html`<p><small>${t("wheels.tenant.own", { tenant: own })}</small></p>`}
       <p id=${note}><small>${t("wheels.upload.note")}</small></p>
       ${error && html`<div class="wrong" role="alert"><p>${told(error)}</p>${error.hint && html`<p>${error.hint}</p>`}</div>`}
       <div class="dialog-foot"><button type="button" onClick=${onClose}>${t("back")}</button>
