@@ -28,7 +28,7 @@ _KNOWN = re.compile(
     r"(?<![0-9a-f])(?:[0-9a-f]{64}|[0-9a-f]{24})(?![0-9a-f])"
 )
 _CURSOR = re.compile(r'"next_cursor":"([A-Za-z0-9_-]+)"')
-_TELLS_WHO = ("/audit", "/wheels/history")
+_TELLS_WHO = ("/audit", "/wheels", "/wheels/history", "/wheels/{name}", "/wheels/{name}/pin")
 _COPIES = ("/rerun", "/replay")
 
 
