@@ -14,6 +14,7 @@ import structlog
 
 from pyoco_server.model.wheel import Selection, WheelEntry
 from pyoco_server.settings import Settings
+from pyoco_server.worker.apart import Apart
 from pyoco_server.worker.wheels.environments import Environment, Environments
 from pyoco_server.worker.wheels.plugins import WheelFile
 from pyoco_server.worker.wheels.sync import Registry, WheelSync
@@ -60,9 +61,16 @@ class _InTurn(Environments):
     """Builds only so many environments at a time; what is there already waits for nothing."""
 
     def __init__(
-        self, directory: Path, turn: asyncio.Semaphore, *, timeout: float, with_dependencies: bool, stop: asyncio.Event
+        self,
+        directory: Path,
+        turn: asyncio.Semaphore,
+        *,
+        timeout: float,
+        with_dependencies: bool,
+        stop: asyncio.Event,
+        apart: Apart,
     ) -> None:
-        super().__init__(directory, timeout=timeout, with_dependencies=with_dependencies, stop=stop)
+        super().__init__(directory, timeout=timeout, with_dependencies=with_dependencies, stop=stop, apart=apart)
         self._turn = turn
 
     async def obtain(self, set_digest: str, wheels: Sequence[WheelFile]) -> Environment:
@@ -81,6 +89,7 @@ class TenantSync(WheelSync):
         tags: What the worker serves.
         own: The packages that the worker itself has.
         turn: Held while building.
+        apart: What keeps code of wheels from other processes.
         report: Called with what became of a round, and whether it is news.
     """
 
@@ -94,12 +103,20 @@ class TenantSync(WheelSync):
         tags: list[str],
         own: dict[str, str],
         turn: asyncio.Semaphore,
+        apart: Apart,
         report: Callable[[dict[str, Any], bool], None],
     ) -> None:
         self.part = part
         self.ending = asyncio.Event()
         super().__init__(
-            settings, part, worker_id=worker_id, tags=tags, report=report, stop=self.ending, own_packages=own
+            settings,
+            part,
+            worker_id=worker_id,
+            tags=tags,
+            report=report,
+            stop=self.ending,
+            apart=apart,
+            own_packages=own,
         )
         self._memory = self._directory / "workers" / f"{worker_id}@{tenant_id}.json"
         self._environments = _InTurn(
@@ -108,6 +125,7 @@ class TenantSync(WheelSync):
             timeout=settings.wheel_install_timeout_sec,
             with_dependencies=settings.wheel_install_deps,
             stop=self.ending,
+            apart=apart,
         )
 
     async def in_step(self, stop: asyncio.Event) -> None:
@@ -140,6 +158,7 @@ class TenantWheels:
         worker_id: The worker.
         tags: What it serves.
         own: The packages that the worker itself has.
+        apart: What keeps code of wheels from other processes.
         switched: Called after a change of a tenant's environment.
         building: Called when one is about to be built.
         status: Takes what is to be told of them.
@@ -153,6 +172,7 @@ class TenantWheels:
         worker_id: str,
         tags: list[str],
         own: dict[str, str],
+        apart: Apart,
         switched: list[Callable[[], None]],
         building: list[Callable[[], None]],
         status: Status,
@@ -162,6 +182,7 @@ class TenantWheels:
         self._worker_id = worker_id
         self._tags = tags
         self._own = own
+        self._apart = apart
         self._status = status
         self._turn = asyncio.Semaphore(_BUILDING)
         self._syncs: OrderedDict[str, TenantSync] = OrderedDict()
@@ -247,6 +268,7 @@ class TenantWheels:
             tags=self._tags,
             own=self._own,
             turn=self._turn,
+            apart=self._apart,
             report=lambda status, news: self._note(tenant_id, status, news=news),
         )
         sync.switched, sync.building = self._switched, self._building

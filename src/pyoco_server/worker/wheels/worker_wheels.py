@@ -7,6 +7,7 @@ from typing import Any
 from pyoco_server.model.wheel import Selection, WheelEntry
 from pyoco_server.model.wheel_sync import TENANTS
 from pyoco_server.settings import Settings
+from pyoco_server.worker.apart import TOGETHER, Apart
 from pyoco_server.worker.wheels.environments import Environment
 from pyoco_server.worker.wheels.sync import Registry, WheelSync
 from pyoco_server.worker.wheels.tenants import TenantWheels
@@ -53,9 +54,10 @@ class WorkerWheels(WheelSync):
         tags: list[str],
         report: Callable[[dict[str, Any], bool], None],
         stop: asyncio.Event,
+        apart: Apart = TOGETHER,
     ) -> None:
         self._whole = _Whole(registry)
-        super().__init__(settings, self._whole, worker_id=worker_id, tags=tags, report=report, stop=stop)
+        super().__init__(settings, self._whole, worker_id=worker_id, tags=tags, report=report, stop=stop, apart=apart)
         self._status[TENANTS] = {}
         self._tenants = TenantWheels(
             settings,
@@ -63,6 +65,7 @@ class WorkerWheels(WheelSync):
             worker_id=worker_id,
             tags=tags,
             own=self._own,
+            apart=apart,
             switched=self.switched,
             building=self.building,
             status=self._tell_of_tenants,
