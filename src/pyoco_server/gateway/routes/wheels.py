@@ -1,6 +1,5 @@
 """Wheels: the code that workers use, uploaded, listed, pinned and deleted."""
 
-import asyncio
 import time
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
@@ -15,7 +14,6 @@ from pyoco_server.gateway.auditing import Noted, changes
 from pyoco_server.gateway.auth import Who, needs
 from pyoco_server.gateway.provenance import actor_of, source_of
 from pyoco_server.gateway.state import Gateway, Here
-from pyoco_server.gateway.wheel_content import check_wheel
 from pyoco_server.gateway.wheel_scope import (
     OfTenant,
     check_may_change,
@@ -26,7 +24,7 @@ from pyoco_server.gateway.wheel_scope import (
     visible,
     visible_tenants,
 )
-from pyoco_server.gateway.wheel_upload import receive
+from pyoco_server.gateway.wheel_upload import inspected, receive
 from pyoco_server.gateway.words import WheelDeed
 from pyoco_server.model.access import Caller, Role
 from pyoco_server.model.audit import AuditAction
@@ -93,8 +91,7 @@ async def upload_wheel(here: Here, who: Who, change: Noted, request: Request) ->
         replace = _flag(upload.fields.get("replace", ""))
         change.target_id = upload.name.file_name
         change.tenant_id = owner_of_upload(who, upload.fields.get("tenant", ""))
-        content = await asyncio.to_thread(check_wheel, upload.file, upload.name, largest)
-        upload.file.seek(0)
+        content = await inspected(upload, largest)
         await here.room.look()
         here.room.check(upload.size)
         entry = await here.wheels.put(
@@ -103,6 +100,7 @@ async def upload_wheel(here: Here, who: Who, change: Noted, request: Request) ->
             tags,
             requires_python=content.requires_python,
             tenant_id=change.tenant_id,
+            claims=content.claims,
         )
     change.details = {"tags": entry.tags, "sha256_hex": entry.sha256_hex}
     await _remember(here, who, request, WheelAction.UPLOAD, entry, replace=replace)

@@ -7,15 +7,20 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
+import structlog
+
 from pyoco_server.errors import PyocoError, StoreUnavailable
 from pyoco_server.model.wheel import WheelEntry
-from pyoco_server.worker.wheels.installer import BuildFailed
+from pyoco_server.worker.wheels.installer import BuildFailed, is_machines
 from pyoco_server.worker.wheels.locks import try_lock, wait_lock
 from pyoco_server.worker.wheels.plugins import WheelFile, WheelsBroken
+from pyoco_server.worker.wheels.trees import make_folder, remove_tree
+
+log = structlog.get_logger(__name__)
 
 _PIECE = 1 << 20
 _WAIT = 600.0
@@ -40,6 +45,48 @@ class Downloads:
         self._read = read
         self._stop = stop
 
+    async def fetch_all(
+        self, entries: Sequence[WheelEntry], max_bytes: int, ask: Callable[[], Awaitable[object]]
+    ) -> list[WheelFile]:
+        """Give the files of wheels.
+
+        Args:
+            entries: The wheels.
+            max_bytes: Largest wheel that is taken.
+            ask: Raises ``StoreUnavailable`` if the registry does not answer.
+
+        Raises:
+            WheelsBroken: some cannot be fetched, though the registry and this machine are in order.
+            StoreUnavailable: NATS is away.
+            BuildFailed: another worker has been fetching one for too long.
+            OSError: the disk is full, or the directory cannot be written.
+        """
+        files: list[WheelFile] = []
+        lost: dict[str, str] = {}
+        for entry in entries:
+            try:
+                if entry.size_bytes > max_bytes:
+                    text = f"it has {entry.size_bytes} bytes; this worker takes {max_bytes} (PYOCO_WHEEL_MAX_BYTES)"
+                    raise WheelsBroken({entry.name: text})
+                files.append(await self.fetch(entry))
+            except WheelsBroken as error:
+                lost |= error.reasons
+            except StoreUnavailable as error:
+                await ask()  # it is the wheel's own trouble only if NATS answers
+                lost[entry.name] = error.message
+            except OSError as error:
+                if is_machines(error):
+                    raise
+                lost[entry.name] = f"it cannot be kept on the disk: {error.strerror or error}"
+            except BuildFailed:
+                raise
+            except Exception as error:  # whatever another program stored: it must not hold up the others
+                log.exception("a wheel could not be fetched, unexpectedly", wheel=entry.name)
+                lost[entry.name] = f"{type(error).__name__}: {error}"
+        if lost:
+            raise WheelsBroken(lost)
+        return files
+
     async def fetch(self, entry: WheelEntry) -> WheelFile:
         """Give a wheel's file, whose bytes have its digest now.
 
@@ -51,8 +98,8 @@ class Downloads:
         """
         folder = self._files / entry.sha256_hex
         path = folder / entry.name
-        for made in (folder, self._locks):
-            made.mkdir(parents=True, exist_ok=True)
+        for made in (self._files, folder, self._locks):
+            make_folder(made)
         lock = await wait_lock(self._locks / f"{entry.sha256_hex}.file", _WAIT, stopped=self._stop.is_set)
         if lock is None:
             raise BuildFailed(f"another worker has been fetching {entry.name} for {_WAIT:g} s")
@@ -60,7 +107,9 @@ class Downloads:
             if not await asyncio.to_thread(has_digest, path, entry.sha256_hex):
                 await self._download(entry, path)
         os.utime(folder)
-        return WheelFile(entry.name, entry.sha256_hex, entry.package or "", entry.version or "", path)
+        return WheelFile(
+            entry.name, entry.sha256_hex, entry.package or "", entry.version or "", path, entry.modified, entry.claims
+        )
 
     async def sweep(self, kept: set[str]) -> None:
         """Remove downloads that no environment has, but not the youngest."""
@@ -68,7 +117,10 @@ class Downloads:
 
     async def _download(self, entry: WheelEntry, path: Path) -> None:
         for left in path.parent.iterdir():  # of a fetch that was cut off, or of somebody who changed it
-            left.unlink()
+            if left.is_dir() and not left.is_symlink():
+                remove_tree(left)
+            else:
+                left.unlink()
         part = path.with_name(f".{uuid.uuid4().hex[:8]}.part")
         try:
             with part.open("wb") as file:

@@ -17,24 +17,24 @@ import ctypes
 import hashlib
 import json
 import os
-import shutil
+import stat
 import sys
 import sysconfig
 import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
 import structlog
-from packaging.utils import canonicalize_name
 
 from pyoco_server.worker.apart import TOGETHER, Apart
-from pyoco_server.worker.wheels.installer import BuildFailed, Helper, InstallFailed, install, own_constraints
+from pyoco_server.worker.wheels.assembly import Assembly
+from pyoco_server.worker.wheels.installer import CACHE, BuildFailed, own_constraints
 from pyoco_server.worker.wheels.locks import FileLock, try_lock, wait_lock
-from pyoco_server.worker.wheels.plugins import WheelFile, WheelsBroken, check_plugins, offer_plugins, start_check
+from pyoco_server.worker.wheels.plugins import WheelFile
+from pyoco_server.worker.wheels.trees import PRIVATE, SHARED, fingerprint, make_folder, remove_tree, seal
 
 log = structlog.get_logger(__name__)
 
@@ -42,7 +42,12 @@ KEPT = 3
 """Environments that stay beside those in use, the last used first: a roll back needs no build."""
 _INTERPRETER = str(sysconfig.get_config_var("SOABI") or sys.implementation.cache_tag)
 _MANIFEST = "pyoco-environment.json"
+_RULES = "sealed, and free of conflicts"
+"""Environments that were built by other rules are built anew."""
 _TRASH = "removed"
+_PASS = 0o011
+_LOOK_SHARE = 20
+"""How many times as long as a look whether anything was changed it takes until the next one."""
 _CLEANER_WAIT = 5.0
 
 
@@ -55,14 +60,28 @@ class Environment:
     wheels: list[dict[str, str]] = field(repr=False, compare=False)
     plugins: list[dict[str, Any]] = field(repr=False, compare=False)
     lock: FileLock = field(repr=False, compare=False)
+    fingerprint: str = field(repr=False, compare=False)
+    _looked: list[float] = field(default_factory=lambda: [0.0], init=False, repr=False, compare=False)
 
-    @property
-    def is_there(self) -> bool:
-        """Whether nobody has removed it from the disk."""
+    def flaw(self) -> str | None:
+        """Tell whether somebody has removed it from the disk or changed it; ``None`` if not.
+
+        It is looked at as a whole, but a large one not each time: it blocks, as long as the disk needs.
+        """
+        began = time.monotonic()
         try:
-            return (self.directory / _MANIFEST).is_file()
+            if not (self.directory / _MANIFEST).is_file():
+                return "is gone"
+            if began < self._looked[0]:
+                return None
+            found = fingerprint(self.directory, but=_MANIFEST)
         except OSError:  # where we may not look any more, for one
-            return False
+            return "is gone"
+        if found != self.fingerprint:
+            return "was changed"
+        ended = time.monotonic()
+        self._looked[0] = ended + _LOOK_SHARE * (ended - began)
+        return None
 
 
 class Environments:
@@ -74,6 +93,7 @@ class Environments:
         with_dependencies: Fetch what the wheels need from an index.
         stop: Ends what is under way.
         apart: What keeps code of wheels from other processes.
+        max_bytes: Largest wheel that is taken; sets how much one may unpack to.
     """
 
     def __init__(
@@ -84,18 +104,25 @@ class Environments:
         with_dependencies: bool,
         stop: asyncio.Event,
         apart: Apart = TOGETHER,
+        max_bytes: int = 512 * 1024 * 1024,
     ) -> None:
-        self._apart = apart
+        self._root = directory.absolute()
+        self._mode = SHARED if apart.user is not None else PRIVATE
         self._envs, self._building, self._locks = (
             directory.absolute() / name for name in ("envs", "building", "locks")
         )
         self._timeout = timeout
         self._with_dependencies = with_dependencies
         self._stop = stop
+        self._assembly = Assembly(
+            timeout=timeout, with_dependencies=with_dependencies, stop=stop, max_bytes=max_bytes, apart=apart
+        )
+        self._known: dict[str, tuple[int, str]] = {}
+        """Inode and first fingerprint of each environment: what the manifest says now may have been changed, too."""
 
     def digest_of(self, set_digest: str) -> str:
         """Give the digest of the environment that a set of wheels makes here."""
-        parts = [set_digest, _INTERPRETER]
+        parts = [set_digest, _INTERPRETER, _RULES]
         if self._with_dependencies:
             parts += ["with dependencies", *own_constraints()]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
@@ -111,17 +138,17 @@ class Environments:
             OSError: the disk is full, or the directory cannot be written.
         """
         digest = self.digest_of(set_digest)
-        for folder in (self._envs, self._building, self._locks):
-            folder.mkdir(parents=True, exist_ok=True)
+        self.prepare()
         use = await self._use(digest)
-        found = self._load(digest, use)
+        found = await asyncio.to_thread(self._load, digest, use)
         if found is None:
             patience = 3 * self._timeout  # the one that builds may install, check and look for the culprit
             lock = await wait_lock(self._lock(digest, "build"), patience, stopped=self._stop.is_set)
             if lock is None:
                 raise BuildFailed(f"another worker has been building environment {digest[:12]} for {patience:g} s")
             with lock:
-                found = self._load(digest, use) or await self._build(digest, wheels, use)
+                found = await asyncio.to_thread(self._load, digest, use)
+                found = found or await self._build(digest, wheels, use)
         os.utime(use.path)
         return found
 
@@ -140,6 +167,20 @@ class Environments:
         """
         return await asyncio.to_thread(self._sweep)
 
+    def prepare(self) -> None:
+        """Make the directories that are not there, or not any more.
+
+        Raises:
+            OSError: they cannot be made.
+        """
+        if not self._root.is_dir():
+            make_folder(self._root, self._mode)
+        elif self._mode == SHARED:  # otherwise its rights are the operator's choice
+            self._root.chmod(stat.S_IMODE(self._root.stat().st_mode) | _PASS)
+        make_folder(self._envs, self._mode)
+        make_folder(self._building, self._mode)  # where plug-ins are tried
+        make_folder(self._locks)
+
     async def _use(self, digest: str) -> FileLock:
         lock = await wait_lock(self._lock(digest, "use"), _CLEANER_WAIT, shared=True)
         if lock is None:
@@ -155,26 +196,24 @@ class Environments:
             manifest = json.loads((directory / _MANIFEST).read_text())
             if manifest["digest"] != digest or manifest["interpreter"] != _INTERPRETER:
                 return None
-            return Environment(digest, directory.absolute(), manifest["wheels"], manifest["plugins"], use)
-        except (OSError, ValueError, LookupError, TypeError):
+            found = fingerprint(directory, but=_MANIFEST)
+            inode = directory.stat().st_ino
+            known = self._known.get(digest)
+            if found != (known[1] if known is not None and known[0] == inode else manifest["fingerprint"]):
+                log.warning("a wheel environment was changed, and is built anew", environment=digest)
+                return None
+            self._known[digest] = inode, found
+            return Environment(digest, directory.absolute(), manifest["wheels"], manifest["plugins"], use, found)
+        except (OSError, ValueError, LookupError, TypeError, RecursionError):
             return None
 
     async def _build(self, digest: str, wheels: Sequence[WheelFile], use: FileLock) -> Environment:
         """Build aside and rename into place; the caller holds the lock."""
         began = time.monotonic()
         place = self._building / f"{digest}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-        target = place / "env"
-        check: Helper | None = None
         try:
-            await asyncio.to_thread(self._clear, digest)
-            target.mkdir(parents=True)
-            if self._with_dependencies or await asyncio.to_thread(offer_plugins, wheels):
-                check = await start_check(place, self._apart)  # it imports pyoco while uv works
-            await self._install(wheels, place, target)
-            _require_all(wheels, target)
-            plugins = (
-                await check_plugins(check, target, wheels, timeout=self._timeout, stop=self._stop) if check else []
-            )
+            await asyncio.to_thread(self._clear, digest, place)
+            plugins = await self._assembly.make(wheels, place, place / "env")
             manifest = {
                 "digest": digest,
                 "interpreter": _INTERPRETER,
@@ -190,12 +229,10 @@ class Environments:
                 "plugins": plugins,
                 "built_at": time.time(),
             }
-            await asyncio.to_thread(self._put_in_place, digest, target, manifest)
+            await asyncio.to_thread(self._put_in_place, digest, place / "env", manifest)
         finally:
-            if check is not None:
-                await check.drop()
-            await asyncio.to_thread(shutil.rmtree, place, True)
-        found = self._load(digest, use)
+            await asyncio.to_thread(remove_tree, place)
+        found = await asyncio.to_thread(self._load, digest, use)
         if found is None:
             raise BuildFailed(f"environment {digest[:12]} was built and cannot be read")
         seconds = round(time.monotonic() - began, 3)
@@ -204,51 +241,29 @@ class Environments:
         )
         return found
 
-    async def _install(self, wheels: Sequence[WheelFile], place: Path, target: Path) -> None:
-        try:
-            await self._run_uv(wheels, place, target)
-        except InstallFailed as error:
-            if len(wheels) > 1:
-                raise WheelsBroken(await self._culprits(wheels, place) or _suspect(wheels, str(error))) from error
-            raise WheelsBroken({wheels[0].name: str(error)}) from error
-
-    async def _culprits(self, wheels: Sequence[WheelFile], place: Path) -> dict[str, str]:
-        """Try each wheel alone."""
-        reasons = {}
-        for number, wheel in enumerate(wheels):
-            alone = place / f"alone-{number}"
-            alone.mkdir()
-            try:
-                await self._run_uv([wheel], place, alone)
-            except InstallFailed as error:
-                reasons[wheel.name] = str(error)
-            await asyncio.to_thread(shutil.rmtree, alone, True)
-        return reasons
-
-    async def _run_uv(self, wheels: Sequence[WheelFile], place: Path, target: Path) -> None:
-        await install(
-            [wheel.path for wheel in wheels],
-            target,
-            scratch=place,
-            timeout=self._timeout,
-            stop=self._stop,
-            with_dependencies=self._with_dependencies,
-        )
-
     def _put_in_place(self, digest: str, target: Path, manifest: dict[str, Any]) -> None:
         (target / ".lock").unlink(missing_ok=True)  # uv's
-        (target / _MANIFEST).write_text(json.dumps(manifest))
+        remove_tree(target.parent / CACHE)  # which has other names of the same files: their end would pass for a change
+        seal(target)
+        found = fingerprint(target, but=_MANIFEST)
+        (target / _MANIFEST).write_text(json.dumps({**manifest, "fingerprint": found}))
+        (target / _MANIFEST).chmod(0o444)
         _flush(target)  # a name that survives a power cut must not stand for files that did not
-        target.rename(self._envs / digest)
+        make_folder(self._envs, self._mode)
+        place = self._envs / digest
+        target.rename(place)
+        place.chmod(0o555)
+        self._known[digest] = place.stat().st_ino, found
         _flush(self._envs)
 
-    def _clear(self, digest: str) -> None:
+    def _clear(self, digest: str, place: Path) -> None:
         """Remove what earlier builders left, and a directory that is no environment; the caller holds the lock."""
-        broken = self._envs / digest
-        if broken.exists():
-            broken.rename(self._building / f"{digest}-{_TRASH}-{uuid.uuid4().hex[:8]}")
         for left in self._building.glob(f"{digest}-*"):
-            shutil.rmtree(left, ignore_errors=True)
+            remove_tree(left)
+        make_folder(place, self._mode)
+        broken = self._envs / digest
+        if os.path.lexists(broken):
+            _move(broken, place / _TRASH)  # it goes with the place, so the new one has another inode
 
     def _sweep(self) -> set[str]:
         if not self._envs.is_dir():
@@ -257,7 +272,7 @@ class Environments:
             digest = left.name.partition("-")[0]
             if (lock := try_lock(self._lock(digest, "build"))) is not None:
                 with lock:
-                    shutil.rmtree(left, ignore_errors=True)
+                    remove_tree(left)
         for digest in to_remove({path.name: self._last_use(path.name) for path in self._envs.iterdir()}):
             self._remove(digest)
         kept: set[str] = set()
@@ -281,10 +296,12 @@ class Environments:
                 build.release()
             return
         trash = self._building / f"{digest}-{_TRASH}-{uuid.uuid4().hex[:8]}"
+        make_folder(self._building, self._mode)
         with contextlib.suppress(FileNotFoundError):
-            (self._envs / digest).rename(trash)
+            _move(self._envs / digest, trash)
         use.remove()
-        shutil.rmtree(trash, ignore_errors=True)
+        remove_tree(trash)
+        self._known.pop(digest, None)
         build.remove()
         log.info("wheel environment removed", environment=digest)
 
@@ -298,27 +315,11 @@ def to_remove(last_used: dict[str, float]) -> list[str]:
     return sorted(last_used, key=lambda digest: last_used[digest], reverse=True)[KEPT:]
 
 
-def _require_all(wheels: Sequence[WheelFile], target: Path) -> None:
-    """Look whether every wheel left its metadata where ``importlib.metadata`` looks for it.
-
-    Raises:
-        WheelsBroken: some did not.
-    """
-    there: dict[str, str] = {
-        canonicalize_name(found.metadata["Name"] or ""): found.version for found in distributions(path=[str(target)])
-    }
-    missing = {
-        wheel.name: f"after its installation {wheel.package} {wheel.version} is not there"
-        for wheel in wheels
-        if there.get(wheel.package) != wheel.version
-    }
-    if missing:
-        raise WheelsBroken(missing)
-
-
-def _suspect(wheels: Sequence[WheelFile], error: str) -> dict[str, str]:
-    """Blame the last one: each can be installed, but not all together."""
-    return {wheels[-1].name: f"it cannot be installed together with the others: {error}"}
+def _move(directory: Path, to: Path) -> None:
+    """Rename a sealed directory; whoever is not root needs the right to write into it for that."""
+    if directory.is_dir() and not directory.is_symlink():
+        directory.chmod(PRIVATE)
+    directory.rename(to)
 
 
 def _flush(directory: Path) -> None:

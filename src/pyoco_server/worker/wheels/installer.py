@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import importlib.metadata
 import os
 import re
@@ -18,14 +19,25 @@ from pyoco_server.model.text import clean_text
 from pyoco_server.settings import without_secrets
 from pyoco_server.waiting import first_event
 
+CACHE = "cache"
+"""uv's, in the directory of a build."""
 _OUTPUT_LIMIT = 256 * 1024
 _TOLD = 800
 _LINGER = 2.0
-_MACHINE_TROUBLE = re.compile(r"\(os error \d+\)")
+_SYSTEM_ERROR = re.compile(r"\(os error (\d+)\)")
+_MACHINE = frozenset({
+    errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN,
+    errno.EACCES, errno.EPERM, errno.ESTALE, errno.ENODEV, errno.ENXIO,
+})  # fmt: skip
+"""What the system says when the machine is at fault. Others, such as ``File exists``, a wheel can cause."""
 
 
 class BuildFailed(Exception):
     """An environment cannot be built now, and no single wheel is known to be the reason."""
+
+
+class MachineFailed(BuildFailed):
+    """The machine is at fault: no room, no right, no process."""
 
 
 class InstallFailed(Exception):
@@ -51,7 +63,7 @@ def find_uv() -> str:
     try:
         return uv.find_uv_bin()
     except FileNotFoundError as error:
-        raise BuildFailed(f"uv is not installed beside the worker: {error}") from error
+        raise MachineFailed(f"uv is not installed beside the worker: {error}") from error
 
 
 async def install(
@@ -69,7 +81,8 @@ async def install(
 
     Raises:
         InstallFailed: uv refused the wheels.
-        BuildFailed: it could not work, or not in time.
+        MachineFailed: it could not work.
+        BuildFailed: it did not come to an end, or not in time.
     """
     command = [find_uv(), "pip", "install", "--quiet", "--no-progress", "--color", "never", "--python", sys.executable,
                "--no-python-downloads", "--target", str(target), "--only-binary", ":all:",
@@ -80,7 +93,7 @@ async def install(
         environment = without_secrets(os.environ)
     else:
         # Into a cache of our own, which goes with the build: the environment is then the only owner of its files.
-        cache = str(scratch / "cache")
+        cache = str(scratch / CACHE)
         command += [
             "--no-deps",
             "--no-index",
@@ -102,7 +115,14 @@ async def install(
         raise BuildFailed("the worker is stopping")
     if ended.code != 0:
         text = shorten(ended.errors) or f"uv ended with exit code {ended.code}"
-        raise (BuildFailed if ended.code < 0 or _MACHINE_TROUBLE.search(text) else InstallFailed)(text)
+        if _MACHINE.intersection(map(int, _SYSTEM_ERROR.findall(ended.errors))):
+            raise MachineFailed(text)
+        raise (BuildFailed if ended.code < 0 else InstallFailed)(text)
+
+
+def is_machines(error: BaseException) -> bool:
+    """Tell whether the machine is at fault for an error, and not a wheel."""
+    return isinstance(error, MachineFailed) or (isinstance(error, OSError) and error.errno in _MACHINE)
 
 
 class Helper:
@@ -135,7 +155,7 @@ class Helper:
                 start_new_session=True,
             )
         except OSError as error:
-            raise BuildFailed(f"{command[0]} cannot be started: {error.strerror}") from error
+            raise MachineFailed(f"{command[0]} cannot be started: {error.strerror}") from error
         return cls(process)
 
     async def drop(self) -> None:

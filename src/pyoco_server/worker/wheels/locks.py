@@ -10,6 +10,8 @@ import weakref
 from collections.abc import Callable
 from pathlib import Path
 
+from pyoco_server.worker.wheels.trees import make_folder
+
 _PAUSE = 0.02
 
 
@@ -45,7 +47,11 @@ def try_lock(path: Path, *, shared: bool = False) -> FileLock | None:
     """
     while True:
         # Never handed to a process that we start: what the kernel releases on our death must be ours alone.
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        except FileNotFoundError:  # somebody tidied up
+            make_folder(path.parent)
+            continue
         try:
             fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -6,8 +6,8 @@ import json
 import os
 import sys
 import zipfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,13 @@ from typing import Any
 from packaging.utils import canonicalize_name
 
 from pyoco_server.settings import without_secrets
+from pyoco_server.wheelfile.metadata import BOUNDS
 from pyoco_server.worker.apart import TOGETHER, Apart
 from pyoco_server.worker.wheels.installer import BuildFailed, Helper, shorten
 
 PLUGINS = "pyoco.tasks"
 """The entry points that pyoco looks for."""
+_SAID = {"state", "plugin", "package_name", "package_version", "from_wheel"}
 _CHECK = """\
 import sys
 sys.path[:1] == [''] and sys.path.pop(0)
@@ -37,6 +39,9 @@ class WheelFile:
     package: str
     version: str
     path: Path
+    stored_at: float = 0.0
+    since: Mapping[str, float] = field(default_factory=dict, compare=False)
+    """Since when its package has had each of its modules and files, as far as that is known (unix seconds)."""
 
 
 class WheelsBroken(Exception):
@@ -44,11 +49,17 @@ class WheelsBroken(Exception):
 
     Args:
         reasons: Why, by the wheel's name.
+        machine: Those of which the machine may be at fault: there was no room for them, for one.
     """
 
-    def __init__(self, reasons: dict[str, str]) -> None:
+    def __init__(self, reasons: dict[str, str], machine: Iterable[str] = ()) -> None:
         super().__init__("; ".join(f"{name}: {reason}" for name, reason in reasons.items()))
         self.reasons = reasons
+        self.machine = frozenset(machine)
+
+
+class CheckFailed(BuildFailed):
+    """The plug-ins of an environment cannot be checked, and no single wheel is known to be the reason."""
 
 
 async def start_check(folder: Path, apart: Apart = TOGETHER) -> Helper:
@@ -69,9 +80,14 @@ def offer_plugins(wheels: Sequence[WheelFile]) -> bool:
     for wheel in wheels:
         with contextlib.suppress(zipfile.BadZipFile, OSError), zipfile.ZipFile(wheel.path) as archive:
             for name in archive.namelist():
-                if name.endswith(".dist-info/entry_points.txt") and PLUGINS.encode() in archive.read(name):
+                if name.endswith(".dist-info/entry_points.txt") and _names_plugins(archive, name):
                     return True
     return False
+
+
+def _names_plugins(archive: zipfile.ZipFile, name: str) -> bool:
+    with archive.open(name) as content:
+        return PLUGINS.encode() in content.read(BOUNDS["entry_points.txt"])
 
 
 async def check_plugins(
@@ -91,19 +107,20 @@ async def check_plugins(
 
     Raises:
         WheelsBroken: plug-ins of wheels do not load.
-        BuildFailed: that cannot be told.
+        CheckFailed: that cannot be told.
+        BuildFailed: the worker is stopping.
     """
     ended = await check.finish(timeout, stop, json.dumps(str(target) if target else None).encode())
     if stop.is_set():
         raise BuildFailed("the worker is stopping")
     reports = _parse(ended.output)
-    broken = {_wheel_of(report, wheels): str(report["error"])
+    broken = {_wheel_of(report, wheels): str(report.get("error"))
               for report in reports if report["state"] == "failed" and report["from_wheel"]}  # fmt: skip
     if not reports or reports[-1]["state"] != "done":
         last = reports[-1] if reports else {}
         how = f"took longer than {timeout:g} s" if ended.timed_out else f"ended with exit code {ended.code}"
-        if last.get("state") != "loading" or not last["from_wheel"]:
-            raise BuildFailed(f"the process that checks plug-ins {how}: {shorten(ended.errors)}")
+        if not last.get("from_wheel"):
+            raise CheckFailed(f"the process that checks plug-ins {how}: {shorten(ended.errors)}")
         broken[_wheel_of(last, wheels)] = f"the process that loaded plug-in {last['plugin']!r} {how}"
     if broken:
         raise WheelsBroken({name: f"a plug-in does not load: {reason}" for name, reason in broken.items()})
@@ -125,9 +142,11 @@ def _wheel_of(report: dict[str, Any], wheels: Sequence[WheelFile]) -> str:
 def _parse(output: bytes) -> list[dict[str, Any]]:
     reports = []
     for line in output.splitlines():
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, RecursionError):
             report = json.loads(line)
-            if report.get("package_name"):
-                report["package_name"] = canonicalize_name(report["package_name"])
-            reports.append(report)
+            # A plug-in can write here, too.
+            if isinstance(report, dict) and (report.get("state") == "done" or report.keys() >= _SAID):
+                if report.get("package_name"):
+                    report["package_name"] = canonicalize_name(str(report["package_name"]))
+                reports.append(report)
     return reports

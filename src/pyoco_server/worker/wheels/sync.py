@@ -28,6 +28,7 @@ from pyoco_server.worker.wheels.installer import BuildFailed, shorten
 from pyoco_server.worker.wheels.installer import own_packages as packages_here
 from pyoco_server.worker.wheels.missing import LeftOut, explain_missing
 from pyoco_server.worker.wheels.plugins import PLUGINS, WheelsBroken, check_plugins, start_check
+from pyoco_server.worker.wheels.trees import check_owner, make_folder
 
 log = structlog.get_logger(__name__)
 
@@ -91,6 +92,7 @@ class WheelSync:
             with_dependencies=settings.wheel_install_deps,
             stop=stop,
             apart=apart,
+            max_bytes=settings.wheel_max_bytes,
         )
         self._downloads = Downloads(directory, registry.read_to, stop)
         self._supported = list(sys_tags())
@@ -129,6 +131,14 @@ class WheelSync:
     def look(self) -> None:
         """Begin a round now: the registry may have changed."""
         self._wake.set()
+
+    def check_place(self) -> None:
+        """Check that nobody else can change the wheels' directory.
+
+        Raises:
+            InvalidSetting: somebody can.
+        """
+        check_owner(self._directory)
 
     async def run(self) -> None:
         """Stay in step until ``stop`` is set."""
@@ -242,14 +252,17 @@ class WheelSync:
                 return selection, None
             digest = set_digest(selection.chosen)
             own = self._environments.digest_of(digest)
-            if self._refused.waiting(own) or self._is_in_use(own):
+            if self._refused.waiting(own) or await self._is_in_use(own):
                 return selection, self.environment
-            found = self._environments.find(own)
+            found = await asyncio.to_thread(self._environments.find, own)
             try:
                 if found is None:
                     for call in self.building:
                         call()
-                    files = [await self._downloads.fetch(entry) for entry in selection.chosen]
+                    self._environments.prepare()
+                    files = await self._downloads.fetch_all(
+                        selection.chosen, self._settings.wheel_max_bytes, self._registry.revision
+                    )
                     found = await self._environments.obtain(digest, files)
             except WheelsBroken as error:
                 excluded |= self._note(error, selection)
@@ -258,10 +271,12 @@ class WheelSync:
                     self._broken.forget(wheel.sha256_hex)
                 return selection, found
 
-    def _is_in_use(self, digest: str) -> bool:
-        """Whether an environment is in use, and nobody has removed it from the disk."""
+    async def _is_in_use(self, digest: str) -> bool:
+        """Whether an environment is in use, and nobody has removed it from the disk or changed it."""
         environment = self.environment
-        return environment is not None and environment.digest == digest and environment.is_there
+        if environment is None or environment.digest != digest:
+            return False
+        return await asyncio.to_thread(environment.flaw) is None
 
     def _select(self, entries: list[WheelEntry], excluded: set[str]) -> Selection:
         """Select among what can be used."""
@@ -276,6 +291,9 @@ class WheelSync:
 
     def _note(self, error: WheelsBroken, selection: Selection) -> set[str]:
         """Remember broken wheels; their digests are the answer."""
+        in_use = {wheel["sha256"] for wheel in self.environment.wheels} if self.environment else set()
+        if any(entry.name in error.machine and entry.sha256_hex in in_use for entry in selection.chosen):
+            raise BuildFailed(str(error))  # what works now is not given up because there is no room for more
         digests = set()
         for entry in selection.chosen:
             if entry.name in error.reasons:
@@ -303,7 +321,7 @@ class WheelSync:
         for call in self.switched:
             call()
         try:
-            self._memory.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(self._memory.parent)
             fresh = self._memory.with_suffix(".new")
             fresh.write_text(json.dumps({"environment": environment.digest if environment else None}))
             fresh.replace(self._memory)
@@ -370,7 +388,8 @@ class WheelSync:
     async def _look_at_own_plugins(self) -> list[dict[str, Any]]:
         if not entry_points(group=PLUGINS):
             return []
-        self._directory.mkdir(parents=True, exist_ok=True)
+        if not self._directory.is_dir():
+            make_folder(self._directory)
         timeout = self._settings.wheel_install_timeout_sec
         return await check_plugins(
             await start_check(self._directory, self._apart), None, [], timeout=timeout, stop=self._stop

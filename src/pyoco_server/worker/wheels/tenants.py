@@ -60,17 +60,8 @@ class _Part:
 class _InTurn(Environments):
     """Builds only so many environments at a time; what is there already waits for nothing."""
 
-    def __init__(
-        self,
-        directory: Path,
-        turn: asyncio.Semaphore,
-        *,
-        timeout: float,
-        with_dependencies: bool,
-        stop: asyncio.Event,
-        apart: Apart,
-    ) -> None:
-        super().__init__(directory, timeout=timeout, with_dependencies=with_dependencies, stop=stop, apart=apart)
+    def __init__(self, directory: Path, turn: asyncio.Semaphore, **options: Any) -> None:
+        super().__init__(directory, **options)
         self._turn = turn
 
     async def obtain(self, set_digest: str, wheels: Sequence[WheelFile]) -> Environment:
@@ -126,12 +117,13 @@ class TenantSync(WheelSync):
             with_dependencies=settings.wheel_install_deps,
             stop=self.ending,
             apart=apart,
+            max_bytes=settings.wheel_max_bytes,
         )
 
     async def in_step(self, stop: asyncio.Event) -> None:
         """Wait until what was read of the registry is in use for this tenant, or cannot be."""
-        if self.environment is not None and not self.environment.is_there:
-            self._seen = -1  # somebody removed it: the next round builds it anew
+        if self.environment is not None and await asyncio.to_thread(self.environment.flaw) is not None:
+            self._seen = -1  # somebody removed or changed it: the next round builds it anew
         await super().in_step(stop)
 
     def forget(self) -> None:

@@ -7,8 +7,10 @@ import io
 from collections.abc import Collection, Iterable
 
 from pyoco_server.errors import InvalidInput
+from pyoco_server.wheelfile.archive import MOST_MEMBERS, refuse
 
 _STRONG = ("sha256", "sha384", "sha512")
+_MOST_ROWS = 2 * MOST_MEMBERS
 _UNSIGNED = ("RECORD", "RECORD.jws", "RECORD.p7s")
 
 
@@ -27,9 +29,12 @@ class Record:
         self._listed: dict[str, str] = {}
         self._own = {path.removesuffix("RECORD") + name for name in _UNSIGNED}
         try:
-            for row in csv.reader(io.StringIO(content.decode(), newline="")):
-                if row:
-                    self._listed[row[0]] = row[1] if len(row) > 1 else ""
+            for number, row in enumerate(csv.reader(io.StringIO(content.decode(), newline=""))):
+                if not row:
+                    continue
+                if number >= _MOST_ROWS:
+                    refuse(f"its RECORD lists more than {_MOST_ROWS} files")
+                self._listed[row[0]] = row[1] if len(row) > 1 else ""
         except (UnicodeError, csv.Error) as error:
             raise InvalidInput(f"the wheel is refused: its RECORD cannot be read: {error}") from None
 
@@ -42,6 +47,7 @@ class Record:
         algorithm, _, wanted = self._listed.get(path, "").partition("=")
         if algorithm and algorithm not in _STRONG:
             raise InvalidInput(f"the wheel is refused: its RECORD has a checksum of {path!r} that is none: {algorithm}")
+        # What is to be compared with nothing is read all the same, for its size and its sum in the archive.
         digest = hashlib.new(algorithm or "sha256")
         for block in blocks:
             digest.update(block)
