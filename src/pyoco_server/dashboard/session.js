@@ -3,7 +3,7 @@ import { BASE } from "./base.js";
 import { batch, effect, signal } from "./html.js";
 
 const NAME = `pyoco-server.key${BASE}`; // behind one proxy there may be several servers
-const ROLES = ["viewer", "member", "admin"];
+const ROLES = ["viewer", "member", "admin", "operator"];
 export const KEY_HEADER = document.documentElement.dataset.keyHeader;
 
 export const key = signal(read());

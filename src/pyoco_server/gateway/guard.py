@@ -20,10 +20,11 @@ from pyoco_server.errors import (
     StoreUnavailable,
     TooManyFailedKeys,
 )
-from pyoco_server.gateway.auth import CALLER, answers_unchecked, needed
+from pyoco_server.gateway.auth import CALLER
 from pyoco_server.gateway.authenticator import Authenticator
 from pyoco_server.gateway.browsers import Browsers
 from pyoco_server.gateway.problems import problem
+from pyoco_server.gateway.rights import ALSO_UNCHECKED, lines_of, needed
 from pyoco_server.model.access import Caller, Role
 from pyoco_server.settings import Settings
 
@@ -113,9 +114,9 @@ def doors(app: Starlette) -> list[Door]:
     """Give the routes of an app in the order in which they are tried."""
     found = []
     for route in iter_route_contexts(app.routes):
-        endpoint = route.endpoint or getattr(route.original_route, "app", None)
         methods = frozenset(route.methods) if route.methods else None
-        found.append(Door(route.path_regex, methods, needed(endpoint), answers_unchecked(endpoint), route))
+        lines = lines_of(route.path or "", methods)
+        found.append(Door(route.path_regex, methods, needed(lines), not ALSO_UNCHECKED.isdisjoint(lines), route))
     return found
 
 

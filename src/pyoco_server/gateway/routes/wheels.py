@@ -12,13 +12,13 @@ from fastapi.responses import StreamingResponse
 
 from pyoco_server.errors import InvalidInput, PyocoError, WheelNotFound
 from pyoco_server.gateway.auditing import Noted, changes
-from pyoco_server.gateway.auth import Who, needs
+from pyoco_server.gateway.auth import Who
 from pyoco_server.gateway.provenance import actor_of, source_of
 from pyoco_server.gateway.state import Gateway, Here
 from pyoco_server.gateway.wheel_content import check_wheel
 from pyoco_server.gateway.wheel_upload import receive
 from pyoco_server.gateway.words import WheelDeed
-from pyoco_server.model.access import Caller, Role
+from pyoco_server.model.access import Caller
 from pyoco_server.model.audit import AuditAction
 from pyoco_server.model.provenance import Actor, Source
 from pyoco_server.model.tags import parse_tags
@@ -54,14 +54,12 @@ _UPLOAD_FORM = {
 
 
 @router.get("/wheels")
-@needs(Role.VIEWER)
 async def list_wheels(here: Here) -> list[WheelEntry]:
     """List the wheels by name."""
     return await here.wheels.list()
 
 
 @router.post("/wheels", openapi_extra=_UPLOAD_FORM)
-@needs(Role.MEMBER)
 @changes(AuditAction.WHEEL_UPLOAD)
 async def upload_wheel(here: Here, who: Who, change: Noted, request: Request) -> WheelEntry:
     """Store a wheel, if it is a good one and newer than all of its package."""
@@ -88,7 +86,6 @@ async def upload_wheel(here: Here, who: Who, change: Noted, request: Request) ->
 
 
 @router.get("/wheels/history")
-@needs(Role.VIEWER)
 async def list_history(
     here: Here,
     who: Who,
@@ -102,7 +99,6 @@ async def list_history(
 
 
 @router.get("/wheels/{name}", response_class=StreamingResponse)
-@needs(Role.VIEWER)
 async def download_wheel(here: Here, name: str) -> StreamingResponse:
     """Give a wheel's bytes. If they are damaged, the answer is an error, or for a large wheel breaks off."""
     entry = await here.wheels.get(name)
@@ -127,7 +123,6 @@ async def download_wheel(here: Here, name: str) -> StreamingResponse:
 
 
 @router.delete("/wheels/{name}")
-@needs(Role.MEMBER)
 @changes(AuditAction.WHEEL_DELETE, "name")
 async def delete_wheel(here: Here, who: Who, request: Request, name: str) -> dict[str, Any]:
     """Delete a wheel; workers stop using it when they next look."""
@@ -137,7 +132,6 @@ async def delete_wheel(here: Here, who: Who, request: Request, name: str) -> dic
 
 
 @router.post("/wheels/{name}/pin")
-@needs(Role.MEMBER)
 @changes(AuditAction.WHEEL_PIN, "name")
 async def pin_wheel(here: Here, who: Who, change: Noted, request: Request, name: str) -> dict[str, Any]:
     """Make a stored version the one that its workers use; ``name`` is ``NAME==VERSION`` or a file name."""
@@ -162,7 +156,6 @@ async def pin_wheel(here: Here, who: Who, change: Noted, request: Request, name:
 
 
 @router.delete("/wheels/{name}/pin")
-@needs(Role.MEMBER)
 @changes(AuditAction.WHEEL_UNPIN, "name")
 async def unpin_wheel(here: Here, who: Who, change: Noted, request: Request, name: str) -> dict[str, Any]:
     """Take pins back; ``name`` is a package, ``NAME==VERSION`` or a file name."""
@@ -189,8 +182,8 @@ async def _remember(
 
 
 def _shown_to(who: Caller, event: WheelEvent) -> WheelEvent:
-    """Give an event; who did it and from where is for the same tenant and for admins."""
-    if who.role is Role.ADMIN or (event.actor.tenant_id is not None and who.sees(event.actor.tenant_id)):
+    """Give an event; who did it and from where is for the same tenant and for operators."""
+    if who.operates or (event.actor.tenant_id is not None and who.sees(event.actor.tenant_id)):
         return event
     return event.model_copy(update={"actor": Actor(), "source": Source()})
 
