@@ -192,7 +192,7 @@ def test_the_document_tells_which_key_each_path_needs(settings: Settings) -> Non
 
 
 def test_every_route_has_a_line_and_every_line_a_route(settings: Settings) -> None:
-    there = {line for door in doors(create_app(settings)) for line in lines_of(door.route.path, door.methods)}
+    there = {line for door in doors(create_app(settings)) for line in lines_of(door.route.path, door.route.methods)}
     assert there == set(RIGHTS)
     assert needed(["GET /a-new-one"]) is Role.OPERATOR  # what one without a line would need
     with pytest.raises(ValueError, match="different roles"):

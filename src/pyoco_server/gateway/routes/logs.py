@@ -11,7 +11,8 @@ from fastapi import APIRouter, Header, Query
 from fastapi.responses import Response, StreamingResponse
 from sse_starlette.sse import EventSourceResponse
 
-from pyoco_server.errors import TooManyStreams
+from pyoco_server.errors import RunNotFound, StoreUnavailable, TooManyStreams
+from pyoco_server.gateway.answers import ALSO_EVENTS, refusals
 from pyoco_server.gateway.auth import Who
 from pyoco_server.gateway.logfollower import LogFollower
 from pyoco_server.gateway.logreader import Lines, LogReader
@@ -28,7 +29,11 @@ _MOST_OPEN = 500
 _Part = TypeVar("_Part")
 
 
-@router.get("/runs/{run_id}/logs", response_model=None)
+@router.get(
+    "/runs/{run_id}/logs",
+    responses=refusals(RunNotFound, TooManyStreams, StoreUnavailable) | ALSO_EVENTS,
+    response_model=None,
+)
 async def get_logs(
     here: Here,
     who: Who,

@@ -8,7 +8,8 @@ import pydantic_core
 from fastapi import APIRouter, File, Form, Header, Request, UploadFile
 from pydantic import BaseModel, Field
 
-from pyoco_server.errors import InvalidInput, TooLarge
+from pyoco_server.errors import InvalidFlow, InvalidInput, KeyReused, TooLarge
+from pyoco_server.gateway.answers import WRITES, refusals
 from pyoco_server.gateway.auditing import Change, Noted, changes
 from pyoco_server.gateway.auth import Who
 from pyoco_server.gateway.checking.clients import Client
@@ -61,7 +62,7 @@ class Submitted(BaseModel):
     """``False`` if an earlier request with the same idempotency key made the run."""
 
 
-@router.post("/runs")
+@router.post("/runs", responses=refusals(KeyReused, *WRITES))
 @changes(AuditAction.RUN_SUBMIT)
 async def submit(here: Here, who: Who, change: Noted, wanted: Submission, key_header: KeyHeader = None) -> Submitted:
     """Submit a run by the name of its flow."""
@@ -80,7 +81,7 @@ async def submit(here: Here, who: Who, change: Noted, wanted: Submission, key_he
     )
 
 
-@router.post("/runs/yaml")
+@router.post("/runs/yaml", responses=refusals(KeyReused, InvalidFlow, *WRITES))
 @changes(AuditAction.RUN_SUBMIT)
 async def submit_yaml(
     here: Here,

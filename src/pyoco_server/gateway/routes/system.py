@@ -14,6 +14,8 @@ from pyoco_server.store.stream_state import StreamState, read_streams
 
 router = APIRouter(tags=["system"])
 
+_OBJECT = {"application/json": {"schema": {"type": "object"}}}
+
 
 @router.get("/health")
 async def health() -> dict[str, str]:
@@ -21,7 +23,7 @@ async def health() -> dict[str, str]:
     return {"status": "ok"}
 
 
-@router.get("/ready")
+@router.get("/ready", responses={503: {"description": "Not ready: `problems` tells why", "content": _OBJECT}})
 async def ready(here: Here, visitor: Visitor, response: Response) -> dict[str, Any]:
     """Answer 200 when runs can be submitted and listed, else 503; say what is known, to who has no key less."""
     connection = here.connection

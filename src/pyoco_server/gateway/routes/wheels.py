@@ -10,7 +10,15 @@ import structlog
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import StreamingResponse
 
-from pyoco_server.errors import InvalidInput, PyocoError, WheelNotFound
+from pyoco_server.errors import (
+    InvalidInput,
+    PyocoError,
+    StoreUnavailable,
+    WheelDamaged,
+    WheelNotFound,
+    WheelVersionConflict,
+)
+from pyoco_server.gateway.answers import WRITES, Bytes, refusals
 from pyoco_server.gateway.auditing import Noted, changes
 from pyoco_server.gateway.auth import Who
 from pyoco_server.gateway.provenance import actor_of, source_of
@@ -53,13 +61,13 @@ _UPLOAD_FORM = {
 }
 
 
-@router.get("/wheels")
+@router.get("/wheels", responses=refusals(StoreUnavailable))
 async def list_wheels(here: Here) -> list[WheelEntry]:
     """List the wheels by name."""
     return await here.wheels.list()
 
 
-@router.post("/wheels", openapi_extra=_UPLOAD_FORM)
+@router.post("/wheels", responses=refusals(WheelVersionConflict, *WRITES), openapi_extra=_UPLOAD_FORM)
 @changes(AuditAction.WHEEL_UPLOAD)
 async def upload_wheel(here: Here, who: Who, change: Noted, request: Request) -> WheelEntry:
     """Store a wheel, if it is a good one and newer than all of its package."""
@@ -85,7 +93,7 @@ async def upload_wheel(here: Here, who: Who, change: Noted, request: Request) ->
     return entry
 
 
-@router.get("/wheels/history")
+@router.get("/wheels/history", responses=refusals(StoreUnavailable))
 async def list_history(
     here: Here,
     who: Who,
@@ -98,7 +106,11 @@ async def list_history(
     return [_shown_to(who, event) for event in events]
 
 
-@router.get("/wheels/{name}", response_class=StreamingResponse)
+@router.get(
+    "/wheels/{name}",
+    response_class=Bytes,
+    responses=refusals(WheelNotFound, WheelDamaged, StoreUnavailable),
+)
 async def download_wheel(here: Here, name: str) -> StreamingResponse:
     """Give a wheel's bytes. If they are damaged, the answer is an error, or for a large wheel breaks off."""
     entry = await here.wheels.get(name)
@@ -122,7 +134,7 @@ async def download_wheel(here: Here, name: str) -> StreamingResponse:
     return StreamingResponse(body(), media_type="application/octet-stream", headers=headers)
 
 
-@router.delete("/wheels/{name}")
+@router.delete("/wheels/{name}", responses=refusals(WheelNotFound, *WRITES))
 @changes(AuditAction.WHEEL_DELETE, "name")
 async def delete_wheel(here: Here, who: Who, request: Request, name: str) -> dict[str, Any]:
     """Delete a wheel; workers stop using it when they next look."""
@@ -131,7 +143,7 @@ async def delete_wheel(here: Here, who: Who, request: Request, name: str) -> dic
     return {"name": entry.name, "deleted": True}
 
 
-@router.post("/wheels/{name}/pin")
+@router.post("/wheels/{name}/pin", responses=refusals(WheelNotFound, *WRITES))
 @changes(AuditAction.WHEEL_PIN, "name")
 async def pin_wheel(here: Here, who: Who, change: Noted, request: Request, name: str) -> dict[str, Any]:
     """Make a stored version the one that its workers use; ``name`` is ``NAME==VERSION`` or a file name."""
@@ -155,7 +167,7 @@ async def pin_wheel(here: Here, who: Who, change: Noted, request: Request, name:
     }
 
 
-@router.delete("/wheels/{name}/pin")
+@router.delete("/wheels/{name}/pin", responses=refusals(WheelNotFound, *WRITES))
 @changes(AuditAction.WHEEL_UNPIN, "name")
 async def unpin_wheel(here: Here, who: Who, change: Noted, request: Request, name: str) -> dict[str, Any]:
     """Take pins back; ``name`` is a package, ``NAME==VERSION`` or a file name."""

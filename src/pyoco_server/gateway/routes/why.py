@@ -6,7 +6,8 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Header
 
-from pyoco_server.errors import InvalidInput, RunNotFound
+from pyoco_server.errors import InvalidInput, RunNotFound, StoreUnavailable
+from pyoco_server.gateway.answers import refusals
 from pyoco_server.gateway.auth import Who
 from pyoco_server.gateway.records import number, parse
 from pyoco_server.gateway.routes.runs import read_record
@@ -25,7 +26,7 @@ router = APIRouter(tags=["runs"])
 _MOVES = {status.value for status in RunStatus if not status.is_terminal}
 
 
-@router.get("/runs/{run_id}/why")
+@router.get("/runs/{run_id}/why", responses=refusals(RunNotFound, StoreUnavailable))
 async def why_run(
     here: Here, who: Who, run_id: str, lang: Lang = None, accept_language: Annotated[str, Header()] = ""
 ) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field, StrictBool
 
 from pyoco_server.errors import InvalidInput, RevisionConflict, StoreUnavailable, WorkerGone, WorkerNotFound
 from pyoco_server.gateway import worker_view
+from pyoco_server.gateway.answers import WRITES, refusals
 from pyoco_server.gateway.auditing import Noted, changes
 from pyoco_server.gateway.auth import Who
 from pyoco_server.gateway.state import Gateway, Here
@@ -43,7 +44,7 @@ class DrainRequest(BaseModel):
     reason: Annotated[str | None, Field(max_length=_LONGEST_REASON)] = None
 
 
-@router.get("/workers")
+@router.get("/workers", responses=refusals(StoreUnavailable))
 async def list_workers(
     here: Here,
     who: Who,
@@ -61,7 +62,7 @@ async def list_workers(
     return worker_view.seen(here.index, who, items)
 
 
-@router.patch("/workers/{worker_id}")
+@router.patch("/workers/{worker_id}", responses=refusals(WorkerNotFound, *WRITES))
 @changes(AuditAction.WORKER_PATCH, "worker_id")
 async def patch_worker(here: Here, change: Noted, worker_id: str, patch: WorkerPatch) -> dict[str, Any]:
     """Hide a worker from lists, or show it again."""
@@ -70,7 +71,7 @@ async def patch_worker(here: Here, change: Noted, worker_id: str, patch: WorkerP
     return {"worker_id": worker_id, "hidden": patch.hidden, "updated_at": record.updated_at}
 
 
-@router.post("/workers/{worker_id}/drain")
+@router.post("/workers/{worker_id}/drain", responses=refusals(WorkerNotFound, WorkerGone, *WRITES))
 @changes(AuditAction.WORKER_DRAIN, "worker_id")
 async def drain_worker(
     here: Here, who: Who, change: Noted, worker_id: str, request: DrainRequest | None = None
