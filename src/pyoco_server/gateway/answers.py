@@ -23,8 +23,19 @@ _MEANING = {
 }  # fmt: skip
 WRITES = (StoreUnavailable, StoreFull)
 """What may stand in the way of a change."""
-ALSO_EVENTS: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}}
-"""For the ``responses`` of a route that answers JSON or a stream of events."""
+_EVENT = {
+    "type": "object",
+    "properties": {
+        "event": {"type": "string"},
+        "id": {"type": "string", "description": "Send it as Last-Event-ID to go on from there."},
+        "data": {"type": "string", "contentMediaType": "application/json"},
+    },
+    "required": ["event", "data"],
+}
+EVENTS: dict[int | str, dict[str, Any]] = {
+    200: {"description": "Server-sent events", "content": {"text/event-stream": {"schema": _EVENT}}}
+}
+"""For the ``responses`` of a route that streams events, or does so where it is asked to."""
 
 
 class Complaint(BaseModel):

@@ -10,7 +10,7 @@ from sse_starlette.event import ServerSentEvent
 from sse_starlette.sse import EventSourceResponse
 
 from pyoco_server.errors import TooManyStreams
-from pyoco_server.gateway.answers import Events, refusals
+from pyoco_server.gateway.answers import EVENTS, Events, refusals
 from pyoco_server.gateway.auth import Who
 from pyoco_server.gateway.eventstream import EventFilter, EventStream
 from pyoco_server.gateway.pagefiles import PAGE
@@ -22,7 +22,7 @@ _GRACE_SEC = 2.0
 _MOST_OPEN = 200
 
 
-@router.get("/events", response_class=Events, responses=refusals(TooManyStreams))
+@router.get("/events", response_class=Events, responses=refusals(TooManyStreams) | EVENTS)
 async def listen(
     here: Here,
     who: Who,

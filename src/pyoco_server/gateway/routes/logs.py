@@ -12,7 +12,7 @@ from fastapi.responses import Response, StreamingResponse
 from sse_starlette.sse import EventSourceResponse
 
 from pyoco_server.errors import RunNotFound, StoreUnavailable, TooManyStreams
-from pyoco_server.gateway.answers import ALSO_EVENTS, refusals
+from pyoco_server.gateway.answers import EVENTS, refusals
 from pyoco_server.gateway.auth import Who
 from pyoco_server.gateway.logfollower import LogFollower
 from pyoco_server.gateway.logreader import Lines, LogReader
@@ -31,7 +31,7 @@ _Part = TypeVar("_Part")
 
 @router.get(
     "/runs/{run_id}/logs",
-    responses=refusals(RunNotFound, TooManyStreams, StoreUnavailable) | ALSO_EVENTS,
+    responses=refusals(RunNotFound, TooManyStreams, StoreUnavailable) | EVENTS,
     response_model=None,
 )
 async def get_logs(

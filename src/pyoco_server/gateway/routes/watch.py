@@ -8,7 +8,7 @@ from fastapi import APIRouter, Header, Query
 from sse_starlette.sse import EventSourceResponse
 
 from pyoco_server.errors import RunNotFound, StoreUnavailable
-from pyoco_server.gateway.answers import Events, refusals
+from pyoco_server.gateway.answers import EVENTS, Events, refusals
 from pyoco_server.gateway.auth import Who
 from pyoco_server.gateway.routes.runs import read_snapshot, wants_records
 from pyoco_server.gateway.state import Here
@@ -21,7 +21,7 @@ _GRACE_SEC = 2.0
 _REVISION = re.compile(r"[0-9]{1,19}")
 
 
-@router.get("/runs/{run_id}/watch", response_class=Events, responses=refusals(RunNotFound, StoreUnavailable))
+@router.get("/runs/{run_id}/watch", response_class=Events, responses=refusals(RunNotFound, StoreUnavailable) | EVENTS)
 async def watch_run(
     here: Here,
     who: Who,
