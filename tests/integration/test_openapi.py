@@ -30,7 +30,7 @@ CHECKS = [
     openapi_checks.response_schema_conformance, openapi_checks.response_headers_conformance,
     checks.not_a_server_error,
 ]  # fmt: skip
-_QUICK, _LONG = 4, 150
+_QUICK, _LONG = 4, 60
 """Examples of each operation and kind."""
 
 
