@@ -6,7 +6,7 @@ from typing import Any
 from fastapi import Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from pyoco_server.errors import PyocoError, StoreFull, StoreUnavailable
+from pyoco_server.errors import CheckUnavailable, PyocoError, StoreFull, StoreUnavailable, TooManyChecks
 
 JSON = "application/json"
 PROBLEM = {"$ref": "#/components/schemas/Problem"}
@@ -17,11 +17,14 @@ _HEADERS: dict[int, dict[str, Any]] = {
     503: _AFTER,
 }
 _MEANING = {
-    401: "No key", 403: "Not for this caller", 404: "Not there", 409: "Not as things stand", 413: "Too large",
+    400: "No request that could be read", 401: "No key",
+    403: "Not for this caller", 404: "Not there", 409: "Not as things stand", 413: "Too large",
     422: "Not understood", 429: "Too much at a time", 500: "A fault of the server", 503: "Not now",
     507: "The store is full",
 }  # fmt: skip
-WRITES = (StoreUnavailable, StoreFull)
+CHECKS = (TooManyChecks, CheckUnavailable)
+"""What may stand in the way of reading a text."""
+WRITES = (StoreUnavailable, StoreFull, *CHECKS)
 """What may stand in the way of a change."""
 _EVENT = {
     "type": "object",

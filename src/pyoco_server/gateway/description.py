@@ -7,6 +7,7 @@ from fastapi import FastAPI
 from pyoco_server.errors import (
     ForeignHost,
     ForeignOrigin,
+    HeaderRepeated,
     InvalidInput,
     InvalidKey,
     KeyRequired,
@@ -24,6 +25,8 @@ _SCHEME = "ApiKey"
 _FASTAPIS_OWN = ("HTTPValidationError", "ValidationError")
 _EVERYWHERE: tuple[type[PyocoError], ...] = (ForeignOrigin, ForeignHost, TooLarge, InvalidInput)
 """What ``browsers.py``, ``limits.py``, ``prefix.py`` and FastAPI's own reader may answer before any route does."""
+_REPEATED = (400, 401, 422)
+"""What ``single_headers.py`` answers, by the header."""
 _WITH_KEYS: tuple[type[PyocoError], ...] = (KeyRequired, InvalidKey, RoleTooLow, TooManyFailedKeys)
 
 
@@ -75,7 +78,10 @@ def _add_refusals(responses: dict[str, Any], door: Door, *, with_keys: bool) -> 
     classes = list(_EVERYWHERE)
     if with_keys and door.needs is not None:
         classes += [*_WITH_KEYS, *(() if door.also_unchecked else (StoreUnavailable,))]
-    for status in sorted({error.http_status for error in classes}):
+    by_status: dict[int, list[type[PyocoError]]] = {status: [HeaderRepeated] for status in _REPEATED}
+    for error in classes:
+        by_status.setdefault(error.http_status, []).append(error)
+    for status, errors in sorted(by_status.items()):
         if str(status) not in responses or _FASTAPIS_OWN[0] in str(responses[str(status)]):
-            responses[str(status)] = described(status, *(error for error in classes if error.http_status == status))
+            responses[str(status)] = described(status, *errors)
     responses.setdefault("500", described(500, PyocoError))

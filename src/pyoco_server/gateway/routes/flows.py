@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import PlainTextResponse
 
 from pyoco_server.errors import FlowNotStored, InvalidInput, RunNotFound, StoreUnavailable, TooLarge
-from pyoco_server.gateway.answers import refusals
+from pyoco_server.gateway.answers import CHECKS, refusals
 from pyoco_server.gateway.auth import Who
 from pyoco_server.gateway.checking.clients import Client
 from pyoco_server.gateway.routes.runs import read_snapshot
@@ -33,7 +33,7 @@ async def get_yaml(here: Here, who: Who, run_id: str) -> PlainTextResponse:
     return PlainTextResponse(text, headers={"X-Content-Type-Options": "nosniff"})
 
 
-@router.get("/runs/{run_id}/graph", responses=refusals(RunNotFound, StoreUnavailable))
+@router.get("/runs/{run_id}/graph", responses=refusals(RunNotFound, StoreUnavailable, *CHECKS))
 async def get_graph(here: Here, who: Who, run_id: str, request: Request) -> Response:
     """Give the graph of the run's flow; of a flow that a worker brought along the tasks alone."""
     snapshot = await read_snapshot(here, who, run_id, records=False)
