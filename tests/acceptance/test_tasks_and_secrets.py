@@ -62,10 +62,12 @@ def stop(pids):
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     folder = tmp_path_factory.mktemp("secrets")
     (folder / "spying.py").write_text(MODULE)
-    with running_system(folder, "--with-worker", "--worker-tags", "cpu", **SECRETS) as system:
-        with PyocoHttpClient(system.url, api_key=made_key(system, "member")) as member:
-            system.client = member
-            yield system
+    with (
+        running_system(folder, "--with-worker", "--worker-tags", "cpu", **SECRETS) as system,
+        PyocoHttpClient(system.url, api_key=made_key(system, "member")) as member,
+    ):
+        system.client = member
+        yield system
 
 
 def made_key(system: System, role: str) -> str:
