@@ -219,7 +219,7 @@ def test_keys_on_off_and_on_again_lose_nothing(tmp_path: Path) -> None:
                 options: dict[str, Any] = {"retry_sec": 15}
                 system = System(tmp_path, up["url"], f"nats://127.0.0.1:{client}", server, PyocoHttpClient(up["url"]))
                 if environment:
-                    keys.append(created(system, "demo", "--role", "admin"))
+                    keys.append(created(system, "demo", "--role", "operator"))
                     assert len(json.loads(records(system))) == len(keys)
                     options["api_key"] = keys[0]["api_key"]
                 with PyocoHttpClient(up["url"], **options) as http:
