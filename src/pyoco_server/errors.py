@@ -14,6 +14,7 @@
     ├── TooManyFailedKeys       429   4   bad keys keep coming from the caller's address
     ├── ForeignOrigin           403   4   a browser sends a change for another site's page
     ├── ForeignHost             403   4   the request was sent to a name that is not the server's
+    ├── MethodNotAllowed        405   1   the path is there, and takes other methods
     ├── KeyNotFound                   2   no API key has this id
     ├── RunNotFound             404   5
     ├── WorkerNotFound          404   5
@@ -36,6 +37,8 @@
     ├── DamagedBackup             1   an archive that is not what was written
     └── CommandFailed             1       a command cannot go on (port taken, file missing, …)
 """
+
+from collections.abc import Iterable
 
 
 class PyocoError(Exception):
@@ -207,6 +210,21 @@ class ForeignHost(PyocoError):
 
     def __init__(self, host: str) -> None:
         super().__init__(f"this server is not known as {host[:200]!r}")
+
+
+class MethodNotAllowed(PyocoError):
+    """The path is there, and takes other methods.
+
+    Args:
+        allowed: Those that it takes.
+    """
+
+    code = "method_not_allowed"
+    http_status = 405
+
+    def __init__(self, allowed: Iterable[str]) -> None:
+        self.allowed = sorted(allowed)
+        super().__init__("Method Not Allowed", hint=f"This path takes {', '.join(self.allowed)}.")
 
 
 class KeyNotFound(PyocoError):

@@ -19,14 +19,17 @@ from structlog.processors import CallsiteParameter, CallsiteParameterAdder, Even
 from structlog.stdlib import ProcessorFormatter
 from structlog.typing import EventDict, Processor
 
+from pyoco_server.model.oneline import one_line
 from pyoco_server.settings import Settings
 
 _WITH_OWN_HANDLERS = ("uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi", "nats")
 _CHATTY = ("httpx2", "httpcore2", "asyncio")
 _CALLSITE = {"pathname", "lineno", "func"}
 _PLACES = ("exc_origin", "exc_user_origin")
-_CONTROLS = dict.fromkeys([*range(0x20), *range(0x7F, 0xA0)], "?") | {ord(kept): kept for kept in "\n\t"}
-"""What a terminal may take for a command, in a text that is shown as it is."""
+_CONTROLS = dict.fromkeys([*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029], "?") | {
+    ord(kept): kept for kept in "\n\t"
+}
+"""What a terminal may take for a command, or a reader for a line's end, in a text that is shown as it is."""
 _COLOUR = "color_message"
 """uvicorn's second copy of the message, with terminal codes in it."""
 
@@ -195,9 +198,9 @@ def _json_renderers() -> list[Processor]:
 def _dump(event: EventDict, **options: Any) -> str:
     """Serialise; a value that makes the whole unserialisable is shown as its ``repr``."""
     try:
-        return json.dumps(event, allow_nan=False, **options)
+        return one_line(json.dumps(event, allow_nan=False, **options))
     except Exception:  # noqa: BLE001 - a key that is no text, a loop, a NaN, a __repr__ that raises
-        return json.dumps({name: _plain(value) for name, value in event.items()}, **options)
+        return one_line(json.dumps({name: _plain(value) for name, value in event.items()}, **options))
 
 
 def _plain(value: Any) -> Any:
@@ -226,7 +229,7 @@ def _for_people(logger: Any, method: str, event: EventDict) -> EventDict:
     kept = {
         name: value.translate(_CONTROLS) if isinstance(value, str)
         else value if isinstance(value, (int, float))
-        else _text_of(value, repr)
+        else _text_of(value, repr).translate(_CONTROLS)
         for name, value in event.items()
         if name not in _CALLSITE
     }  # fmt: skip

@@ -183,7 +183,7 @@ def test_what_dies_comes_back_and_runs_go_on(system: System) -> None:
             system.server.wait_for("a part is started again")
         within(lambda: httpx2.get(f"{system.url}/ready").status_code == 200)
         assert system.run(TUTORIAL, tag="own")["status"] == "COMPLETED"
-    key = created(system, "ops", "--role", "admin")["api_key"]
+    key = created(system, "ops", "--role", "operator")["api_key"]
     ready = httpx2.get(f"{system.url}/ready", headers={"X-API-Key": key}).json()
     deaths = {told["part"]: (told["deaths"], told["running"], told["last_exit"]) for told in ready["parts"]}
     assert deaths == {"nats-server": (1, True, "killed by SIGKILL"), "worker worker": (2, True, "killed by SIGKILL")}
@@ -219,7 +219,7 @@ def test_keys_on_off_and_on_again_lose_nothing(tmp_path: Path) -> None:
                 options: dict[str, Any] = {"retry_sec": 15}
                 system = System(tmp_path, up["url"], f"nats://127.0.0.1:{client}", server, PyocoHttpClient(up["url"]))
                 if environment:
-                    keys.append(created(system, "demo", "--role", "admin"))
+                    keys.append(created(system, "demo", "--role", "operator"))
                     assert len(json.loads(records(system))) == len(keys)
                     options["api_key"] = keys[0]["api_key"]
                 with PyocoHttpClient(up["url"], **options) as http:

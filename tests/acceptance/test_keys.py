@@ -99,6 +99,23 @@ def test_what_the_client_says(system: System) -> None:
     assert "the role member" in too_low.stderr and viewer["api_key"] not in too_low.stderr
 
 
+def test_an_operators_key_runs_the_system(system: System) -> None:
+    keys = {
+        role: json.loads(admin(system, *f"api-key create --tenant demo --role {role}".split()).stdout)
+        for role in ("admin", "operator")
+    }
+    assert keys["operator"]["role"] == "operator" and keys["operator"]["tenant_id"] == "demo"
+    refused = client(system, "workers", "drain", "nobody", code=4, key=keys["admin"]["api_key"])
+    assert "operator" in refused.stderr
+    assert "not found" in client(system, "workers", "drain", "nobody", code=5,
+                                 key=keys["operator"]["api_key"]).stderr  # fmt: skip
+    for role, there in (("admin", False), ("operator", True)):
+        text = client(system, "metrics", key=keys[role]["api_key"]).stdout
+        assert ("pyoco_http_requests_total" in text) is there and "pyoco_runs_total" in text
+    without = admin(system, *"api-key create --role operator".split(), code=1)
+    assert "--tenant" in without.stderr  # also who runs the system has runs of its own
+
+
 def test_what_the_admin_says(system: System) -> None:
     assert "tenant" in admin(system, "api-key", "create", "--tenant", "a.b", code=1).stderr
     assert "--expires" in admin(system, *"api-key create --tenant t --expires soon".split(), code=1).stderr

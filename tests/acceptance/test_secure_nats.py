@@ -58,7 +58,7 @@ def nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecuredNat
 def system(nats_server: SecuredNats, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     folder = tmp_path_factory.mktemp("system")
     key_admin = {"PYOCO_NATS_URL": nats_server.url, **user("gateway"), **keys_user("keys_admin")}
-    made = command(key_admin, "pyoco-server-admin", "api-key", "create", "--tenant", "demo", "--role", "admin")
+    made = command(key_admin, "pyoco-server-admin", "api-key", "create", "--tenant", "demo", "--role", "operator")
     assert (made.returncode, made.stderr) == (0, "")
     key = json.loads(made.stdout)["api_key"]
     arguments = ["pyoco-server", "up", "--port", "0", "--nats-url", nats_server.url]

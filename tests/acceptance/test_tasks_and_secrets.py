@@ -62,15 +62,22 @@ def stop(pids):
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     folder = tmp_path_factory.mktemp("secrets")
     (folder / "spying.py").write_text(MODULE)
-    with running_system(folder, "--with-worker", "--worker-tags", "cpu", **SECRETS) as system:
-        made = subprocess.run(
-            [sys.executable, "-m", "pyoco_server.admin_cli", "api-key", "create", "--tenant", "alpha"],
-            cwd=folder, capture_output=True, check=True, timeout=60,
-            env={**os.environ, **SECRETS, "PYOCO_NATS_URL": system.nats_url},
-        )  # fmt: skip
-        with PyocoHttpClient(system.url, api_key=json.loads(made.stdout)["api_key"]) as member:
-            system.client = member
-            yield system
+    with (
+        running_system(folder, "--with-worker", "--worker-tags", "cpu", **SECRETS) as system,
+        PyocoHttpClient(system.url, api_key=made_key(system, "member")) as member,
+    ):
+        system.client = member
+        yield system
+
+
+def made_key(system: System, role: str) -> str:
+    """Make a key as the admin command does."""
+    made = subprocess.run(
+        [sys.executable, "-m", "pyoco_server.admin_cli", *f"api-key create --tenant alpha --role {role}".split()],
+        cwd=system.folder, capture_output=True, check=True, timeout=60,
+        env={**os.environ, **SECRETS, "PYOCO_NATS_URL": system.nats_url},
+    )  # fmt: skip
+    return str(json.loads(made.stdout)["api_key"])
 
 
 def call(system: System, function: str) -> Any:
@@ -111,6 +118,7 @@ def test_the_kernel_shows_no_secret_to_root_either(guarded: System) -> None:
 
 
 def test_doctor_tells_as_whom_tasks_run(guarded: System) -> None:
-    codes = {finding["code"] for finding in guarded.client.get_doctor()["findings"]}
+    with PyocoHttpClient(guarded.url, api_key=made_key(guarded, "operator")) as operator:
+        codes = {finding["code"] for finding in operator.get_doctor()["findings"]}
     assert ("tasks_as_root" if os.geteuid() == 0 else "tasks_as_worker") in codes
     assert not codes & {"tasks_unconfined"}

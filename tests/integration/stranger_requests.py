@@ -140,7 +140,7 @@ class Stranger:
         if not things or draw.random() < 0.05:
             return MISSING if name == "run_id" else "987654"
         nobodys = not owner.clients
-        request.foreign = owner is not request.tenant and not (nobodys and request.role is Role.ADMIN)
+        request.foreign = owner is not request.tenant and not (nobodys and request.role is Role.OPERATOR)
         if nobodys and not request.foreign and changes:
             return MISSING if name == "run_id" else "987654"  # its canaries are nobody's to change
         return str(draw.choice(things))
@@ -223,10 +223,10 @@ class Stranger:
             if other is request.tenant:
                 continue
             theirs = other.secrets
-            if request.role is Role.ADMIN:
+            if request.role is Role.OPERATOR:
                 if name == NOBODY:
                     continue
-                theirs -= other.admin_keys
+                theirs -= other.operator_keys
                 if request.route in _TELLS_WHO:
                     theirs -= {other.name, *other.key_ids}
                 if request.route == "/metrics":

@@ -30,7 +30,7 @@ class Tenant:
     marker: str
     clients: dict[Role, httpx2.AsyncClient] = field(default_factory=dict)
     key_ids: set[str] = field(default_factory=set)
-    admin_keys: set[str] = field(default_factory=set)
+    operator_keys: set[str] = field(default_factory=set)
     runs: set[str] = field(default_factory=set)
     canaries: dict[Any, int] = field(default_factory=dict)
     """Runs that their own tenant never changes, and their revisions."""
@@ -96,8 +96,8 @@ async def make_world(site: Tenants, folder: Path) -> World:
             tenant.clients[role] = client
             key_id = re.split(r"[_.]", client.headers["X-API-Key"])[1]
             tenant.key_ids.add(key_id)
-            if role is Role.ADMIN:
-                tenant.admin_keys.add(key_id)
+            if role is Role.OPERATOR:
+                tenant.operator_keys.add(key_id)
         tenants[name] = tenant
     tenants[NOBODY] = Tenant("~", f"SECRET{secrets.token_hex(8)}")
     document = site.here.listener._app.openapi()

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from pyoco_server.gateway import letters, listing, worker_view
-from pyoco_server.gateway.metrics import Metrics
 from pyoco_server.gateway.routes import runs, wheels
+from pyoco_server.gateway.run_metrics import RunMetrics
 from pyoco_server.model.access import Caller
 from pyoco_server.settings import Settings
 from pyoco_server.store.audit import AuditTrail
@@ -73,7 +73,7 @@ HOLES: dict[str, tuple[object, str, Any]] = {
     "letters are for everybody": (letters, "seen", None),
     "workers tell of all runs": (worker_view, "seen", lambda index, who, items: items),
     "the history of wheels tells everybody who it was": (wheels, "_shown_to", lambda who, event: event),
-    "metrics name all flows": (Metrics, "text", None),
+    "metrics name all flows": (RunMetrics, "told", None),
     "the audit trail is everybody's": (AuditTrail, "list", None),
 }
 
@@ -98,8 +98,8 @@ def _opened(name: str) -> Any:
             return found
 
         return seen
-    if name == "text":
-        text = Metrics.text
-        return lambda self, figures, **_: text(self, figures, flows=True)
+    if name == "told":
+        told = RunMetrics.told
+        return lambda self, tenants: told(self, None)
     trail = AuditTrail.list
     return lambda self, **query: trail(self, **{**query, "tenants": None})

@@ -209,4 +209,4 @@ async def test_the_flow_of_a_run(here: Running) -> None:
 
 async def test_whoami(here: Running) -> None:
     answer = (await here.http.get("/whoami")).json()
-    assert (answer["auth_mode"], answer["role"], answer["tenant_id"]) == ("none", "admin", None)
+    assert (answer["auth_mode"], answer["role"], answer["tenant_id"]) == ("none", "operator", None)

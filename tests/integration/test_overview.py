@@ -96,7 +96,8 @@ async def test_each_tenant_sees_its_own(settings: Settings, monkeypatch: pytest.
     async with tenants_at(settings) as site:
         here = site.here
         a, b, viewer = await site.client("a"), await site.client("b"), await site.client("c", Role.VIEWER)
-        admin, anybody = await site.client("c", Role.ADMIN), await site.anybody()
+        admin, operator = await site.client("c", Role.ADMIN), await site.client("c", Role.OPERATOR)
+        anybody = await site.anybody()
         await put_workers(here, worker("w", tags=["shared"]))
         await move(here, await submit(a, tag="of-a"), *FAILS)
         of_a, of_b = await submit(a, tag="of-a"), await submit(b, tag="of-b")
@@ -109,7 +110,8 @@ async def test_each_tenant_sees_its_own(settings: Settings, monkeypatch: pytest.
             a: (1, 2, {"shared": None, "of-a": of_a}),
             b: (0, 0, {"shared": None, "of-b": of_b}),
             viewer: (0, 0, {"shared": None}),
-            admin: (0, 0, {"shared": None, "of-a": nobodys}),
+            admin: (0, 0, {"shared": None}),
+            operator: (1, 2, {"shared": None, "of-a": None, "of-b": None}),  # how many and how long, and not which
         }
         for client, (failed, letters, oldest) in wanted.items():
             answer = await client.get("/overview")
@@ -118,7 +120,13 @@ async def test_each_tenant_sees_its_own(settings: Settings, monkeypatch: pytest.
             assert (found["failed"]["day"]["runs"], ended, found["runs"]["FAILED"]) == (failed,) * 3
             assert found["dead_letters"] == {"letters": letters, "complete": True}
             assert {queue["tag"]: queue["oldest_run_id"] for queue in found["queues"]} == oldest
-            assert {queue["depths"][-1] for queue in found["queues"] if queue["waiting"]} <= {1}
+            waiting = {queue["tag"]: queue["waiting"] for queue in found["queues"]}
+            assert waiting == {
+                tag: 2 if (tag, client) == ("of-a", operator) else int(tag != "shared") for tag in oldest
+            }
+            assert {queue["tag"]: queue["depths"][-1] for queue in found["queues"]} == waiting
+            assert all((queue["oldest_at"] is not None) == bool(queue["waiting"]) for queue in found["queues"])
+            assert all(queue["redelivered"] is None for queue in found["queues"])
             others = {of_a, of_b, nobodys} - set(oldest.values())
             assert not any(run_id in answer.text for run_id in others)
         monkeypatch.setattr(letter_counts, "_COUNTED", 1)

@@ -188,3 +188,31 @@ def test_a_count_by_one_filter_looks_at_no_row(index: RunIndex, field: str) -> N
     index.listing._db = Explained()  # type: ignore[assignment]
     index.listing.counts(RunFilter(**{field: "x"}))
     assert any("USING COVERING INDEX" in plan for plan in plans), plans
+
+
+@pytest.mark.parametrize("by_tenant", [True, False])
+def test_what_workers_have_is_counted_by_tag_and_what_failed_for_everybody(tmp_path: Path, by_tenant: bool) -> None:
+    index = filled(RunIndex(tmp_path, "runs", by_tenant=by_tenant))
+    index.apply([change("c", 1000, status="CANCELLING", tag="gpu", tenant_id="x")])
+    items, _ = index.listing.page(RunFilter(), cursor=None, limit=200)
+    for tenants in (("x",), ("y", None), None, ("nobody",)):
+        own = [item for item in items if tenants is None or item["tenant_id"] in tenants]
+        tags = [item["tag"] for item in own if item["status"] in ("RUNNING", "CANCELLING")]
+        assert index.listing.running(tenants) == {tag: tags.count(tag) for tag in set(tags)}
+        failed = [item for item in own if item["status"] == "FAILED" and item["updated_at"] > 5.0]
+        assert index.listing.changed_since("FAILED", 5.0, tenants) == (len(failed), True)
+
+
+@pytest.mark.parametrize("by_tenant", [True, False])
+def test_figures_walk_along_an_index(tmp_path: Path, by_tenant: bool) -> None:
+    index = filled(RunIndex(tmp_path, "runs", by_tenant=by_tenant))
+    asked: list[str] = []
+    index._db.set_trace_callback(asked.append)
+    for tenants in (("x", None), None) if by_tenant else (None,):
+        index.listing.running(tenants)
+        index.listing.changed_since("FAILED", 5.0, tenants)
+        index.ahead("cpu", 5.0, tenants)
+    index._db.set_trace_callback(None)
+    assert len(asked) >= 4
+    plans = [row[3] for query in asked for row in index._db.execute(f"EXPLAIN QUERY PLAN {query}")]
+    assert [plan for plan in plans if plan.startswith("SCAN runs") or ("runs USING" in plan and "(" not in plan)] == []

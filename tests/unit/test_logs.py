@@ -245,3 +245,42 @@ def test_text_shows_the_places_as_a_terminal_opens_them(
     assert "exc_origin='/a/lib.py:3 in f'" in second
     assert "exc_user_origin" not in second
     assert rest[:3] == ["Traceback", "  a", "ValueError: ?"] if include else len(rest) == 1
+
+
+SPLITTING = [chr(code) for code in range(sys.maxunicode + 1) if len(f"a{chr(code)}b".splitlines()) > 1]
+"""Everything that Python's own reader takes for the end of a line."""
+
+
+def log_in_every_place(end: str) -> int:
+    """Log lines with such a character wherever one may stand, and tell how many lines that makes."""
+    odd = f"a{end}b"
+    log.info(odd)
+    log.info("value", value=odd, nested={odd: [odd]}, other=type("Odd", (), {"__repr__": lambda _: odd})())
+    log.info("audit", _event="audit", target={"id": odd})
+    logging.getLogger("uvicorn.access").info("%s", odd)
+    logging.getLogger("a.library").warning(odd, extra={"path": odd})
+    return 5
+
+
+@pytest.mark.parametrize("log_format", ["json", "text"])
+def test_a_record_is_one_line_for_every_reader(capfdbinary: pytest.CaptureFixture[bytes], log_format: str) -> None:
+    configure(log_format=log_format)
+    assert {"\n", "\r", "\v", "\f", "\x1c", "\x85", "\u2028", "\u2029"} <= set(SPLITTING)
+    for end in [*SPLITTING, "\ud800", "\udfff", "\0", "\x1b", "\x7f"]:
+        count = log_in_every_place(end)
+        text = capfdbinary.readouterr().out.decode()
+        assert len(text.splitlines()) == text.count("\n") == count, (end, text)
+        if log_format == "json" and end.isascii():
+            first, value, *_ = [json.loads(line) for line in text.splitlines()]
+            assert first["message"] == value["value"] == value["nested"][f"a{end}b"][0] == f"a{end}b"
+
+
+def test_what_was_raised_is_in_its_record(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    configure()
+    for end in SPLITTING:
+        try:
+            raise ValueError(f"a{end}b")
+        except ValueError:
+            log.exception("failed")
+        [line] = capfdbinary.readouterr().out.decode().splitlines()
+        assert json.loads(line)["exc_message"] == f"a{end}b"

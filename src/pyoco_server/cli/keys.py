@@ -42,7 +42,8 @@ def api_key() -> None:
 @click.option("--tenant", required=True, help="Whose runs the key sees and makes.")
 @click.option(
     "--role", type=click.Choice([role.value for role in Role]), default=Role.MEMBER.value, show_default=True,
-    help="viewer reads; member also submits, cancels, changes wheels and workers; admin also reads the audit trail.",
+    help="viewer reads; member also submits, cancels and uploads; admin also reads its tenant's audit trail; "
+    "operator also sees all tenants' figures, and changes workers.",
 )  # fmt: skip
 @click.option("--expires", help="After a time such as 12h or 30d, or at one such as 2030-01-31T12:00:00+09:00.")
 @click.pass_obj

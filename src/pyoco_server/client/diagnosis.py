@@ -60,7 +60,7 @@ class Diagnosis:
         if not isinstance(told, dict) or not isinstance(told.get("findings"), list):
             return [self._of(error(FindingCode.SERVER_ODD, url=self._url, reason="/doctor answers something else"))]
         own = self._compared(told, asked, time.time())
-        self.about |= {name: told.get(name) for name in ("version", "nats_server", "workers")}
+        self.about |= {name: told.get(name) for name in ("version", "nats_server", "workers", "scope")}
         return [*told["findings"], *(self._of(finding) for finding in own)]
 
     def _compared(self, told: dict[str, Any], asked: float, answered: float) -> list[Finding]:

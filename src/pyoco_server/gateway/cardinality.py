@@ -17,15 +17,17 @@ class Bounded:
         self._most = most
         self._known: set[tuple[str, ...]] = set()
 
-    def labels(self, *values: object) -> tuple[str, ...]:
+    def labels(self, *values: object, apart: str = "") -> tuple[str, ...]:
         """Give the labels to count under.
 
         Args:
             values: What they should be; what is no text, or empty, is ``other``.
+            apart: What these are counted for: the same labels of another one are a combination of their own.
         """
         wanted = tuple(clean_text(value, _LONGEST) if isinstance(value, str) and value else OTHER for value in values)
-        if wanted not in self._known:
+        known = (apart, *wanted)
+        if known not in self._known:
             if len(self._known) >= self._most:
                 return (OTHER,) * len(values)
-            self._known.add(wanted)
+            self._known.add(known)
         return wanted

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from pyoco_server.gateway.totals import RunTotals
+from pyoco_server.model.access import Tenants
 from pyoco_server.waiting import first_event
 
 EVERY_SEC = 10.0
@@ -47,7 +48,7 @@ class Depths:
         """Take a sample."""
         self._samples.append(Sample(time.time(), self._totals.depths(_MOST)))
 
-    def of(self, tags: Iterable[str], tenants: tuple[str | None, ...] | None) -> dict[str, list[int]]:
+    def of(self, tags: Iterable[str], tenants: Tenants) -> dict[str, list[int]]:
         """Tell how many runs waited for each tag, the oldest sample first.
 
         Args:

@@ -15,6 +15,7 @@ from pyoco_server.gateway.guards import dead_parts, ways_around_keys
 from pyoco_server.gateway.room import SERVER
 from pyoco_server.gateway.state import Gateway
 from pyoco_server.gateway.task_findings import tasks_apart
+from pyoco_server.model.access import Caller
 from pyoco_server.model.findings import Finding, FindingCode, apart, error, how_full, info, warning
 from pyoco_server.model.sentences import Moment, Span
 from pyoco_server.model.worker import WorkerRecord, WorkerState
@@ -27,11 +28,36 @@ _BEHIND = 1000
 _NO_WORKER_SEC, _LONG_SEC = 60.0, 600.0
 
 
-async def diagnose(here: Gateway) -> list[Finding]:
-    """Look at everything. It takes a few seconds at most, however many runs there are."""
-    figures = await here.figures.read()
-    findings = [*await _nats(here), *_index(here, figures), *_tags(here, figures), *_letters(figures), *_workers(here)]
-    findings += [*ways_around_keys(here), *dead_parts(here.parts)]
+_EVERYBODYS = frozenset({
+    FindingCode.NATS_UNREACHABLE, FindingCode.NATS_REFUSED, FindingCode.NATS_SLOW, FindingCode.SUBMISSIONS_REFUSED,
+    FindingCode.INDEX_BUILDING, FindingCode.TAG_WITHOUT_WORKER, FindingCode.RUNS_WAIT_LONG, FindingCode.DEAD_LETTERS,
+    FindingCode.WORKER_DISCONNECTED, FindingCode.WORKER_UNFIT, FindingCode.WORKER_WHEELS, FindingCode.VERSION_DIFFERS,
+    FindingCode.ACKNOWLEDGED_MEANS, FindingCode.DURABILITY_UNKNOWN,
+})  # fmt: skip
+"""What is told to each tenant, of its own runs and of what all share. The rest is for those who run the system."""
+
+
+async def diagnose(here: Gateway, who: Caller) -> list[Finding]:
+    """Look at everything. It takes a few seconds at most, however many runs there are.
+
+    Args:
+        here: The gateway.
+        who: Who asks, and is told of the own tenant's runs alone unless it is an operator.
+    """
+    found = await _look(here, await here.figures.seen_by(who), await here.figures.read())
+    return found if who.operates else [finding for finding in found if finding.code in _EVERYBODYS]
+
+
+async def _look(here: Gateway, figures: Figures, everybodys: Figures) -> list[Finding]:
+    findings = [
+        *await _nats(here),
+        *_index(here, everybodys),
+        *_tags(here, figures),
+        *_letters(figures),
+        *_workers(here),
+        *ways_around_keys(here),
+        *dead_parts(here.parts),
+    ]
     return [*findings, *_connections(here), *_room(here), *await _durability(here)]
 
 
@@ -132,8 +158,8 @@ def _tags(here: Gateway, figures: Figures) -> list[Finding]:
 
 
 def _letters(figures: Figures) -> list[Finding]:
-    letters = figures.nats.letters
-    return [warning(FindingCode.DEAD_LETTERS, letters=letters.messages)] if letters and letters.messages else []
+    letters = figures.dead_letters
+    return [warning(FindingCode.DEAD_LETTERS, letters=letters)] if letters else []
 
 
 def _workers(here: Gateway) -> list[Finding]:

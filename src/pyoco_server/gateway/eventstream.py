@@ -15,6 +15,7 @@ from pyoco_server.gateway.state import Gateway
 from pyoco_server.gateway.stream_watch import ChangeBox
 from pyoco_server.gateway.worker_index import WorkerBox
 from pyoco_server.model.access import Caller
+from pyoco_server.model.oneline import one_line
 from pyoco_server.model.worker import WorkerState
 from pyoco_server.waiting import first_event
 
@@ -162,7 +163,7 @@ class EventStream:
 
 
 def _event(name: str, data: str, event_id: str | None) -> ServerSentEvent:
-    return ServerSentEvent(data, event=name, id=event_id, sep="\n")
+    return ServerSentEvent(one_line(data), event=name, id=event_id, sep="\n")
 
 
 def _change(run_id: str, tenant_id: str | None, item: dict[str, Any] | None) -> RunChange:

@@ -3,13 +3,14 @@
 import asyncio
 import time
 from collections.abc import Awaitable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
 
 import structlog
 
 from pyoco_server.errors import StoreUnavailable
 from pyoco_server.gateway.totals import WaitingTag
+from pyoco_server.model.access import Caller, Tenants
 from pyoco_server.model.tags import is_tag
 from pyoco_server.model.worker import WorkerRecord, WorkerState
 from pyoco_server.store import topology
@@ -74,6 +75,17 @@ class Figures:
     """Those that are there and can begin no run."""
     letters: dict[str, int] | None = None
     """Dead letters by reason; ``None`` until all were read."""
+    own_letters: int | None = None
+    """Dead letters of the tenants, where they are some; so many as are counted, see ``letter_counts``."""
+    tenants: Tenants = None
+    """Whose runs are counted. What is counted over everybody's alone is missing where these are some."""
+
+    @property
+    def dead_letters(self) -> int | None:
+        """How many dead letters there are; ``None`` while nobody knows."""
+        if self.tenants is not None:
+            return self.own_letters
+        return self.nats.letters.messages if self.nats.letters else None
 
 
 class FiguresReader:
@@ -114,6 +126,36 @@ class FiguresReader:
             store_used_share=room["used_share"],
             accepts_submissions=room["accepts_submissions"],
             letters=here.letter_reasons.by_reason(),
+        )
+
+    async def seen_by(self, who: Caller) -> Figures:
+        """Give the figures of now as a caller may know them, the dead letters among them."""
+        everybodys = await self.read()
+        figures = self.of(everybodys, who.figures)
+        if figures.tenants is None:
+            return figures
+        letters = await self._here.letter_counts.of(who, everybodys.nats.letters)
+        return replace(figures, own_letters=letters.letters if letters else None)
+
+    def of(self, figures: Figures, tenants: Tenants) -> Figures:
+        """Give what some tenants may know of figures: their own, and how what all share stands.
+
+        Args:
+            figures: Everybody's, as they were read.
+            tenants: Whose to give.
+        """
+        if tenants is None:
+            return figures
+        totals = self._here.index.totals
+        tags = tag_figures(self._here.worker_index.states(), totals.waiting(MOST_TAGS, tenants))
+        return replace(
+            figures,
+            tenants=tenants,
+            runs=totals.by_status(tenants),
+            tags=tags,
+            tags_left_out=max(0, totals.tags_waiting(tenants) - sum(tag.waiting > 0 for tag in tags.values())),
+            nats=NatsFigures(figures.nats.up),
+            letters=None,
         )
 
     async def _ask_nats(self, tags: list[str]) -> NatsFigures:

@@ -15,19 +15,23 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from pyoco_server.errors import (
     InvalidKey,
     KeyRequired,
+    MethodNotAllowed,
     PyocoError,
     RoleTooLow,
     StoreUnavailable,
     TooManyFailedKeys,
 )
-from pyoco_server.gateway.auth import CALLER, answers_unchecked, needed
+from pyoco_server.gateway.auth import CALLER
 from pyoco_server.gateway.authenticator import Authenticator
 from pyoco_server.gateway.browsers import Browsers
 from pyoco_server.gateway.problems import problem
+from pyoco_server.gateway.rights import ALSO_UNCHECKED, lines_of, needed
 from pyoco_server.model.access import Caller, Role
 from pyoco_server.settings import Settings
 
 _WITHOUT_BODY = frozenset({"GET", "HEAD"})
+_FILES = frozenset({"GET"})
+"""What a mounted app takes: ours serve files."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +39,7 @@ class Door:
     """A route, and what it needs."""
 
     path: re.Pattern[str]
-    methods: frozenset[str] | None
-    """``None`` for any."""
+    methods: frozenset[str]
     needs: Role | None
     also_unchecked: bool
     route: RouteContext
@@ -67,6 +70,8 @@ class Guard:
         try:
             self._browsers.check(scope)
             caller = await _admit(scope, door)
+            if door is None:
+                _check_method(self._doors, scope)
         except PyocoError as error:
             scope["route"] = door.route if door else None  # for the metrics
             await _refuse(error, scope, receive, send)
@@ -113,9 +118,9 @@ def doors(app: Starlette) -> list[Door]:
     """Give the routes of an app in the order in which they are tried."""
     found = []
     for route in iter_route_contexts(app.routes):
-        endpoint = route.endpoint or getattr(route.original_route, "app", None)
-        methods = frozenset(route.methods) if route.methods else None
-        found.append(Door(route.path_regex, methods, needed(endpoint), answers_unchecked(endpoint), route))
+        lines = lines_of(route.path or "", route.methods)
+        methods = frozenset(route.methods or _FILES)
+        found.append(Door(route.path_regex, methods, needed(lines), not ALSO_UNCHECKED.isdisjoint(lines), route))
     return found
 
 
@@ -123,9 +128,21 @@ def _find(candidates: list[Door], scope: Scope) -> Door | None:
     """Find the route that will answer; ``None`` if there is none, or none for this method."""
     path, method = get_route_path(scope), scope.get("method")
     for door in candidates:
-        if (door.methods is None or method in door.methods) and door.path.match(path):
+        if method in door.methods and door.path.match(path):
             return door
     return None
+
+
+def _check_method(candidates: list[Door], scope: Scope) -> None:
+    """Refuse a request whose path is there, and takes other methods; each route alone would name its own.
+
+    Raises:
+        MethodNotAllowed: it is so.
+    """
+    path = get_route_path(scope)
+    allowed = {method for door in candidates if door.path.match(path) for method in door.methods}
+    if allowed:
+        raise MethodNotAllowed(allowed | ({"HEAD"} if "GET" in allowed else set()))
 
 
 async def _admit(scope: Scope, door: Door | None) -> Caller | None:
@@ -152,6 +169,8 @@ async def _refuse(error: PyocoError, scope: Scope, receive: Receive, send: Send)
     headers = {}
     if isinstance(error, KeyRequired):
         headers["WWW-Authenticate"] = "ApiKey"
+    if isinstance(error, MethodNotAllowed):
+        headers["Allow"] = ", ".join(error.allowed)
     if isinstance(error, TooManyFailedKeys):
         headers["Retry-After"] = str(error.retry_after_sec)
     await problem(error.http_status, error.message, error.code, error.hint, headers=headers)(scope, receive, send)

@@ -8,20 +8,25 @@ from pyoco_server.store.stream_state import StreamState
 _STATUSES = ("COMPLETED", "FAILED", "CANCELLED")
 
 
-def of_stream(state: StreamState | None) -> dict[str, Any] | None:
-    """Tell how a stream stands against its limits; ``None`` for one that is missing."""
+def of_stream(state: StreamState | None, *, counts: bool) -> dict[str, Any] | None:
+    """Tell how a stream stands against its limits; ``None`` for one that is missing.
+
+    Args:
+        state: What the server tells of it.
+        counts: Whether to tell what is in it, which is all tenants' together.
+    """
     if state is None:
         return None
     shares = [
         used / limit for used, limit in ((state.bytes, state.max_bytes), (state.messages, state.max_msgs)) if limit
     ]
     return {
-        "messages": state.messages,
-        "bytes": state.bytes,
+        "messages": state.messages if counts else None,
+        "bytes": state.bytes if counts else None,
         "max_bytes": state.max_bytes,
         "max_msgs": state.max_msgs,
         "max_age_sec": state.max_age_sec,
-        "used_share": round(max(shares), 4) if shares else None,
+        "used_share": round(max(shares), 4) if shares and counts else None,
         "replicas": state.replicas,
         "restoring": state.restoring,
     }

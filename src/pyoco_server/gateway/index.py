@@ -21,7 +21,7 @@ from pyoco_server.gateway.pace import RunPace, classes
 from pyoco_server.gateway.records import number, parse
 from pyoco_server.gateway.roll import Roll
 from pyoco_server.gateway.totals import RunTotals
-from pyoco_server.model.access import tenant_of
+from pyoco_server.model.access import Tenants, tenant_of
 from pyoco_server.model.run import RunStatus
 from pyoco_server.model.snapshot import summary
 from pyoco_server.store.feed import Change
@@ -38,6 +38,7 @@ ON CONFLICT (run_id) DO UPDATE SET revision=excluded.revision, updated_at=exclud
 WHERE excluded.revision > runs.revision
 """
 _COUNT_WAITING = "SELECT count(*) FROM runs INDEXED BY runs_waiting WHERE status='PENDING'"
+_COUNT_OWN_WAITING = "SELECT count(*) FROM runs INDEXED BY tenants_waiting WHERE status='PENDING'"
 _AT_ONCE = 500
 _SUMMARY = 4
 """Where a row has it, counted from behind the status."""
@@ -195,9 +196,18 @@ class RunIndex:
         """Tell how many runs of a tag wait for a worker."""
         return self._number(f"{_COUNT_WAITING} AND tag=?", tag)
 
-    def ahead(self, tag: str, submitted_at: float) -> int:
-        """Tell how many runs of a tag wait that were submitted before ``submitted_at`` (unix seconds)."""
-        return self._number(f"{_COUNT_WAITING} AND tag=? AND submitted_at<?", tag, submitted_at)
+    def ahead(self, tag: str, submitted_at: float, tenants: Tenants = None) -> int:
+        """Tell how many runs of a tag wait that were submitted before ``submitted_at`` (unix seconds).
+
+        Args:
+            tag: Which one.
+            submitted_at: When.
+            tenants: Whose runs; not given: everybody's.
+        """
+        if tenants is None:
+            return self._number(f"{_COUNT_WAITING} AND tag=? AND submitted_at<?", tag, submitted_at)
+        own = f"{_COUNT_OWN_WAITING} AND tenant_id IS ? AND tag=? AND submitted_at<?"
+        return sum(self._number(own, tenant, tag, submitted_at) for tenant in tenants)
 
     def _number(self, query: str, *values: Any) -> int:
         return int(self._db.execute(query, values).fetchone()[0])

@@ -18,12 +18,13 @@ def nats_up(up: bool) -> Metric:
 
 
 def families(figures: Figures) -> Iterator[Metric]:
-    """Give the gauges; those of NATS only where it answered."""
+    """Give the gauges; those of NATS only where it answered, and of some tenants' what is theirs and what all share."""
+    everybodys = figures.tenants is None
     alive = sum(count for state, count in figures.workers.items() if state.is_active)
     yield _one("pyoco_workers_alive_total", "Workers that are there: RUNNING or IDLE.", alive)
     yield _by("status", "pyoco_runs_total", "Runs in the store, by status.", figures.runs)
-    if figures.nats.letters is not None:
-        yield _one("pyoco_dlq_messages_total", "Dead letters in their stream.", figures.nats.letters.messages)
+    if figures.dead_letters is not None:
+        yield _one("pyoco_dlq_messages_total", "Dead letters in their stream.", figures.dead_letters)
     if figures.letters is not None:
         yield _by("reason", "pyoco_dlq_letters", "Dead letters in their stream, by reason.", figures.letters)
     yield _one("pyoco_workers_unfit", "Workers that are there and take no runs: their machines cannot begin any.",
@@ -36,7 +37,8 @@ def families(figures: Figures) -> Iterator[Metric]:
     yield _one(
         "pyoco_index_caught_up", "1 while the index of runs has seen all that is stored.", figures.index_caught_up
     )
-    yield _one("pyoco_logs_open", "Logs that are being sent.", figures.open_logs)
+    if everybodys:
+        yield _one("pyoco_logs_open", "Logs that are being sent.", figures.open_logs)
 
 
 def _workers(figures: Figures) -> Iterator[Metric]:
@@ -96,7 +98,7 @@ def _nats(figures: Figures) -> Iterator[Metric]:
     if nats.records is not None:
         lag = max(0, nats.records.last_seq - figures.index_reached)
         yield _one("pyoco_index_lag", "Changes of runs that the index has not seen yet.", lag)
-    if not nats.up:
+    if not nats.up or figures.tenants is not None:  # queues are all tenants' together
         return
     # Until a worker has made a tag's consumer, its queue is what waits.
     depth = {tag: one.waiting for tag, one in figures.tags.items()}

@@ -57,10 +57,10 @@ class LetterCounts:
             who: The caller.
             stream: How the stream of dead letters stands now.
         """
-        if stream is None or who.tenants is None:
+        if stream is None or who.figures is None:
             return LetterCount(stream.messages, complete=True) if stream else None
         async with self._counting:
-            known = self._known.get(who.tenants)
+            known = self._known.get(who.figures)
             if known and (known.stream == stream or time.monotonic() - known.counted_at < _FRESH_SEC):
                 return known.count
             try:
@@ -70,5 +70,5 @@ class LetterCounts:
             if len(self._known) >= _MOST_CALLERS:
                 self._known.clear()
             count = LetterCount(len(found), complete=more is None)
-            self._known[who.tenants] = _Known(stream, time.monotonic(), count)
+            self._known[who.figures] = _Known(stream, time.monotonic(), count)
             return count

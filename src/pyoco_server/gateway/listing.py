@@ -12,6 +12,8 @@ from typing import Any
 
 from pyoco_server.errors import InvalidInput
 from pyoco_server.gateway.totals import RunTotals
+from pyoco_server.model.access import Tenants
+from pyoco_server.model.run import RunStatus
 
 _LAST_CHARACTER = "\U0010ffff"
 _FEW = 1000
@@ -55,7 +57,7 @@ class RunFilter:
     rerun_of: str | None = None
     id_prefix: str | None = None
     updated_after: float | None = None
-    tenants: tuple[str | None, ...] | None = None
+    tenants: Tenants = None
 
 
 @dataclass(frozen=True)
@@ -155,7 +157,7 @@ class RunListing:
             complete = complete and sum(seen for _, _, seen in rows) < COUNTED
         return RunCounts(self._totals.named(found), complete)
 
-    def changed_since(self, status: str, since: float, tenants: tuple[str | None, ...] | None) -> tuple[int, bool]:
+    def changed_since(self, status: str, since: float, tenants: Tenants) -> tuple[int, bool]:
         """Count the runs of a status that have changed since a moment, ``COUNTED`` of them at most.
 
         Args:
@@ -169,11 +171,28 @@ class RunListing:
         found = 0
         terms = [_Term("status", "status=?", (status,)), _Term("", "updated_at>?", (since,))]
         for owner in _tenants(RunFilter(tenants=tenants)):
-            whose = self._whose(owner)
-            index = f"INDEXED BY {whose}_status" if whose else ""
+            index = f"INDEXED BY {self._whose(owner) or 'runs'}_status"  # that one there is in any case
             query = f"SELECT count(*) FROM (SELECT 1 FROM runs {index} {_where([*owner, *terms])} LIMIT ?)"  # noqa: S608
             found += self._db.execute(query, [*_values([*owner, *terms]), COUNTED + 1]).fetchone()[0]
         return min(found, COUNTED), found <= COUNTED
+
+    def running(self, tenants: Tenants) -> dict[str, int]:
+        """Tell how many runs workers have, by tag; of the latest ``COUNTED``.
+
+        Args:
+            tenants: Whose runs, as in a filter.
+        """
+        found: Counter[str] = Counter()
+        running = _Term("status", "status=?", (RunStatus.RUNNING.value,))
+        cancelling = _Term("status", "status=?", (RunStatus.CANCELLING.value,))
+        for owner in _tenants(RunFilter(tenants=tenants)):
+            for term in (running, cancelling):
+                query = (
+                    f"SELECT tag, count(*) FROM (SELECT tag FROM runs INDEXED BY {self._whose(owner) or 'runs'}_status "  # noqa: S608
+                    f"{_where([*owner, term])} LIMIT ?) WHERE tag IS NOT NULL GROUP BY tag"
+                )
+                found.update(dict(self._db.execute(query, [*_values([*owner, term]), COUNTED]).fetchall()))
+        return dict(found)
 
     def _along(self, owner: list[_Term], first: _Term, others: list[_Term]) -> str:
         """Choose the index along which a count goes."""

@@ -16,6 +16,7 @@ from pyoco_server.gateway.records import readable
 from pyoco_server.gateway.routes.runs import read_record
 from pyoco_server.gateway.state import Gateway
 from pyoco_server.model.access import Caller
+from pyoco_server.model.oneline import one_line
 from pyoco_server.model.run import RunStatus
 from pyoco_server.model.runlog import LogChunk
 from pyoco_server.waiting import first_event
@@ -166,4 +167,4 @@ class LogFollower:
     def _event(self, name: str, data: dict[str, Any], event_id: str | None) -> ServerSentEvent:
         self._last_event = time.monotonic()
         body = pydantic_core.to_json({"run_id": self._run_id, **data, "ts": time.time()}).decode()
-        return ServerSentEvent(body, event=name, id=event_id, sep="\n")
+        return ServerSentEvent(one_line(body), event=name, id=event_id, sep="\n")

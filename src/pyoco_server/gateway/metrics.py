@@ -9,21 +9,13 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from pyoco_server import __version__
-from pyoco_server.gateway.cardinality import Bounded
 from pyoco_server.gateway.connections import Connections, Why
 from pyoco_server.gateway.figures import Figures
 from pyoco_server.gateway.instant import families, nats_up
 from pyoco_server.gateway.letter_reasons import REASONS
-from pyoco_server.gateway.records import number
-from pyoco_server.model.run import EndReason
+from pyoco_server.gateway.run_metrics import RunMetrics
 
-_MOST_FLOWS = 100
-"""Pairs of flow and tag. Each has a line per bucket, in both histograms."""
-_WAIT_BUCKETS = (0.05, 0.25, 1, 5, 15, 60, 300, 1800, 3600, 14400)
-_RUN_BUCKETS = (0.1, 0.5, 1, 5, 15, 60, 300, 1800, 3600, 14400)
 _HTTP_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)
-_REASONS = {reason.value for reason in EndReason}
-_NO_REASON = "other"
 
 
 class _NatsDown(Collector):
@@ -41,26 +33,8 @@ class Metrics:
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
         own: dict[str, Any] = {"registry": self._registry}
-        flow = {**own, "labelnames": ("flow", "tag")}
-        self._pairs = Bounded(_MOST_FLOWS)
-        self._wait = Histogram(
-            "pyoco_run_wait_seconds", "Time from submission to first start, of runs that ended.",
-            buckets=_WAIT_BUCKETS, **flow,
-        )  # fmt: skip
-        self._duration = Histogram(
-            "pyoco_run_duration_seconds", "Time from the last start to the end, of runs that ended.",
-            buckets=_RUN_BUCKETS, **flow,
-        )  # fmt: skip
-        self._ends = Counter(
-            "pyoco_runs_ended", "Runs that ended since this gateway started, by end reason.",
-            labelnames=("end_reason",), **own,
-        )  # fmt: skip
-        for reason in sorted(_REASONS):
-            self._ends.labels(reason)
-        self._attempts = Counter("pyoco_attempts", "Starts of the runs that ended.", **own)
-        self._lost = Counter(
-            "pyoco_attempts_lost", "Attempts of the runs that ended that were lost with their workers.", **own
-        )
+        self.runs = RunMetrics()
+        """Those of runs that ended, which are told to each tenant apart."""
         self.requests = Counter(
             "pyoco_http_requests", "Requests answered, by route and status.",
             labelnames=("method", "route", "code"), **own,
@@ -107,42 +81,35 @@ class Metrics:
         Args:
             item: The run as lists show it.
         """
-        labels = self._pairs.labels(item.get("flow_name"), item.get("tag"))
-        for instrument, name in ((self._wait, "queue_wait_ms"), (self._duration, "run_ms")):
-            if item.get(name) is not None:
-                instrument.labels(*labels).observe(max(0.0, number(item[name])) / 1000)
-        reason = item.get("end_reason")
-        self._ends.labels(reason if reason in _REASONS else _NO_REASON).inc()
-        attempts = max(0, int(number(item.get("attempt"))))
-        self._attempts.inc(attempts)
-        # The last attempt was lost too if that is what the run ended of, or if it was put back and waited again.
-        last_lost = reason == EndReason.WORKER_LOST.value or item.get("worker_id") is None
-        self._lost.inc(attempts if last_lost else max(0, attempts - 1))
+        self.runs.run_ended(item)
 
-    def text(self, figures: Figures, *, flows: bool = True) -> bytes:
+    def text(self, figures: Figures) -> bytes:
         """Write everything as Prometheus reads it.
 
         Args:
-            figures: Those of now.
-            flows: Whether to tell what carries the names of flows, which are their tenants' alone.
+            figures: Those of now; whose they are says whose runs' ends are told, and whether what the gateway has
+                done for everybody is told too.
         """
-        return generate_latest(_Answer(self._registry, figures, flows=flows))
+        return generate_latest(_Answer(self, figures))
+
+    def gateways(self) -> Iterator[Metric]:
+        """Give what this gateway has done for everybody, without the time at which each counter was made."""
+        for metric in self._registry.collect():
+            created = f"{metric.name}_created"
+            metric.samples = [sample for sample in metric.samples if sample.name != created]
+            yield metric
 
 
 class _Answer(Collector):
-    """The figures of now and the instruments, without the time at which each counter was made: nobody asks for it."""
+    """The figures of now and the instruments."""
 
-    def __init__(self, registry: CollectorRegistry, figures: Figures, *, flows: bool) -> None:
-        self._registry = registry
+    def __init__(self, metrics: Metrics, figures: Figures) -> None:
+        self._metrics = metrics
         self._figures = figures
-        self._flows = flows
 
     def collect(self) -> Iterator[Metric]:
         # First what the tutorial looks for with `head`.
         yield from families(self._figures)
-        for metric in self._registry.collect():
-            if not self._flows and any("flow" in sample.labels for sample in metric.samples[:1]):
-                continue
-            created = f"{metric.name}_created"
-            metric.samples = [sample for sample in metric.samples if sample.name != created]
-            yield metric
+        yield from self._metrics.runs.told(self._figures.tenants)
+        if self._figures.tenants is None:
+            yield from self._metrics.gateways()

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from typing import Any
 
 from pyoco_server.gateway.depths import EVERY_SEC
-from pyoco_server.gateway.figures import MOST_TAGS, Figures, TagFigures, tag_figures
+from pyoco_server.gateway.figures import Figures, TagFigures
 from pyoco_server.gateway.pace import ENDED, MINUTES, SPANS
 from pyoco_server.gateway.state import Gateway
 from pyoco_server.gateway.why import Facts, explain
@@ -23,26 +23,27 @@ async def overview(here: Gateway, who: Caller) -> dict[str, Any]:
 
     Args:
         here: The gateway.
-        who: Who asks: runs of others are in no figure but those of the queues themselves.
+        who: Who asks: of runs of others only an operator is told, and their number alone.
     """
-    figures = await here.figures.read()
-    letters = await here.letter_counts.of(who, figures.nats.letters)
+    everybodys = await here.figures.read()
+    figures = here.figures.of(everybodys, who.figures)
+    letters = await here.letter_counts.of(who, everybodys.nats.letters)
     now = time.time()
     return {
         "now": now,
         "nats_up": figures.nats.up,
         "index_caught_up": figures.index_caught_up,
-        "runs": here.index.totals.by_status(who.tenants),
+        "runs": figures.runs,
         "failed": {"hour": _failed(here, who, now - _HOUR_SEC), "day": _failed(here, who, now - _DAY_SEC)},
         "dead_letters": asdict(letters) if letters else None,
         "storage": _storage(here),
         "pace": _pace(here, who),
-        **_queues(here, who, figures, now),
+        **_queues(here, who, figures, everybodys, now),
     }
 
 
 def _failed(here: Gateway, who: Caller, since: float) -> dict[str, Any]:
-    runs, complete = here.index.listing.changed_since(RunStatus.FAILED.value, since, who.tenants)
+    runs, complete = here.index.listing.changed_since(RunStatus.FAILED.value, since, who.figures)
     return {"runs": runs, "complete": complete}
 
 
@@ -52,7 +53,7 @@ def _storage(here: Gateway) -> dict[str, Any]:
 
 
 def _pace(here: Gateway, who: Caller) -> dict[str, Any]:
-    began, minutes, whole = here.index.pace.read(who.tenants)
+    began, minutes, whole = here.index.pace.read(who.figures)
     return {
         "began_at": began,
         "minutes": MINUTES,
@@ -68,46 +69,55 @@ def _pace(here: Gateway, who: Caller) -> dict[str, Any]:
     }
 
 
-def _queues(here: Gateway, who: Caller, figures: Figures, now: float) -> dict[str, Any]:
-    totals, tags = here.index.totals, figures.tags
-    left_out = figures.tags_left_out
-    if who.tenants is not None:
-        tags = tag_figures(here.worker_index.states(), totals.waiting(MOST_TAGS, who.tenants))
-        left_out = max(0, totals.tags_waiting(who.tenants) - sum(tag.waiting > 0 for tag in tags.values()))
-    depths = here.depths.of(tags, who.tenants)
+def _queues(here: Gateway, who: Caller, figures: Figures, everybodys: Figures, now: float) -> dict[str, Any]:
+    depths = here.depths.of(figures.tags, who.figures)
+    flying = _in_flight(here, figures)
+    # An operator is told how old the oldest run of a tag is, and which one only where it is one that may be seen.
+    oldest = here.index.tenants_of(tag.oldest_run_id for tag in figures.tags.values() if tag.oldest_run_id)
+    named = {run_id for run_id, tenant_id in oldest.items() if who.sees(tenant_id)}
+    consumers = figures.nats.consumers
     return {
         "nats_url": here.connection.shown_url,
         "depth_every_sec": EVERY_SEC,
-        "queues": [_queue(here, figures, name, tag, depths[name], now) for name, tag in tags.items()],
-        "queues_left_out": left_out,
+        "queues": [
+            {
+                **_queue(here, everybodys, name, tag, now),
+                "oldest_run_id": tag.oldest_run_id if tag.oldest_run_id in named else None,
+                "in_flight": flying.get(name),
+                "redelivered": consumers[name].redelivered if name in consumers else None,
+                "depths": depths[name],
+            }
+            for name, tag in figures.tags.items()
+        ],
+        "queues_left_out": figures.tags_left_out,
     }
 
 
-def _queue(
-    here: Gateway, figures: Figures, name: str, tag: TagFigures, depths: list[int], now: float
-) -> dict[str, Any]:
-    consumer = figures.nats.consumers.get(name)
+def _in_flight(here: Gateway, figures: Figures) -> dict[str, int]:
+    """Tell how many runs of each tag workers have: as NATS knows it, or of some tenants as the index does."""
+    if figures.tenants is None:
+        return {tag: consumer.unacknowledged for tag, consumer in figures.nats.consumers.items()}
+    return dict.fromkeys(figures.tags, 0) | here.index.listing.running(figures.tenants)
+
+
+def _queue(here: Gateway, everybodys: Figures, name: str, tag: TagFigures, now: float) -> dict[str, Any]:
     serving = here.worker_index.serving(name)
     live = [record for record, state in serving if state.is_active and record.takes_runs]
     return {
         "tag": name,
         "waiting": tag.waiting,
         "oldest_at": tag.oldest,
-        "oldest_run_id": tag.oldest_run_id,
-        "why": _why(here, figures, name, tag, now) if tag.waiting else None,
-        "in_flight": consumer.unacknowledged if consumer else None,
-        "redelivered": consumer.redelivered if consumer else None,
+        "why": _why(here, everybodys, name, tag, now) if tag.waiting else None,
         "workers": sorted(record.worker_id for record in live),
         "slots": sum(record.slots for record in live),
         "free_slots": sum(max(0, record.slots - record.unfit_slots - record.slots_in_use) for record in live),
-        "depths": depths,
     }
 
 
-def _why(here: Gateway, figures: Figures, name: str, tag: TagFigures, now: float) -> str:
+def _why(here: Gateway, everybodys: Figures, name: str, tag: TagFigures, now: float) -> str:
     """Tell why the oldest run of a tag waits, in the code that its ``why`` has."""
     settings, run_id = here.settings, tag.oldest_run_id
-    first = figures.tags.get(name)  # of all tenants; how many are ahead need not be counted for a code
+    first = everybodys.tags.get(name)  # how many are ahead need not be counted for a code
     ahead = bool(first and first.oldest and tag.oldest and first.oldest < tag.oldest)
     facts = Facts(
         now=now,
@@ -118,7 +128,7 @@ def _why(here: Gateway, figures: Figures, name: str, tag: TagFigures, now: float
         workers=here.worker_index.serving(name),
         ahead=int(ahead),
         job_seen=run_id is not None and here.index.jobs.seq_of(run_id) is not None,
-        consumer=figures.nats.consumers.get(name),
+        consumer=everybodys.nats.consumers.get(name),
     )
     asked = {"run_id": run_id, "status": RunStatus.PENDING.value, "tag": name, "submitted_at": tag.oldest}
     return explain(asked, facts).code.value

@@ -14,6 +14,7 @@ from itertools import accumulate
 from typing import Any
 
 from pyoco_server.gateway.records import number
+from pyoco_server.model.access import Tenants
 from pyoco_server.model.run import RunStatus
 
 MINUTES = 60
@@ -119,7 +120,7 @@ class RunPace:
         """Forget all."""
         self._db.execute("DELETE FROM pace")
 
-    def read(self, tenants: tuple[str | None, ...] | None = None) -> tuple[int, list[Stretch], Stretch]:
+    def read(self, tenants: Tenants = None) -> tuple[int, list[Stretch], Stretch]:
         """Tell of the last hour.
 
         Args:
@@ -136,7 +137,7 @@ class RunPace:
                 counts[of] = counts.get(of, 0) + runs
         return first * 60, [_stretch(minute) for minute in minutes], _stretch(whole)
 
-    def _rows(self, first: int, tenants: tuple[str | None, ...] | None) -> list[tuple[int, str, int, int]]:
+    def _rows(self, first: int, tenants: Tenants) -> list[tuple[int, str, int, int]]:
         minutes = range(first, first + MINUTES)
         names = [tenant or "" for tenant in tenants or ()]
         among = "" if tenants is None else f"AND tenant IN ({','.join('?' * len(names))})"

@@ -14,6 +14,7 @@ from pyoco_server.gateway.records import number, readable
 from pyoco_server.gateway.routes.runs import read_record, with_worker
 from pyoco_server.gateway.state import Gateway
 from pyoco_server.model.access import Caller
+from pyoco_server.model.oneline import one_line
 from pyoco_server.model.run import RunStatus
 from pyoco_server.waiting import first_event
 
@@ -125,4 +126,4 @@ class Watch:
 
 
 def _event(name: str, data: dict[str, Any], event_id: str | None) -> ServerSentEvent:
-    return ServerSentEvent(pydantic_core.to_json(data).decode(), event=name, id=event_id, sep="\n")
+    return ServerSentEvent(one_line(pydantic_core.to_json(data).decode()), event=name, id=event_id, sep="\n")

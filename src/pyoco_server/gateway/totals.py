@@ -4,6 +4,7 @@ import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from pyoco_server.model.access import Tenants
 from pyoco_server.model.run import RunStatus
 
 OTHER_STATUS = "other"
@@ -65,7 +66,7 @@ class RunTotals:
     def __init__(self, db: sqlite3.Connection) -> None:
         self._db = db
 
-    def by_status(self, tenants: tuple[str | None, ...] | None = None) -> dict[str, int]:
+    def by_status(self, tenants: Tenants = None) -> dict[str, int]:
         """Tell how many runs there are of each status, also where there are none.
 
         Args:
@@ -83,13 +84,13 @@ class RunTotals:
             found[status if status in found else OTHER_STATUS] += runs
         return found
 
-    def tags_waiting(self, tenants: tuple[str | None, ...] | None = None) -> int:
+    def tags_waiting(self, tenants: Tenants = None) -> int:
         """Tell for how many tags runs wait."""
         among, names = _among(tenants)
         query = f"SELECT count(DISTINCT tag) FROM waiting {among}"  # noqa: S608 - our own words
         return int(self._db.execute(query, names).fetchone()[0])
 
-    def waiting(self, limit: int, tenants: tuple[str | None, ...] | None = None) -> list[WaitingTag]:
+    def waiting(self, limit: int, tenants: Tenants = None) -> list[WaitingTag]:
         """Give the tags that runs wait for, those with most of them first.
 
         Args:
@@ -106,7 +107,7 @@ class RunTotals:
             for tag, runs in self._db.execute(query, [*names, limit]).fetchall()
         ]
 
-    def _oldest(self, tag: str, tenants: tuple[str | None, ...] | None) -> tuple[float | None, str | None]:
+    def _oldest(self, tag: str, tenants: Tenants) -> tuple[float | None, str | None]:
         query = (
             "SELECT submitted_at, run_id FROM runs INDEXED BY {index} WHERE {owner} status='PENDING' AND tag=? "
             "AND submitted_at>0 ORDER BY submitted_at LIMIT 1"
@@ -128,6 +129,6 @@ class RunTotals:
         return {(tenant, tag): runs for tenant, tag, runs in rows}
 
 
-def _among(tenants: tuple[str | None, ...] | None) -> tuple[str, list[str]]:
+def _among(tenants: Tenants) -> tuple[str, list[str]]:
     names = [tenant or "" for tenant in tenants or ()]
     return ("" if tenants is None else f"WHERE tenant IN ({','.join('?' * len(names))})"), names

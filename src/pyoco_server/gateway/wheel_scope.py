@@ -25,14 +25,9 @@ OfTenant = Annotated[
 ]
 
 
-def is_operator(who: Caller) -> bool:
-    """Tell whether somebody sees and changes everybody's wheels; without authentication everybody does."""
-    return who.tenant_id is None or who.role.allows(Role.OPERATOR)
-
-
 def sees_wheels_of(who: Caller, tenant_id: str | None) -> bool:
     """Tell whether somebody sees a tenant's wheels; ``None`` stands for those that all share."""
-    return tenant_id is None or tenant_id == who.tenant_id or is_operator(who)
+    return tenant_id is None or tenant_id == who.tenant_id or who.operates
 
 
 def visible(who: Caller, entries: Iterable[WheelEntry]) -> list[WheelEntry]:
@@ -42,7 +37,7 @@ def visible(who: Caller, entries: Iterable[WheelEntry]) -> list[WheelEntry]:
 
 def visible_tenants(who: Caller) -> tuple[str | None, ...] | None:
     """Give the tenants whose wheels somebody sees, ``None`` for shared ones among them; ``None`` alone: everybody's."""
-    return None if is_operator(who) else (who.tenant_id, None)
+    return None if who.operates else (who.tenant_id, None)
 
 
 def scopes(who: Caller, asked: str | None) -> tuple[str | None, ...]:
@@ -59,7 +54,7 @@ def scopes(who: Caller, asked: str | None) -> tuple[str | None, ...]:
         InvalidInput: that cannot be the name of a tenant.
     """
     if asked is None:
-        return (None,) if is_operator(who) else (who.tenant_id, None)
+        return (None,) if who.operates else (who.tenant_id, None)
     if asked == "":
         return (None,)
     tenant_id = check_tenant(asked)
@@ -72,7 +67,7 @@ def check_may_change(who: Caller, tenant_id: str | None) -> None:
     Raises:
         RoleTooLow: all share it, and the caller does not run the system.
     """
-    if not is_operator(who) and (tenant_id is None or tenant_id != who.tenant_id):
+    if not who.operates and (tenant_id is None or tenant_id != who.tenant_id):
         raise RoleTooLow(who.role.value, Role.OPERATOR.value, "changing a wheel that is not of one's own tenant")
 
 
@@ -89,7 +84,7 @@ def owner_of_upload(who: Caller, named: str) -> str | None:
     """
     named = named.strip()
     if not named:
-        return None if is_operator(who) else who.tenant_id
+        return None if who.operates else who.tenant_id
     tenant_id = check_tenant(named)
     if who.tenant_id is None:
         raise InvalidInput(

@@ -9,7 +9,7 @@ from typing import Any
 
 from pyoco_server.gateway.records import number
 from pyoco_server.model.run import EndReason, RunStatus
-from pyoco_server.model.sentences import Moment, Span, plain
+from pyoco_server.model.sentences import Moment, OfTenant, Span, plain
 from pyoco_server.model.wheel_sync import as_used_by
 from pyoco_server.model.worker import WorkerRecord, WorkerState
 from pyoco_server.store.queue import ConsumerFigures
@@ -74,6 +74,7 @@ class Facts:
         workers: Those that serve the run's tag, with their states now, last seen first.
         holder: The worker that the record names, if it is known.
         ahead: How many runs of the tag were submitted earlier and still wait.
+        own_ahead: How many of these are the asking tenant's, who is told of no others; ``None``: all are told of.
         job_seen: Whether the run's job was seen on the queue.
         consumer: The tag's consumer; ``None`` if there is none.
     """
@@ -86,6 +87,7 @@ class Facts:
     workers: list[tuple[WorkerRecord, WorkerState]] = field(default_factory=list)
     holder: tuple[WorkerRecord, WorkerState] | None = None
     ahead: int = 0
+    own_ahead: int | None = None
     job_seen: bool = False
     consumer: ConsumerFigures | None = None
 
@@ -150,7 +152,7 @@ def _waiting(snapshot: dict[str, Any], facts: Facts) -> Why:
     since = max(number(snapshot.get("submitted_at")), number(snapshot.get("updated_at")))
     waited = facts.now - since if since else 0.0
     values: dict[str, Any] = {
-        "ahead": facts.ahead,
+        "ahead": facts.ahead if facts.own_ahead is None else OfTenant(facts.own_ahead),
         "submitted_at": _moment(snapshot.get("submitted_at")),
         "waited": _span(facts.now - number(snapshot.get("submitted_at"))) if snapshot.get("submitted_at") else None,
         "workers": _ids(live) or None,
@@ -174,7 +176,7 @@ def _waiting(snapshot: dict[str, Any], facts: Facts) -> Why:
         "slots": sum(record.slots for record in live),
         "free_slots": free,
         "live_workers": len(live),
-        "unacknowledged": facts.consumer.unacknowledged if facts.consumer else None,
+        "unacknowledged": facts.consumer.unacknowledged if facts.consumer and facts.own_ahead is None else None,
         "last_pull_at": _moment(max(record.last_pull_at or 0.0 for record in live)),
     }
     return Why(_waiting_code(facts, free, late=waited > LATE_SEC), values)

@@ -81,12 +81,12 @@ TEXTS: dict[WhyCode, Text] = {
         f"待つか、--concurrency N でスロットを増やすか、ワーカーを追加してください: {_START} NAME",
     ),
     WhyCode.QUEUE_LIMIT: Text(
-        "It waits although a worker is free: the queue of the tag {tag} gives out no more jobs while {unacknowledged}"
-        f" are not acknowledged{_AHEAD}",
+        "It waits although a worker is free: the queue of the tag {tag} gives out no more jobs"
+        f"[ while {{unacknowledged}} are not acknowledged]{_AHEAD}",
         "Jobs of lost workers come back by themselves. For more runs at a time, set a larger"
         " PYOCO_CONSUMER_MAX_ACK_PENDING before the tag's consumer is made.",
-        "ワーカーは空いていますが待機中: 未確認のジョブが {unacknowledged} 件あり、タグ {tag} のキューは次を配りません"
-        + _AHEAD_JA,
+        "ワーカーは空いていますが待機中: [未確認のジョブが {unacknowledged} 件あり、]"
+        f"タグ {{tag}} のキューは次を配りません{_AHEAD_JA}",
         "失われたワーカーのジョブは自動で戻ります。同時実行を増やすには、タグのコンシューマーを作る前に"
         " PYOCO_CONSUMER_MAX_ACK_PENDING を大きくしてください。",
     ),

@@ -7,6 +7,8 @@ from enum import Enum
 from pyoco_server.errors import InvalidInput
 
 _TENANT = re.compile(r"[A-Za-z0-9_-]{1,64}")
+Tenants = tuple[str | None, ...] | None
+"""Whose things: those of some tenants, ``None`` among them for what belongs to none; ``None`` alone: everybody's."""
 
 
 def check_tenant(text: str) -> str:
@@ -27,13 +29,13 @@ class Role(str, Enum):
     """What a key allows; each role may do what the ones before it may."""
 
     VIEWER = "viewer"
-    """Reads."""
+    """Reads what is its tenant's."""
     MEMBER = "member"
-    """Submits, cancels and reruns runs of its tenant; changes wheels and workers."""
+    """Changes what is its tenant's: submits, cancels and reruns runs, replays dead letters, uploads wheels."""
     ADMIN = "admin"
-    """Reads the audit trail, and what belongs to no tenant."""
+    """Reads its tenant's audit trail."""
     OPERATOR = "operator"
-    """Runs the system: sees what is everybody's, and changes what all tenants share."""
+    """Runs the system: sees everybody's figures and what belongs to no tenant, and changes what all tenants share."""
 
     def allows(self, needed: "Role") -> bool:
         """Tell whether this role may do what ``needed`` may."""
@@ -56,16 +58,26 @@ class Caller:
     role: Role
 
     @property
-    def tenants(self) -> tuple[str | None, ...] | None:
-        """Whose things are seen, ``None`` among them for what belongs to no tenant; ``None`` alone: everybody's."""
+    def operates(self) -> bool:
+        """Whether this is somebody who runs the system; everybody, where there is no authentication."""
+        return self.role.allows(Role.OPERATOR)
+
+    @property
+    def tenants(self) -> Tenants:
+        """Whose things are seen: the own tenant's, by an operator also those of none, without authentication all."""
         if self.tenant_id is None:
             return None
-        return (self.tenant_id, None) if self.role is Role.ADMIN else (self.tenant_id,)
+        return (self.tenant_id, None) if self.operates else (self.tenant_id,)
+
+    @property
+    def figures(self) -> Tenants:
+        """Whose things are counted in what is told; an operator is told of everybody's, and still sees none of them."""
+        return None if self.operates else self.tenants
 
     def sees(self, tenant_id: object) -> bool:
         """Tell whether a thing of a tenant may be seen; ``None`` is the tenant of what was made without a key.
 
-        Without authentication everything is seen; with it, what belongs to no tenant is the admins' business.
+        Without authentication everything is seen; with it, what belongs to no tenant is the operators' business.
 
         Args:
             tenant_id: As it is stored, perhaps by another program.
@@ -78,5 +90,5 @@ def tenant_of(stored: object) -> str | None:
     return stored if isinstance(stored, str) and stored else None
 
 
-ANYBODY = Caller(tenant_id=None, key_id=None, role=Role.ADMIN)
+ANYBODY = Caller(tenant_id=None, key_id=None, role=Role.OPERATOR)
 """Everyone, where there is no authentication."""

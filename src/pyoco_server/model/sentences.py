@@ -15,6 +15,7 @@ OPTIONAL = re.compile(r"\[([^\]]*)\]")
 NAME = re.compile(r"\{(\w+)\}")
 _MINUTE, _HOUR, _DAY = 60, 3600, 86_400
 _UNITS = {"en": (" s", " min", " h", " d"), "ja": (" 秒", " 分", " 時間", " 日")}
+_OF_TENANT = {"en": " of its own tenant", "ja": " (自テナント分)"}
 _AND = {"en": ", ", "ja": "、"}
 
 
@@ -36,6 +37,10 @@ class Share(float):
 
 class Size(int):
     """Bytes, shown in MiB or GiB."""
+
+
+class OfTenant(int):
+    """A number of which others' part is not told, shown with that word."""
 
 
 class Text(NamedTuple):
@@ -81,13 +86,19 @@ def show(value: Any, language: Language, now: float) -> str:
         return f"{value:.0%}"
     if isinstance(value, Size):
         return f"{value / 2**30:.1f} GiB" if value >= 2**30 else f"{value / 2**20:.1f} MiB"
+    return _others(value, language)
+
+
+def _others(value: Any, language: Language) -> str:
+    if isinstance(value, OfTenant):
+        return f"{int(value)}{_OF_TENANT[language]}"
     return _AND[language].join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _number(value: Any) -> Any:
     if isinstance(value, float):
         return float(value)
-    return int(value) if isinstance(value, Size) else value
+    return int(value) if isinstance(value, (Size, OfTenant)) else value
 
 
 def _fill(text: str, values: dict[str, str]) -> str:

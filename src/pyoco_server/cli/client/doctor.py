@@ -38,4 +38,6 @@ def _head(about: dict[str, Any]) -> str:
     states = {state: count for state, count in (about.get("workers") or {}).items() if count}
     if states:
         parts.append("workers: " + ", ".join(f"{count} {state}" for state, count in states.items()))
+    if about.get("scope") == "tenant":
+        parts.append("of the key's tenant: an operator's key tells of the whole system")
     return " · ".join(parts)

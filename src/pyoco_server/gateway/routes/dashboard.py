@@ -5,7 +5,6 @@ import html
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import HTMLResponse
 
-from pyoco_server.gateway.auth import public
 from pyoco_server.gateway.pagefiles import PAGE, PageMount
 from pyoco_server.gateway.state import Here
 from pyoco_server.model.languages import preferred
@@ -22,7 +21,6 @@ _HEADERS = {
 
 
 @router.get("/")
-@public
 async def page(here: Here, request: Request) -> HTMLResponse:
     """Return the page in the language of the settings, or of the browser."""
     language = here.settings.dashboard_lang
@@ -46,4 +44,4 @@ async def page(here: Here, request: Request) -> HTMLResponse:
 
 def mount_static(app: FastAPI) -> None:
     """Serve the page's files."""
-    app.mount("/static", public(PageMount(directory=PAGE.folder)), name="static")
+    app.mount("/static", PageMount(directory=PAGE.folder), name="static")

@@ -5,15 +5,16 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Request
 from pydantic import BaseModel
 
+from pyoco_server.errors import DeadLetterNotFound, KeyReused, NotReplayable, RunNotFound, StoreUnavailable
 from pyoco_server.gateway import letters, reruns
+from pyoco_server.gateway.answers import WRITES, refusals
 from pyoco_server.gateway.auditing import Change, Noted, changes
-from pyoco_server.gateway.auth import Who, needs
+from pyoco_server.gateway.auth import Who
 from pyoco_server.gateway.checking.clients import Client
 from pyoco_server.gateway.records import parse
 from pyoco_server.gateway.routes.submissions import KeyHeader, read_key
 from pyoco_server.gateway.state import Here
 from pyoco_server.gateway.words import Reason
-from pyoco_server.model.access import Role
 from pyoco_server.model.audit import AuditAction
 from pyoco_server.model.tags import check_tag
 from pyoco_server.store import deadline
@@ -39,8 +40,7 @@ class Again(BaseModel):
     """``False`` if an earlier request made the run."""
 
 
-@router.get("/dlq")
-@needs(Role.VIEWER)
+@router.get("/dlq", responses=refusals(StoreUnavailable))
 async def list_letters(
     here: Here,
     who: Who,
@@ -67,15 +67,13 @@ async def list_letters(
     return {"items": items, "next_cursor": None if following is None else str(following)}
 
 
-@router.get("/dlq/{letter_id}")
-@needs(Role.VIEWER)
+@router.get("/dlq/{letter_id}", responses=refusals(DeadLetterNotFound, StoreUnavailable))
 async def get_letter(here: Here, who: Who, letter_id: LetterId) -> dict[str, Any]:
     """Give all of a dead letter."""
     return _shown(await letters.read(here, who, letter_id), whole=True)
 
 
-@router.post("/dlq/{letter_id}/replay")
-@needs(Role.MEMBER)
+@router.post("/dlq/{letter_id}/replay", responses=refusals(DeadLetterNotFound, NotReplayable, *WRITES))
 @changes(AuditAction.LETTER_REPLAY, "letter_id")
 async def replay(here: Here, who: Who, change: Noted, letter_id: LetterId, request: Request) -> Again:
     """Start a new run of a dead letter's flow and params, and take the letter out."""
@@ -83,8 +81,7 @@ async def replay(here: Here, who: Who, change: Noted, letter_id: LetterId, reque
         return _again(await reruns.replay(here, who, letter_id, Client(request)), change)
 
 
-@router.delete("/dlq/{letter_id}")
-@needs(Role.MEMBER)
+@router.delete("/dlq/{letter_id}", responses=refusals(DeadLetterNotFound, StoreUnavailable))
 @changes(AuditAction.LETTER_DELETE, "letter_id")
 async def delete_letter(here: Here, who: Who, change: Noted, letter_id: LetterId) -> dict[str, Any]:
     """Take a dead letter out."""
@@ -95,8 +92,7 @@ async def delete_letter(here: Here, who: Who, change: Noted, letter_id: LetterId
     return {"id": letter_id, "deleted": True}
 
 
-@router.post("/runs/{run_id}/rerun")
-@needs(Role.MEMBER)
+@router.post("/runs/{run_id}/rerun", responses=refusals(RunNotFound, NotReplayable, KeyReused, *WRITES))
 @changes(AuditAction.RUN_RERUN, "run_id")
 async def rerun(here: Here, who: Who, change: Noted, run_id: str, key_header: KeyHeader = None) -> Again:
     """Start a new run of the same flow and params, whatever became of the old one."""

@@ -7,12 +7,11 @@ from fastapi import APIRouter, Header
 
 from pyoco_server import __version__
 from pyoco_server.errors import StoreUnavailable
-from pyoco_server.gateway.auth import Who, needs
+from pyoco_server.gateway.auth import Who
 from pyoco_server.gateway.doctor import diagnose
 from pyoco_server.gateway.state import Here
 from pyoco_server.gateway.wheel_findings import find_wheel_troubles
 from pyoco_server.gateway.words import Lang
-from pyoco_server.model.access import Role
 from pyoco_server.model.finding_texts import described
 from pyoco_server.model.findings import worst_first
 from pyoco_server.model.languages import preferred
@@ -22,12 +21,11 @@ router = APIRouter(tags=["system"])
 
 
 @router.get("/doctor")
-@needs(Role.VIEWER)
 async def doctor(
     here: Here, who: Who, lang: Lang = None, accept_language: Annotated[str, Header()] = ""
 ) -> dict[str, Any]:
-    """Say what is wrong and what to do; 200 also when NATS is away."""
-    findings = worst_first([*await diagnose(here), *find_wheel_troubles(here.worker_index, who)])
+    """Say what is wrong and what to do, to all but operators of their tenant's alone; 200 also when NATS is away."""
+    findings = worst_first([*await diagnose(here, who), *find_wheel_troubles(here.worker_index, who)])
     states = [state for _, state in here.worker_index.states()]
     try:
         nats = here.connection.server_version
@@ -38,6 +36,7 @@ async def doctor(
         "version": __version__,
         "now": now,
         "authentication": here.settings.http_auth_mode,
+        "scope": "everything" if who.operates else "tenant",
         "nats_server": nats,
         "workers": {state.value: states.count(state) for state in WorkerState},
         "findings": [described(finding, lang or preferred(accept_language), now) for finding in findings],

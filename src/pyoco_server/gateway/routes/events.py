@@ -10,11 +10,11 @@ from sse_starlette.event import ServerSentEvent
 from sse_starlette.sse import EventSourceResponse
 
 from pyoco_server.errors import TooManyStreams
-from pyoco_server.gateway.auth import Who, needs
+from pyoco_server.gateway.answers import EVENTS, Events, refusals
+from pyoco_server.gateway.auth import Who
 from pyoco_server.gateway.eventstream import EventFilter, EventStream
 from pyoco_server.gateway.pagefiles import PAGE
 from pyoco_server.gateway.state import Gateway, Here
-from pyoco_server.model.access import Role
 
 router = APIRouter(tags=["system"])
 
@@ -22,8 +22,7 @@ _GRACE_SEC = 2.0
 _MOST_OPEN = 200
 
 
-@router.get("/events")
-@needs(Role.VIEWER)
+@router.get("/events", response_class=Events, responses=refusals(TooManyStreams) | EVENTS)
 async def listen(
     here: Here,
     who: Who,

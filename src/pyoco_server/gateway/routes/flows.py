@@ -7,12 +7,12 @@ import pydantic_core
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import PlainTextResponse
 
-from pyoco_server.errors import FlowNotStored, InvalidInput, TooLarge
-from pyoco_server.gateway.auth import Who, needs
+from pyoco_server.errors import FlowNotStored, InvalidInput, RunNotFound, StoreUnavailable, TooLarge
+from pyoco_server.gateway.answers import CHECKS, refusals
+from pyoco_server.gateway.auth import Who
 from pyoco_server.gateway.checking.clients import Client
 from pyoco_server.gateway.routes.runs import read_snapshot
 from pyoco_server.gateway.state import Gateway, Here
-from pyoco_server.model.access import Role
 from pyoco_server.model.flow_graph import loose_graph
 
 router = APIRouter(tags=["runs"])
@@ -20,8 +20,11 @@ router = APIRouter(tags=["runs"])
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
-@router.get("/runs/{run_id}/yaml", response_class=PlainTextResponse)
-@needs(Role.VIEWER)
+@router.get(
+    "/runs/{run_id}/yaml",
+    responses=refusals(RunNotFound, FlowNotStored, StoreUnavailable),
+    response_class=PlainTextResponse,
+)
 async def get_yaml(here: Here, who: Who, run_id: str) -> PlainTextResponse:
     """Give the flow.yaml that the run was submitted with, as it was."""
     text = await _text(here, await read_snapshot(here, who, run_id, records=False))
@@ -30,8 +33,7 @@ async def get_yaml(here: Here, who: Who, run_id: str) -> PlainTextResponse:
     return PlainTextResponse(text, headers={"X-Content-Type-Options": "nosniff"})
 
 
-@router.get("/runs/{run_id}/graph")
-@needs(Role.VIEWER)
+@router.get("/runs/{run_id}/graph", responses=refusals(RunNotFound, StoreUnavailable, *CHECKS))
 async def get_graph(here: Here, who: Who, run_id: str, request: Request) -> Response:
     """Give the graph of the run's flow; of a flow that a worker brought along the tasks alone."""
     snapshot = await read_snapshot(here, who, run_id, records=False)

@@ -11,14 +11,14 @@ from fastapi import APIRouter, Header, Query
 from fastapi.responses import Response, StreamingResponse
 from sse_starlette.sse import EventSourceResponse
 
-from pyoco_server.errors import TooManyStreams
-from pyoco_server.gateway.auth import Who, needs
+from pyoco_server.errors import RunNotFound, StoreUnavailable, TooManyStreams
+from pyoco_server.gateway.answers import EVENTS, refusals
+from pyoco_server.gateway.auth import Who
 from pyoco_server.gateway.logfollower import LogFollower
 from pyoco_server.gateway.logreader import Lines, LogReader
 from pyoco_server.gateway.routes.runs import read_snapshot
 from pyoco_server.gateway.state import Gateway, Here
 from pyoco_server.gateway.words import Stream
-from pyoco_server.model.access import Role
 
 router = APIRouter(tags=["runs"])
 
@@ -29,8 +29,11 @@ _MOST_OPEN = 500
 _Part = TypeVar("_Part")
 
 
-@router.get("/runs/{run_id}/logs", response_model=None)
-@needs(Role.VIEWER)
+@router.get(
+    "/runs/{run_id}/logs",
+    responses=refusals(RunNotFound, TooManyStreams, StoreUnavailable) | EVENTS,
+    response_model=None,
+)
 async def get_logs(
     here: Here,
     who: Who,

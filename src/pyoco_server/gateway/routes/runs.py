@@ -10,14 +10,15 @@ from fastapi import APIRouter, Depends, Query, Response
 from pydantic import BaseModel, Field
 
 from pyoco_server.errors import PyocoError, RunNotFound, StoreUnavailable
+from pyoco_server.gateway.answers import WRITES, refusals
 from pyoco_server.gateway.auditing import Noted, changes
-from pyoco_server.gateway.auth import Who, needs
+from pyoco_server.gateway.auth import Who
 from pyoco_server.gateway.listing import RunFilter
 from pyoco_server.gateway.records import number, readable
 from pyoco_server.gateway.state import Gateway, Here
 from pyoco_server.gateway.strict_body import StrictRoute
 from pyoco_server.gateway.words import Include, read_include, read_statuses
-from pyoco_server.model.access import Caller, Role
+from pyoco_server.model.access import Caller
 from pyoco_server.model.audit import AuditAction
 from pyoco_server.model.run import RunRecord, RunStatus, is_run_id, request_cancel
 from pyoco_server.model.snapshot import public
@@ -64,8 +65,7 @@ def _filter(
 Where = Annotated[RunFilter, Depends(_filter)]
 
 
-@router.get("/runs")
-@needs(Role.VIEWER)
+@router.get("/runs", responses=refusals(StoreUnavailable))
 async def list_runs(
     here: Here,
     who: Who,
@@ -86,8 +86,7 @@ async def list_runs(
     return Response(body, media_type="application/json")
 
 
-@router.get("/runs/counts")
-@needs(Role.VIEWER)
+@router.get("/runs/counts", responses=refusals(StoreUnavailable))
 async def count_runs(here: Here, where: Where) -> dict[str, Any]:
     """Count runs by status, of those that the filters of a list let through; ``status`` itself does not matter."""
     index = await here.fresh_index()
@@ -95,8 +94,7 @@ async def count_runs(here: Here, where: Where) -> dict[str, Any]:
     return {"counts": found.by_status, "complete": found.complete}
 
 
-@router.get("/runs/{run_id}")
-@needs(Role.VIEWER)
+@router.get("/runs/{run_id}", responses=refusals(RunNotFound, StoreUnavailable))
 async def get_run(
     here: Here,
     who: Who,
@@ -107,8 +105,7 @@ async def get_run(
     return with_worker(here, await read_snapshot(here, who, run_id, records=wants_records(include)))
 
 
-@router.get("/runs/{run_id}/tasks")
-@needs(Role.VIEWER)
+@router.get("/runs/{run_id}/tasks", responses=refusals(RunNotFound, StoreUnavailable))
 async def get_tasks(here: Here, who: Who, run_id: str) -> dict[str, Any]:
     """Give a run's tasks with their inputs, outputs and errors."""
     snapshot = await read_snapshot(here, who, run_id, records=True)
@@ -123,8 +120,7 @@ async def get_tasks(here: Here, who: Who, run_id: str) -> dict[str, Any]:
     }
 
 
-@router.post("/runs/{run_id}/cancel")
-@needs(Role.MEMBER)
+@router.post("/runs/{run_id}/cancel", responses=refusals(RunNotFound, *WRITES))
 @changes(AuditAction.RUN_CANCEL, "run_id")
 async def cancel(
     here: Here, who: Who, change: Noted, run_id: str, request: CancelRequest | None = None

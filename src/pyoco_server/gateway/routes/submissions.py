@@ -8,15 +8,16 @@ import pydantic_core
 from fastapi import APIRouter, File, Form, Header, Request, UploadFile
 from pydantic import BaseModel, Field
 
-from pyoco_server.errors import InvalidInput, TooLarge
+from pyoco_server.errors import InvalidFlow, InvalidInput, KeyReused, TooLarge
+from pyoco_server.gateway.answers import WRITES, refusals
 from pyoco_server.gateway.auditing import Change, Noted, changes
-from pyoco_server.gateway.auth import Who, needs
+from pyoco_server.gateway.auth import Who
 from pyoco_server.gateway.checking.clients import Client
 from pyoco_server.gateway.complaints import kind_of
 from pyoco_server.gateway.state import Gateway, Here
 from pyoco_server.gateway.strict_body import StrictRoute
 from pyoco_server.model import idempotency
-from pyoco_server.model.access import Caller, Role
+from pyoco_server.model.access import Caller
 from pyoco_server.model.audit import AuditAction
 from pyoco_server.model.jsontext import check_finite
 from pyoco_server.model.run import RunRecord, TaskStatus, new_run_id
@@ -61,8 +62,7 @@ class Submitted(BaseModel):
     """``False`` if an earlier request with the same idempotency key made the run."""
 
 
-@router.post("/runs")
-@needs(Role.MEMBER)
+@router.post("/runs", responses=refusals(KeyReused, *WRITES))
 @changes(AuditAction.RUN_SUBMIT)
 async def submit(here: Here, who: Who, change: Noted, wanted: Submission, key_header: KeyHeader = None) -> Submitted:
     """Submit a run by the name of its flow."""
@@ -81,8 +81,7 @@ async def submit(here: Here, who: Who, change: Noted, wanted: Submission, key_he
     )
 
 
-@router.post("/runs/yaml")
-@needs(Role.MEMBER)
+@router.post("/runs/yaml", responses=refusals(KeyReused, InvalidFlow, *WRITES))
 @changes(AuditAction.RUN_SUBMIT)
 async def submit_yaml(
     here: Here,

@@ -7,12 +7,13 @@ import anyio
 from fastapi import APIRouter, Header, Query
 from sse_starlette.sse import EventSourceResponse
 
-from pyoco_server.gateway.auth import Who, needs
+from pyoco_server.errors import RunNotFound, StoreUnavailable
+from pyoco_server.gateway.answers import EVENTS, Events, refusals
+from pyoco_server.gateway.auth import Who
 from pyoco_server.gateway.routes.runs import read_snapshot, wants_records
 from pyoco_server.gateway.state import Here
 from pyoco_server.gateway.streams import Watch
 from pyoco_server.gateway.words import Include
-from pyoco_server.model.access import Role
 
 router = APIRouter(tags=["runs"])
 
@@ -20,8 +21,7 @@ _GRACE_SEC = 2.0
 _REVISION = re.compile(r"[0-9]{1,19}")
 
 
-@router.get("/runs/{run_id}/watch")
-@needs(Role.VIEWER)
+@router.get("/runs/{run_id}/watch", response_class=Events, responses=refusals(RunNotFound, StoreUnavailable) | EVENTS)
 async def watch_run(
     here: Here,
     who: Who,

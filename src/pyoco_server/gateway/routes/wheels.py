@@ -9,16 +9,23 @@ import structlog
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import StreamingResponse
 
-from pyoco_server.errors import InvalidInput, PyocoError, WheelNotFound
+from pyoco_server.errors import (
+    InvalidInput,
+    PyocoError,
+    StoreUnavailable,
+    WheelDamaged,
+    WheelNotFound,
+    WheelVersionConflict,
+)
+from pyoco_server.gateway.answers import WRITES, Bytes, refusals
 from pyoco_server.gateway.auditing import Noted, changes
-from pyoco_server.gateway.auth import Who, needs
+from pyoco_server.gateway.auth import Who
 from pyoco_server.gateway.provenance import actor_of, source_of
 from pyoco_server.gateway.state import Gateway, Here
 from pyoco_server.gateway.wheel_scope import (
     OfTenant,
     check_may_change,
     find_wheel,
-    is_operator,
     owner_of_upload,
     scopes,
     visible,
@@ -26,7 +33,7 @@ from pyoco_server.gateway.wheel_scope import (
 )
 from pyoco_server.gateway.wheel_upload import inspected, receive
 from pyoco_server.gateway.words import WheelDeed
-from pyoco_server.model.access import Caller, Role
+from pyoco_server.model.access import Caller
 from pyoco_server.model.audit import AuditAction
 from pyoco_server.model.provenance import Actor, Source
 from pyoco_server.model.tags import parse_tags
@@ -66,15 +73,13 @@ _UPLOAD_FORM = {
 }
 
 
-@router.get("/wheels")
-@needs(Role.VIEWER)
+@router.get("/wheels", responses=refusals(StoreUnavailable))
 async def list_wheels(here: Here, who: Who) -> list[WheelEntry]:
     """List the wheels by name: one's own tenant's, and those that all share."""
     return visible(who, await here.wheels.list())
 
 
-@router.post("/wheels", openapi_extra=_UPLOAD_FORM)
-@needs(Role.MEMBER)
+@router.post("/wheels", responses=refusals(WheelVersionConflict, *WRITES), openapi_extra=_UPLOAD_FORM)
 @changes(AuditAction.WHEEL_UPLOAD)
 async def upload_wheel(here: Here, who: Who, change: Noted, request: Request) -> WheelEntry:
     """Store a wheel, if it is a good one and newer than all of its package that the same tenant has."""
@@ -107,8 +112,7 @@ async def upload_wheel(here: Here, who: Who, change: Noted, request: Request) ->
     return entry
 
 
-@router.get("/wheels/history")
-@needs(Role.VIEWER)
+@router.get("/wheels/history", responses=refusals(StoreUnavailable))
 async def list_history(
     here: Here,
     who: Who,
@@ -123,8 +127,11 @@ async def list_history(
     return [_shown_to(who, event) for event in events]
 
 
-@router.get("/wheels/{name}", response_class=StreamingResponse)
-@needs(Role.VIEWER)
+@router.get(
+    "/wheels/{name}",
+    response_class=Bytes,
+    responses=refusals(WheelNotFound, WheelDamaged, StoreUnavailable),
+)
 async def download_wheel(here: Here, who: Who, name: str, tenant: OfTenant = None) -> StreamingResponse:
     """Give a wheel's bytes. If they are damaged, the answer is an error, or for a large wheel breaks off."""
     entry = await find_wheel(here, who, name, tenant)
@@ -148,8 +155,7 @@ async def download_wheel(here: Here, who: Who, name: str, tenant: OfTenant = Non
     return StreamingResponse(body(), media_type="application/octet-stream", headers=headers)
 
 
-@router.delete("/wheels/{name}")
-@needs(Role.MEMBER)
+@router.delete("/wheels/{name}", responses=refusals(WheelNotFound, *WRITES))
 @changes(AuditAction.WHEEL_DELETE, "name")
 async def delete_wheel(
     here: Here, who: Who, change: Noted, request: Request, name: str, tenant: OfTenant = None
@@ -163,8 +169,7 @@ async def delete_wheel(
     return {"name": entry.name, "deleted": True}
 
 
-@router.post("/wheels/{name}/pin")
-@needs(Role.MEMBER)
+@router.post("/wheels/{name}/pin", responses=refusals(WheelNotFound, *WRITES))
 @changes(AuditAction.WHEEL_PIN, "name")
 async def pin_wheel(
     here: Here, who: Who, change: Noted, request: Request, name: str, tenant: OfTenant = None
@@ -188,8 +193,7 @@ async def pin_wheel(
     }
 
 
-@router.delete("/wheels/{name}/pin")
-@needs(Role.MEMBER)
+@router.delete("/wheels/{name}/pin", responses=refusals(WheelNotFound, *WRITES))
 @changes(AuditAction.WHEEL_UNPIN, "name")
 async def unpin_wheel(
     here: Here, who: Who, change: Noted, request: Request, name: str, tenant: OfTenant = None
@@ -240,7 +244,7 @@ async def _remember(
 
 def _shown_to(who: Caller, event: WheelEvent) -> WheelEvent:
     """Give an event; who did it and from where is for the same tenant and for operators."""
-    if is_operator(who) or (event.actor.tenant_id is not None and who.sees(event.actor.tenant_id)):
+    if who.operates or (event.actor.tenant_id is not None and who.sees(event.actor.tenant_id)):
         return event
     return event.model_copy(update={"actor": Actor(), "source": Source()})
 

@@ -6,15 +6,16 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Header
 
-from pyoco_server.errors import InvalidInput, RunNotFound
-from pyoco_server.gateway.auth import Who, needs
+from pyoco_server.errors import InvalidInput, RunNotFound, StoreUnavailable
+from pyoco_server.gateway.answers import refusals
+from pyoco_server.gateway.auth import Who
 from pyoco_server.gateway.records import number, parse
 from pyoco_server.gateway.routes.runs import read_record
 from pyoco_server.gateway.state import Gateway, Here
 from pyoco_server.gateway.why import Facts, explain
 from pyoco_server.gateway.why_texts import render
 from pyoco_server.gateway.words import Lang
-from pyoco_server.model.access import Role
+from pyoco_server.model.access import Caller
 from pyoco_server.model.languages import preferred
 from pyoco_server.model.run import EndReason, RunStatus
 from pyoco_server.model.tags import check_tag
@@ -25,8 +26,7 @@ router = APIRouter(tags=["runs"])
 _MOVES = {status.value for status in RunStatus if not status.is_terminal}
 
 
-@router.get("/runs/{run_id}/why")
-@needs(Role.VIEWER)
+@router.get("/runs/{run_id}/why", responses=refusals(RunNotFound, StoreUnavailable))
 async def why_run(
     here: Here, who: Who, run_id: str, lang: Lang = None, accept_language: Annotated[str, Header()] = ""
 ) -> dict[str, Any]:
@@ -38,7 +38,7 @@ async def why_run(
     snapshot["run_id"] = run_id
     if not isinstance(snapshot.get("tag"), str) or not snapshot["tag"]:
         snapshot["tag"] = here.settings.default_tag  # another program may leave it out
-    facts = await _facts(here, snapshot)
+    facts = await _facts(here, who, snapshot)
     answer = explain(snapshot, facts)
     message, hint = render(answer, lang or preferred(accept_language), facts.now)
     return {
@@ -51,7 +51,7 @@ async def why_run(
     }
 
 
-async def _facts(here: Gateway, snapshot: dict[str, Any]) -> Facts:
+async def _facts(here: Gateway, who: Caller, snapshot: dict[str, Any]) -> Facts:
     """Gather what the answer may depend on; of a run that ended only a module that is missing can have changed.
 
     Raises:
@@ -75,10 +75,12 @@ async def _facts(here: Gateway, snapshot: dict[str, Any]) -> Facts:
     if not moves:
         return facts
     index = await here.fresh_index()
+    place = snapshot["tag"], number(snapshot.get("submitted_at"))
     return replace(
         facts,
         workers=workers.serving(snapshot["tag"]),
-        ahead=index.ahead(snapshot["tag"], number(snapshot.get("submitted_at"))),
+        ahead=index.ahead(*place),
+        own_ahead=None if who.figures is None else index.ahead(*place, who.figures),
         job_seen=index.jobs.seq_of(snapshot["run_id"]) is not None,
         consumer=await _consumer(here, snapshot["tag"]),
     )

@@ -10,12 +10,12 @@ from pydantic import BaseModel, Field, StrictBool
 
 from pyoco_server.errors import InvalidInput, RevisionConflict, StoreUnavailable, WorkerGone, WorkerNotFound
 from pyoco_server.gateway import worker_view
+from pyoco_server.gateway.answers import WRITES, refusals
 from pyoco_server.gateway.auditing import Noted, changes
-from pyoco_server.gateway.auth import Who, needs
+from pyoco_server.gateway.auth import Who
 from pyoco_server.gateway.state import Gateway, Here
 from pyoco_server.gateway.strict_body import StrictRoute
 from pyoco_server.gateway.words import Scope, State
-from pyoco_server.model.access import Role
 from pyoco_server.model.audit import AuditAction
 from pyoco_server.model.tags import check_worker_id
 from pyoco_server.model.text import clean_text
@@ -44,8 +44,7 @@ class DrainRequest(BaseModel):
     reason: Annotated[str | None, Field(max_length=_LONGEST_REASON)] = None
 
 
-@router.get("/workers")
-@needs(Role.VIEWER)
+@router.get("/workers", responses=refusals(StoreUnavailable))
 async def list_workers(
     here: Here,
     who: Who,
@@ -63,8 +62,7 @@ async def list_workers(
     return worker_view.seen(here.index, who, items)
 
 
-@router.patch("/workers/{worker_id}")
-@needs(Role.MEMBER)
+@router.patch("/workers/{worker_id}", responses=refusals(WorkerNotFound, *WRITES))
 @changes(AuditAction.WORKER_PATCH, "worker_id")
 async def patch_worker(here: Here, change: Noted, worker_id: str, patch: WorkerPatch) -> dict[str, Any]:
     """Hide a worker from lists, or show it again."""
@@ -73,8 +71,7 @@ async def patch_worker(here: Here, change: Noted, worker_id: str, patch: WorkerP
     return {"worker_id": worker_id, "hidden": patch.hidden, "updated_at": record.updated_at}
 
 
-@router.post("/workers/{worker_id}/drain")
-@needs(Role.MEMBER)
+@router.post("/workers/{worker_id}/drain", responses=refusals(WorkerNotFound, WorkerGone, *WRITES))
 @changes(AuditAction.WORKER_DRAIN, "worker_id")
 async def drain_worker(
     here: Here, who: Who, change: Noted, worker_id: str, request: DrainRequest | None = None

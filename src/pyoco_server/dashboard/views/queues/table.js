@@ -38,7 +38,7 @@ function Row({ queue, told, columns, helping }) {
   const cells = {
     state: html`<${State} queue=${queue} />`,
     waiting: html`<a href=${link("/runs", { status: "waiting", tag: queue.tag })}>${number(queue.waiting)}</a>`,
-    oldest: queue.oldest_run_id ? html`<a href=${link(`/runs/${encodeURIComponent(queue.oldest_run_id)}`)}><${Age} at=${queue.oldest_at} /></a>` : NONE,
+    oldest: queue.oldest_run_id ? html`<a href=${link(`/runs/${encodeURIComponent(queue.oldest_run_id)}`)}><${Age} at=${queue.oldest_at} /></a>` : queue.oldest_at ? html`<${Age} at=${queue.oldest_at} />` : NONE,
     depth: html`<${Depth} queue=${queue} every=${told.depth_every_sec} />`,
     flying: queue.in_flight === null ? NONE : html`<a href=${link("/runs", { status: "running", tag: queue.tag })}>${number(queue.in_flight)}</a>`,
     again: queue.redelivered === null ? NONE : html`<span class=${queue.redelivered ? "note" : ""}>${number(queue.redelivered)}</span>`,

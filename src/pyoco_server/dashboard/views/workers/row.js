@@ -96,12 +96,12 @@ export function Row({ worker, onChange }) {
     ${cell("gpus", html`<${Gpus} gpus=${worker.gpus} />`)}
     ${cell("seen", html`<${Ago} at=${worker.last_seen_at} />`)}
     ${cell("wheels", html`<${Wheels} sync=${worker.wheel_sync} />`)}
-    ${allows("member") && html`<td class="acts">
+    ${allows("operator") && html`<td class="acts">
       ${isHere(worker) && !worker.draining && html`<button type="button" aria-label=${t("workers.drain.of", { name: worker.worker_id })} onClick=${() => setAsking(true)}>${t("workers.drain")}</button>`}
       <button type="button" aria-label=${t(worker.hidden ? "workers.show.of" : "workers.hide.of", { name: worker.worker_id })} onClick=${hide}>${t(worker.hidden ? "workers.show" : "workers.hide")}</button>
       ${asking && html`<${ReasonDialog} title=${t("workers.drain.of", { name: worker.worker_id })} text=${t("workers.drain.text")} action=${t("workers.drain")}
         onYes=${drain} onClose=${() => setAsking(false)} />`}
     </td>`}
   </tr>
-  ${troubled && html`<${TroubleRow} worker=${worker} columns=${COLUMNS.length + (allows("member") ? 1 : 0)} />`}`;
+  ${troubled && html`<${TroubleRow} worker=${worker} columns=${COLUMNS.length + (allows("operator") ? 1 : 0)} />`}`;
 }

@@ -31,7 +31,7 @@ export function View({ query }) {
 function Table({ workers, onChange }) {
   return html`<table class="workers" aria-label=${t("nav.workers")}>
     <thead><tr>${COLUMNS.map((name) => html`<th key=${name} class=${name} scope="col">${t(`workers.column.${name}`)}</th>`)}
-      ${allows("member") && html`<td></td>`}</tr></thead>
+      ${allows("operator") && html`<td></td>`}</tr></thead>
     <tbody>${workers.map((worker) => html`<${Row} key=${worker.worker_id} worker=${worker} onChange=${onChange} />`)}</tbody>
   </table>`;
 }
