@@ -14,6 +14,7 @@ import pytest
 
 from pyoco_server.errors import CheckUnavailable, InvalidFlow, InvalidInput, PyocoError, TooLarge, TooManyChecks
 from pyoco_server.gateway.checking import checker as checker_module
+from pyoco_server.gateway.checking import process as process_module
 from pyoco_server.gateway.checking.checker import FlowChecker
 from pyoco_server.gateway.checking.pool import CheckPool
 from pyoco_server.model.jsontext import read_json
@@ -226,6 +227,14 @@ async def test_a_process_that_dies_fails_one_check(number: signal.Signals, kind:
         assert checker.pool.pids != pids
 
 
+async def test_a_text_that_takes_too_much_processor_time_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process_module, "CPU_SEC", 0.02)
+    async with checking() as checker:
+        with pytest.raises(InvalidFlow, match=r"more than 0\.02 s of processor time"):
+            await checker.check(flow(120_000), ME)
+        assert (await checker.check(flow(2_100), ME)).node_names
+
+
 async def test_a_text_that_takes_too_long_is_given_up_and_its_process_killed() -> None:
     async with checking(processes=1) as checker:
         await checker.check(flow(4_000, "start"), ME)
@@ -316,6 +325,7 @@ async def test_a_client_that_hangs_up_frees_its_place(settings: Any) -> None:
         assert (await post(here, flow(4_000, "next"))).status_code == 200
 
 
+@pytest.mark.slow
 async def test_a_large_graph_is_drawn_elsewhere_and_bounded(settings: Any) -> None:
     loops = "foreach(over=xs) { " * 12
     cases = " ".join(f"{n}: n{n}: a;" for n in range(280))

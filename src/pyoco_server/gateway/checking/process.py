@@ -70,7 +70,7 @@ class CheckerProcess:
         """
         try:
             process = await self._start()
-            answer = await _exchange(process, asked, most_bytes)
+            answer = await _exchange(process, Frame({**asked.head, "cpu_sec": CPU_SEC}, asked.body), most_bytes)
         except (OSError, asyncio.IncompleteReadError) as error:
             raise await self._why(error) from None
         except BaseException:
@@ -164,7 +164,7 @@ def main() -> None:
     os.nice(_NICENESS)
     while (asked := _read(sys.stdin.buffer)) is not None:
         # At its end the process ends, also in the middle of C code, and also if the gateway is gone.
-        signal.setitimer(signal.ITIMER_PROF, CPU_SEC)
+        signal.setitimer(signal.ITIMER_PROF, asked.head["cpu_sec"])
         answer = _answer(bench.do, asked)
         signal.setitimer(signal.ITIMER_PROF, 0)
         answer.head["rss"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
