@@ -99,7 +99,7 @@ async def test_all_that_is_done_is_told(site: Tenants, tmp_path: Path) -> None:
             assert (await operator.post("/workers/w1/drain", json={"reason": SECRET})).status_code == 200
         entries = await trail(operator, 12)
         admin = await site.client("a", Role.ADMIN)  # of what all share the trail tells those who run it
-        assert await trail(admin, 6) == [entry for entry in entries if entry["target"]["tenant_id"] == "a"]
+        assert await trail(admin, 10) == [entry for entry in entries if entry["target"]["tenant_id"] == "a"]
     told = [(entry["action"], entry["target"]["id"], entry["target"]["tenant_id"]) for entry in entries]
     assert told == [
         ("run.submit", first, "a"),

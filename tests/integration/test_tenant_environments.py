@@ -205,7 +205,7 @@ async def test_an_environment_that_somebody_removed_is_built_anew_before_the_run
         assert found is not None
         shutil.rmtree(found.directory)
         again = await here.of("alpha")
-        assert again is not None and again.is_there
+        assert again is not None and again.flaw() is None
 
 
 async def test_more_tenants_than_are_kept_have_theirs_all_the_same(
