@@ -12,8 +12,8 @@ from pyoco_server.disk import examine_disks
 from pyoco_server.errors import StoreRefused, StoreUnavailable
 from pyoco_server.gateway.figures import Figures, TagFigures
 from pyoco_server.gateway.guards import dead_parts, ways_around_keys
-from pyoco_server.gateway.room import SERVER
 from pyoco_server.gateway.state import Gateway
+from pyoco_server.gateway.tanks import SERVER
 from pyoco_server.gateway.task_findings import tasks_apart
 from pyoco_server.model.findings import Finding, FindingCode, apart, error, how_full, info, warning
 from pyoco_server.model.sentences import Moment, Span
@@ -31,7 +31,7 @@ async def diagnose(here: Gateway) -> list[Finding]:
     """Look at everything. It takes a few seconds at most, however many runs there are."""
     figures = await here.figures.read()
     findings = [*await _nats(here), *_index(here, figures), *_tags(here, figures), *_letters(figures), *_workers(here)]
-    findings += [*ways_around_keys(here), *dead_parts(here.parts)]
+    findings += [*_records(here), *ways_around_keys(here), *dead_parts(here.parts)]
     return [*findings, *_connections(here), *_room(here), *await _durability(here)]
 
 
@@ -129,6 +129,11 @@ def _tags(here: Gateway, figures: Figures) -> list[Finding]:
         elif age(tag) >= _LONG_SEC:
             findings.append(warning(FindingCode.RUNS_WAIT_LONG, **values, workers=tag.workers))
     return findings[:_MOST]
+
+
+def _records(here: Gateway) -> list[Finding]:
+    runs = here.index.unreadable()
+    return [warning(FindingCode.RECORDS_UNREADABLE, runs=runs)] if runs else []
 
 
 def _letters(figures: Figures) -> list[Finding]:
