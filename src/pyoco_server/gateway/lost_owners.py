@@ -13,7 +13,7 @@ import structlog
 from pyoco_server.errors import RevisionConflict
 from pyoco_server.gateway.job_ledger import BusyRun, JobLedger
 from pyoco_server.gateway.worker_index import WorkerIndex
-from pyoco_server.model.deadletter import DeadLetterReason, key_of_run, letter_of_run
+from pyoco_server.model.deadletter import DeadLetterReason, key_of_run, letter_of_run, letter_reason
 from pyoco_server.model.run import RunRecord, RunStatus, end_unreadable, undeliverable
 from pyoco_server.model.snapshot import end_fields, log_fields
 from pyoco_server.settings import Settings
@@ -142,7 +142,8 @@ class LostOwners:
     async def _send_letters(self) -> None:
         """Publish the letters of runs that ended here; one that fails stays for the next round."""
         while self._unsent:
-            record, reason = self._unsent[0], DeadLetterReason.ATTEMPTS_EXHAUSTED
+            record = self._unsent[0]
+            reason = letter_reason(record, execution_errors=False) or DeadLetterReason.ATTEMPTS_EXHAUSTED
             letter = letter_of_run(record, reason, tag=record.tag)
             await self._letters.publish(letter, key_of_run(record, reason))
             self._unsent.popleft()

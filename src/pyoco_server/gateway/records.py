@@ -50,8 +50,8 @@ def whole(run_id: str, raw: bytes, last_known: LastKnown) -> dict[str, Any]:
     if found is None:
         try:
             snapshot: dict[str, Any] = pydantic_core.from_json(raw, allow_inf_nan=False)
-        except ValueError:
-            snapshot = pydantic_core.from_json(RunRecord.from_json(raw).to_json())
+        except ValueError:  # numbers that JSON does not know
+            snapshot = pydantic_core.from_json(stored_form(RunRecord.from_json(raw), max(_SIZE, 2 * len(raw))))
         return {**snapshot, "run_id": run_id, "unreadable": None}
     known = {} if found.intact else last_known(run_id)
     snapshot = pydantic_core.from_json(stored_form(found.record, max(_SIZE, 2 * len(raw))))

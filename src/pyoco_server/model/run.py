@@ -126,7 +126,7 @@ class RunRecord(BaseModel):
 
     def to_json(self) -> bytes:
         """Give the stored form."""
-        return self.model_dump_json().encode()
+        return self.model_dump_json(warnings=False).encode()  # whoever stores it looks whether it can be read back
 
     @classmethod
     def from_json(cls, raw: bytes) -> Self:
