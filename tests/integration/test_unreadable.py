@@ -91,7 +91,7 @@ async def test_each_reader_shows_what_it_can(settings: Settings) -> None:
                 assert run["status"] == ("COMPLETED" if key[5:].isdigit() else "RUNNING")
             why = (await here.http.get(f"/runs/{key}/why")).json()
             assert why["code"] == "unreadable" and "cannot be read" in why["message"], why
-            assert f"pyoco-client cancel {key}" in why["hint"]
+            assert f"pyoco-client cancel --run-id {key}" in why["hint"]
             japanese = (await here.http.get(f"/runs/{key}/why?lang=ja")).json()
             assert "読み取れません" in japanese["message"]
             for path, expected in {"tasks": 200, "logs": 200, "graph": 200, "yaml": 404}.items():
@@ -168,7 +168,8 @@ async def test_what_was_known_of_its_owner_decides_who_sees_it(settings: Setting
             assert (await beta.post(f"/runs/{run_id}/rerun")).status_code == 404
             assert (await alpha.post("/runs/nobodys/cancel")).status_code == 404
             assert (await admin.get("/runs/nobodys")).json()["unreadable"]
-        assert (await alpha.post(f"/runs/{run_id}/cancel")).json()["tenant_id"] == "alpha"
+        cancelled = (await alpha.post(f"/runs/{run_id}/cancel")).json()
+        assert (cancelled["tenant_id"], cancelled["flow_name"]) == ("alpha", "f")
         assert (await alpha.get(f"/runs/{run_id}")).json()["status"] == "CANCELLED"
         assert (await admin.post("/runs/nobodys/cancel")).status_code == 200
 

@@ -5,7 +5,11 @@ from pyoco_server.gateway.records import tenant_of_unreadable
 from pyoco_server.gateway.state import Gateway
 from pyoco_server.model.access import Caller
 from pyoco_server.model.run import RunRecord, RunStatus, end_unreadable, request_cancel
+from pyoco_server.model.salvage import mend
 from pyoco_server.store.runs import StoredRun
+
+_KEPT = {"flow_name", "tag", "tags", "submitted_at", "start_time", "worker_id", "attempt", "workflow_yaml_sha256"}
+"""What was known of a run before its record was damaged, and is kept of it."""
 
 
 class Cancelling:
@@ -56,9 +60,11 @@ class Cancelling:
         """Return a record that can be read in place of one that cannot: of a run that had ended, with its end."""
         found = stored.unreadable
         assert found is not None  # noqa: S101 - only then it is called
-        tenant_id = tenant_of_unreadable(found, self._here.index.last_known(self._run_id))
+        known = self._here.index.last_known(self._run_id)
+        tenant_id = tenant_of_unreadable(found, known)
         if not self._who.sees(tenant_id):
             raise RunNotFound
         self.happened = self.was_unreadable = True
-        record = stored.record.evolve(tenant_id=tenant_id)
+        kept = {} if found.intact else {name: known[name] for name in _KEPT - found.known if known.get(name)}
+        record = mend(stored.record.evolve(**kept, tenant_id=tenant_id))
         return record if found.has_ended else end_unreadable(record, RunStatus.CANCELLED, found.why)

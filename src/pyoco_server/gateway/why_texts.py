@@ -278,10 +278,10 @@ TEXTS: dict[WhyCode, Text] = {
     ),
     WhyCode.UNREADABLE: Text(
         "Its record cannot be read[: {error}][; what can be read of it says {status}].",
-        "Another program wrote it, or it is damaged. pyoco-client cancel {run_id} puts one in its place that can be "
-        "read; retention then removes it like others.",
+        "Another program wrote it, or it is damaged. pyoco-client cancel --run-id {run_id} puts one in its place that "
+        "can be read; retention then removes it like others.",
         "記録を読み取れません[ ({error})][。読み取れた範囲での状態: {status}]。",
-        "別のプログラムが書いたか、壊れています。pyoco-client cancel {run_id} で読み取れる記録に置き換わり、"
+        "別のプログラムが書いたか、壊れています。pyoco-client cancel --run-id {run_id} で読み取れる記録に置き換わり、"
         "その後は他の実行と同じく保持期間に従って削除されます。",
     ),
 }

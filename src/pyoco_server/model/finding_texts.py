@@ -254,10 +254,10 @@ TEXTS: dict[FindingCode, Text] = {
     FindingCode.RECORDS_UNREADABLE: Text(
         "Records of runs cannot be read ({runs}): another program wrote them, or they are damaged.",
         "Lists show them with `unreadable`. pyoco-client why RUN_ID says what is wrong with one; pyoco-client cancel "
-        "RUN_ID replaces it by one that can be read, and retention then removes it.",
+        "--run-id RUN_ID replaces it by one that can be read, and retention then removes it.",
         "読み取れない実行の記録が {runs} 件あります。別のプログラムが書いたか、壊れています。",
         "一覧では unreadable が付きます。原因は pyoco-client why RUN_ID で分かります。"
-        "pyoco-client cancel RUN_ID で読み取れる記録に置き換わり、"
+        "pyoco-client cancel --run-id RUN_ID で読み取れる記録に置き換わり、"
         "その後は保持期間に従って削除されます。",
     ),
     FindingCode.DEAD_LETTERS: Text(
