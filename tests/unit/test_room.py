@@ -58,6 +58,7 @@ async def fill(store: Store, where: list[StoreRoom], size: int, writers: int = 3
                 async with here.hold(size):
                     await asyncio.sleep(0)
                     store.used += size
+                    assert store.used < 2 * LIMIT
             except StoreFull:
                 return
 
