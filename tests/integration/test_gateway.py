@@ -315,8 +315,10 @@ async def test_foreign_records_break_no_answer(here: Running) -> None:
     assert {item["run_id"]: item["unreadable"] is None for item in listed} == dict.fromkeys(FOREIGN, False)
     assert len((await here.http.get("/runs?include=full")).json()) == len(FOREIGN)
     for key in FOREIGN:
-        for path in ("", "/tasks", "/why", "/watch?timeout_sec=1"):
+        for path in ("", "/tasks", "/why"):
             assert (await here.http.get(f"/runs/{key}{path}")).status_code == 200
+        async with here.watch(key) as stream:
+            assert (await anext(stream))["data"]["snapshot"]["unreadable"]
         assert (await here.http.post(f"/runs/{key}/cancel")).status_code == 200
 
 
