@@ -22,7 +22,7 @@ async def here(settings: Settings) -> AsyncIterator[Running]:
 async def test_a_run_that_is_known_is_not_said_to_be_none(here: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     known = await here.submit()
 
-    async def nothing(_: str) -> None:
+    async def nothing(_: str, **_options: bool) -> None:
         """Stand in for a server that has not heard of the run."""
 
     for method in ("get", "get_raw"):

@@ -41,14 +41,15 @@ class Bounded(NatsServer):
     """A nats-server that may take only so much."""
 
     account = True
+    limit = LIMIT
 
     def _config(self) -> dict[str, Any]:
         config = super()._config()
         if self.account:
             users = [{"user": "a", "password": "a"}]
-            config |= {"accounts": {"A": {"jetstream": {"max_file": LIMIT}, "users": users}}, "no_auth_user": "a"}
+            config |= {"accounts": {"A": {"jetstream": {"max_file": self.limit}, "users": users}}, "no_auth_user": "a"}
         else:
-            config["jetstream"]["max_file_store"] = LIMIT
+            config["jetstream"]["max_file_store"] = self.limit
         return config
 
 

@@ -26,7 +26,7 @@ class Store:
     def __init__(self, record: RunRecord) -> None:
         self.stored = StoredRun(record, 1)
 
-    async def get(self, _: str) -> StoredRun:
+    async def get(self, _: str, *, salvaged: bool = False) -> StoredRun:
         return self.stored
 
     async def update(self, record: RunRecord, revision: int) -> StoredRun:

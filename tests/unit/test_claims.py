@@ -48,7 +48,7 @@ class Runs:
         self.stored = StoredRun(RunRecord(run_id="r", flow_name="f"), 1)
         self._lost = list(lost)
 
-    async def get(self, run_id: str) -> StoredRun:
+    async def get(self, run_id: str, *, salvaged: bool = False) -> StoredRun:
         return self.stored
 
     async def update(self, record: RunRecord, revision: int) -> StoredRun:
@@ -105,7 +105,7 @@ async def test_a_record_that_is_missing_among_replicas_is_looked_for_again() -> 
     class Nothing(Runs):
         may_be_late = True
 
-        async def get(self, run_id: str) -> Any:
+        async def get(self, run_id: str, *, salvaged: bool = False) -> Any:
             return None
 
     refused: list[str] = []

@@ -93,10 +93,22 @@ def test_bad_cursors(index: RunIndex, cursor: str) -> None:
 
 
 @pytest.mark.parametrize("raw", [b"", b"\xff{", b"[1]", b'"x"', b"1", b"null", b"[" * 5000])
-def test_what_is_no_record_is_left_out(index: RunIndex, raw: bytes) -> None:
-    index.apply([Change("bad", raw, 1), change("good", 2)], "id")
-    assert shown(index) == ["good"]
-    assert index.revision == 2
+def test_what_is_no_record_is_listed_as_that(index: RunIndex, raw: bytes) -> None:
+    index.apply([Change("bad", raw, 1), change("good", 2, flow_name="f")], "id")
+    [good, bad], _ = index.listing.page(ALL, cursor=None, limit=10)
+    assert (good["run_id"], good["unreadable"]) == ("good", None)
+    assert (bad["run_id"], bad["status"]) == ("bad", None) and bad["unreadable"]
+    assert (index.revision, index.unreadable()) == (2, 1)
+
+
+def test_what_was_known_of_a_run_outlives_its_record(index: RunIndex) -> None:
+    index.apply([change("a", 1, flow_name="f", tenant_id="t", tag="cpu", status="RUNNING", worker_id="w")])
+    index.apply([Change("a", b'{"run_id":"a","tenant_id":"other","x":[', 2)])
+    [item], _ = index.listing.page(RunFilter(tenants=("t",)), cursor=None, limit=10)
+    assert (item["status"], item["flow_name"], item["tag"], item["worker_id"]) == ("RUNNING", "f", "cpu", "w")
+    assert item["unreadable"] and index.unreadable() == 1
+    index.apply([change("a", 3, flow_name="f", tenant_id="t", status="CANCELLED")])
+    assert index.unreadable() == 0
 
 
 @pytest.mark.parametrize(

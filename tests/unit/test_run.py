@@ -97,8 +97,8 @@ def test_cutting_keeps_small_records_and_the_essentials():
 
 def test_what_readers_get():
     raw = claim(PENDING, **CLAIM).evolve(task_records={"a": {}}).to_json()
-    assert "task_records" not in public(raw, records=False)
-    assert "instance_id" not in public(raw, records=True)
+    assert "task_records" not in public(json.loads(raw), records=False)
+    assert "instance_id" not in public(json.loads(raw), records=True)
     assert summary(json.loads(raw))["run_id"] == "r"
 
 

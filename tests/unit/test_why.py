@@ -131,13 +131,15 @@ CASES: list[tuple[WhyCode, dict[str, Any], Facts, str, str]] = [
      "It was cancelled before it started, after waiting 10 s.", "開始前"),
     *[(WhyCode(reason), ended(reason), FACTS, "what happened", "what happened") for reason in (
         "child_exited", "child_killed_by_signal", "out_of_memory", "flow_not_found", "invalid_flow", "invalid_job",
-        "dependency_missing", "output_too_large",
+        "dependency_missing", "output_too_large", "record_unreadable",
     )],
     (WhyCode.WORKER_LOST, ended("worker_lost", attempt=3), FACTS, "(3 of 3); last on cpu-1.", "3/3"),
     (WhyCode.ENDED, ended(None), FACTS, "It ended FAILED: what happened", "FAILED"),
     (WhyCode.ENDED, ended("of a newer version"), FACTS, "It ended FAILED", "FAILED"),
     (WhyCode.UNKNOWN_STATUS, {"run_id": "r1", "status": "PENDING_APPROVAL"}, FACTS,
      "PENDING_APPROVAL", "PENDING_APPROVAL"),
+    (WhyCode.UNREADABLE, {"run_id": "r1", "status": "RUNNING", "unreadable": "recursion limit exceeded"}, FACTS,
+     "Its record cannot be read: recursion limit exceeded; what can be read of it says RUNNING.", "読み取れ"),
 ]  # fmt: skip
 
 

@@ -134,6 +134,7 @@ def _gateway_sends(settings: Settings) -> list[str]:
         f"{api}.STREAM.MSG.DELETE.{work}", f"{api}.STREAM.MSG.DELETE.{settings.dlq_stream}",
         f"{api}.STREAM.MSG.DELETE.OBJ_{wheels}", f"{api}.STREAM.PURGE.OBJ_{wheels}",
         f"{api}.STREAM.PURGE.{settings.logs_stream}", f"{api}.STREAM.PURGE.KV_{flows}",
+        f"{api}.STREAM.PURGE.KV_{runs}",
         # Writing.
         f"{settings.work_subject_prefix}.*", f"{settings.dlq_subject_prefix}.*",
         f"{settings.audit_subject_prefix}.>", f"{settings.control_subject_prefix}.*",

@@ -23,7 +23,7 @@ from pyoco_server.model.deadletter import (
     letter_reason,
 )
 from pyoco_server.model.job import Job
-from pyoco_server.model.run import RunRecord, RunStatus, undeliverable
+from pyoco_server.model.run import RunRecord, RunStatus, end_unreadable, undeliverable
 from pyoco_server.model.snapshot import end_fields, log_fields
 from pyoco_server.settings import Settings
 from pyoco_server.store.advisories import Advisory, AdvisoryQueue
@@ -109,7 +109,7 @@ class Backstop:
             await self._bury_job(stuck, error.message, None)
             return True
         for _ in range(_CHANGE_TRIES):
-            stored = await self._runs.get(job.run_id)
+            stored = await self._runs.get(job.run_id, salvaged=True)
             if stored is None:
                 await self._bury_job(stuck, f"there is no record of run {job.run_id}", job)
                 return True
@@ -185,7 +185,8 @@ class Backstop:
         if record.status in _CLAIMED and record.job_seq not in (None, stuck.seq):
             return  # another job has the run: this one is spent
         if not record.status.is_terminal:
-            record = undeliverable(record, record.max_attempts or self._settings.run_max_attempts)
+            allowed, found = record.max_attempts or self._settings.run_max_attempts, stored.unreadable
+            record = end_unreadable(record, RunStatus.FAILED, found.why) if found else undeliverable(record, allowed)
             await self._runs.update(record, stored.revision)
             if record.status is RunStatus.FAILED:
                 lost = stored.record.worker_id

@@ -12,7 +12,7 @@ from pyoco_server.gateway import pace, totals
 
 log = structlog.get_logger(__name__)
 
-_SCHEMA_VERSION = 8
+_SCHEMA_VERSION = 9
 # With rows in the order of their making, each index holds a number instead of the run's id: half the size, and half
 # the time for a hundred thousand runs.
 _SCHEMA = """
@@ -21,11 +21,12 @@ CREATE TABLE IF NOT EXISTS runs (
   run_id TEXT NOT NULL, revision INTEGER NOT NULL, updated_at REAL NOT NULL, status TEXT, flow_name TEXT,
   tag TEXT, tenant_id TEXT, sha256 TEXT, summary TEXT NOT NULL, submitted_at REAL NOT NULL, seen_at REAL NOT NULL,
   worker_id TEXT, rerun_of TEXT, stored_at REAL NOT NULL, minute INTEGER, wait_class INTEGER, run_class INTEGER,
-  job_seq INTEGER
+  unreadable INTEGER NOT NULL, job_seq INTEGER
 );
 CREATE UNIQUE INDEX IF NOT EXISTS runs_id ON runs (run_id);
 CREATE INDEX IF NOT EXISTS runs_waiting ON runs (tag, submitted_at, status) WHERE status='PENDING';
 CREATE INDEX IF NOT EXISTS runs_jobs ON runs (job_seq, revision, status) WHERE status='PENDING';
+CREATE INDEX IF NOT EXISTS runs_unreadable ON runs (run_id, unreadable) WHERE unreadable=1;
 CREATE INDEX IF NOT EXISTS runs_ended ON runs (status, revision, stored_at)
   WHERE status IN ('COMPLETED','FAILED','CANCELLED');
 """

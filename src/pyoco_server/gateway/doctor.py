@@ -12,8 +12,8 @@ from pyoco_server.disk import examine_disks
 from pyoco_server.errors import StoreRefused, StoreUnavailable
 from pyoco_server.gateway.figures import Figures, TagFigures
 from pyoco_server.gateway.guards import dead_parts, ways_around_keys
-from pyoco_server.gateway.room import SERVER
 from pyoco_server.gateway.state import Gateway
+from pyoco_server.gateway.tanks import SERVER
 from pyoco_server.gateway.task_findings import tasks_apart
 from pyoco_server.model.access import Caller
 from pyoco_server.model.findings import Finding, FindingCode, apart, error, how_full, info, warning
@@ -55,6 +55,7 @@ async def _look(here: Gateway, figures: Figures, everybodys: Figures) -> list[Fi
         *_tags(here, figures),
         *_letters(figures),
         *_workers(here),
+        *_records(here),
         *ways_around_keys(here),
         *dead_parts(here.parts),
     ]
@@ -155,6 +156,11 @@ def _tags(here: Gateway, figures: Figures) -> list[Finding]:
         elif age(tag) >= _LONG_SEC:
             findings.append(warning(FindingCode.RUNS_WAIT_LONG, **values, workers=tag.workers))
     return findings[:_MOST]
+
+
+def _records(here: Gateway) -> list[Finding]:
+    runs = here.index.unreadable()
+    return [warning(FindingCode.RECORDS_UNREADABLE, runs=runs)] if runs else []
 
 
 def _letters(figures: Figures) -> list[Finding]:

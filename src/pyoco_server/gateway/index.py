@@ -18,7 +18,7 @@ from pyoco_server.gateway.job_ledger import JobLedger
 from pyoco_server.gateway.listing import RunListing
 from pyoco_server.gateway.news import RunChange, RunNews
 from pyoco_server.gateway.pace import RunPace, classes
-from pyoco_server.gateway.records import number, parse
+from pyoco_server.gateway.records import LastKnown, number, whole
 from pyoco_server.gateway.roll import Roll
 from pyoco_server.gateway.totals import RunTotals
 from pyoco_server.model.access import Tenants, tenant_of
@@ -29,12 +29,13 @@ from pyoco_server.store.feed import Change
 log = structlog.get_logger(__name__)
 
 _UPSERT = """
-INSERT INTO runs VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,NULL)
+INSERT INTO runs VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,NULL)
 ON CONFLICT (run_id) DO UPDATE SET revision=excluded.revision, updated_at=excluded.updated_at,
   status=excluded.status, flow_name=excluded.flow_name, tag=excluded.tag, tenant_id=excluded.tenant_id,
   sha256=excluded.sha256, summary=excluded.summary, submitted_at=excluded.submitted_at, seen_at=excluded.seen_at,
   worker_id=excluded.worker_id, rerun_of=excluded.rerun_of, stored_at=excluded.stored_at,
-  minute=excluded.minute, wait_class=excluded.wait_class, run_class=excluded.run_class, job_seq=NULL
+  minute=excluded.minute, wait_class=excluded.wait_class, run_class=excluded.run_class,
+  unreadable=excluded.unreadable, job_seq=NULL
 WHERE excluded.revision > runs.revision
 """
 _COUNT_WAITING = "SELECT count(*) FROM runs INDEXED BY runs_waiting WHERE status='PENDING'"
@@ -127,9 +128,7 @@ class RunIndex:
             if change.value is None:
                 removed.append((change.key, change.revision))
                 continue
-            row = _row(change)
-            if row is not None:
-                rows.append(row)
+            rows.append(_row(change, self.last_known))
         with self._transaction():
             self.pace.forget_old(time.time())
             ended = self._newly_ended(rows) if tell_ends else []
@@ -188,6 +187,14 @@ class RunIndex:
             found.update(self._db.execute(query, some).fetchall())
         return found
 
+    def last_known(self, run_id: str) -> dict[str, Any]:
+        """Return a run's item of a list; empty if it is not known."""
+        return next(iter(self.listing.items([run_id])), {})
+
+    def unreadable(self) -> int:
+        """Tell how many runs have records that cannot be read."""
+        return self._number("SELECT count(*) FROM runs INDEXED BY runs_unreadable WHERE unreadable=1")
+
     def count(self) -> int:
         """Tell how many runs are known."""
         return sum(self.totals.by_status().values())
@@ -225,14 +232,11 @@ class RunIndex:
                 del self._mailboxes[run_id]
 
 
-def _row(change: Change) -> tuple[Any, ...] | None:
+def _row(change: Change, last_known: LastKnown) -> tuple[Any, ...]:
     """Give a record's row. Other programs write records too: what is missing or odd is left empty."""
-    snapshot = parse(change.value or b"")
-    if snapshot is None:
-        log.warning("a run's record cannot be indexed", run_id=change.key)
-        return None
+    snapshot = whole(change.key, change.value or b"", last_known)
     updated_at = number(snapshot.get("updated_at"))
-    shown = {**summary(snapshot), "run_id": change.key, "updated_at": updated_at}
+    shown = {**summary(snapshot), "updated_at": updated_at}
     status, flow_name, tag, sha256 = (
         _text(shown[name]) for name in ("status", "flow_name", "tag", "workflow_yaml_sha256")
     )
@@ -240,7 +244,8 @@ def _row(change: Change) -> tuple[Any, ...] | None:
     now = time.time()
     links = (_text(shown["worker_id"]), _text(shown["rerun_of"]))
     others = (number(snapshot.get("submitted_at")), now, *links, change.stored_at or now, *classes(snapshot, now))
-    return (change.key, change.revision, updated_at, *texts, pydantic_core.to_json(shown).decode(), *others)
+    item = pydantic_core.to_json(shown).decode()
+    return (change.key, change.revision, updated_at, *texts, item, *others, snapshot["unreadable"] is not None)
 
 
 def _text(value: Any) -> str | None:

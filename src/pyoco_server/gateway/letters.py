@@ -97,7 +97,7 @@ async def of_run(here: "Gateway", who: Caller, run_id: str) -> list[StoredLetter
     Raises:
         StoreUnavailable: NATS is away, or the index is still being built.
     """
-    stored = await here.runs.get(run_id) if is_run_id(run_id) else None
+    stored = await here.runs.get(run_id, salvaged=True) if is_run_id(run_id) else None
     if stored is None or stored.stored_at is None or not who.sees(stored.record.tenant_id):
         return []
     async for letter in here.letters.after_end(stored.stored_at, stored.record.tag, _PAGES_AFTER_END):

@@ -138,7 +138,7 @@ class LogFollower:
             self._must_look = False
 
     def _note(self, raw: bytes) -> None:
-        snapshot = readable(self._run_id, raw, who=self._who, records=False)
+        snapshot = readable(self._run_id, raw, who=self._who, records=False, last_known=self._here.index.last_known)
         self._status = snapshot.get("status") if snapshot else None
         self._over = snapshot is None or self._status in _TERMINAL  # asked anew, the answer is 404
 

@@ -7,6 +7,7 @@ of its tag are looked for anew.
 """
 
 import asyncio
+import contextlib
 import time
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,10 +15,11 @@ from datetime import datetime
 import structlog
 from pydantic import ValidationError
 
-from pyoco_server.errors import InvalidInput
+from pyoco_server.errors import InvalidInput, RevisionConflict
 from pyoco_server.gateway.job_ledger import NOWHERE, JobLedger, WaitingRun
 from pyoco_server.model.job import Job
-from pyoco_server.model.run import RunStatus
+from pyoco_server.model.run import RunStatus, end_unreadable
+from pyoco_server.model.snapshot import end_fields, log_fields
 from pyoco_server.model.tags import check_tag
 from pyoco_server.store.jobs import JOB_FOLLOWS, PAGE, QueuedJobs
 from pyoco_server.store.queue import JobQueue
@@ -187,6 +189,11 @@ class LostJobs:
         return stored if stored.record.status is RunStatus.PENDING else None
 
     async def _unreadable(self, run: WaitingRun) -> None:
-        raw = await self._runs.get_raw(run.run_id)
-        if raw is not None and raw[1] == run.revision:
-            self._ledger.mark({run.run_id: NOWHERE}, run.revision)
+        stored = await self._runs.get(run.run_id, salvaged=True)
+        if stored is None or stored.unreadable is None or stored.revision != run.revision:
+            return
+        self._ledger.mark({run.run_id: NOWHERE}, run.revision)
+        ended = end_unreadable(stored.record, RunStatus.FAILED, stored.unreadable.why)
+        with contextlib.suppress(RevisionConflict):  # somebody mended it
+            await self._runs.update(ended, stored.revision)
+            log.error("run failed", **log_fields(ended), **end_fields(ended))

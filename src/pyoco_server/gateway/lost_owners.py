@@ -13,8 +13,8 @@ import structlog
 from pyoco_server.errors import RevisionConflict
 from pyoco_server.gateway.job_ledger import BusyRun, JobLedger
 from pyoco_server.gateway.worker_index import WorkerIndex
-from pyoco_server.model.deadletter import DeadLetterReason, key_of_run, letter_of_run
-from pyoco_server.model.run import RunRecord, RunStatus, undeliverable
+from pyoco_server.model.deadletter import DeadLetterReason, key_of_run, letter_of_run, letter_reason
+from pyoco_server.model.run import RunRecord, RunStatus, end_unreadable, undeliverable
 from pyoco_server.model.snapshot import end_fields, log_fields
 from pyoco_server.settings import Settings
 from pyoco_server.store.deadletters import DeadLetterStore
@@ -102,20 +102,20 @@ class LostOwners:
         return now - suspicion.since >= _BEATS * beat
 
     async def _settle(self, run: BusyRun) -> None:
-        stored = await self._runs.get(run.run_id)
-        if stored is None or stored.revision != run.revision or self._has_owner(stored.record):
+        stored = await self._runs.get(run.run_id, salvaged=True)
+        ended = stored is not None and stored.unreadable is not None and stored.unreadable.has_ended
+        if stored is None or ended or stored.revision != run.revision or self._has_owner(stored.record):
             self._suspects.pop(run.run_id, None)
             return
         record = stored.record
         if record.status is RunStatus.RUNNING and (
-            record.job_seq is None or await self._jobs.holds(record.job_seq, record.run_id)
+            (record.job_seq is None and stored.unreadable is None)
+            or await self._jobs.holds(record.job_seq, record.run_id)
         ):
             return  # NATS delivers it again
         self._suspects.pop(run.run_id, None)
         try:
-            settled = await self._runs.update(
-                undeliverable(record, record.max_attempts or self._settings.run_max_attempts), stored.revision
-            )
+            settled = await self._runs.update(self._moved_on(stored), stored.revision)
         except RevisionConflict:
             return
         told = {**log_fields(settled.record), "lost_worker": record.worker_id}
@@ -124,6 +124,11 @@ class LostOwners:
         else:
             log.warning("a run had lost its worker", **told, status=settled.record.status.value)
         await self._follow_up(settled)
+
+    def _moved_on(self, stored: StoredRun) -> RunRecord:
+        if stored.unreadable is not None:
+            return end_unreadable(stored.record, RunStatus.FAILED, stored.unreadable.why)
+        return undeliverable(stored.record, stored.record.max_attempts or self._settings.run_max_attempts)
 
     async def _follow_up(self, settled: StoredRun) -> None:
         record = settled.record
@@ -137,7 +142,8 @@ class LostOwners:
     async def _send_letters(self) -> None:
         """Publish the letters of runs that ended here; one that fails stays for the next round."""
         while self._unsent:
-            record, reason = self._unsent[0], DeadLetterReason.ATTEMPTS_EXHAUSTED
+            record = self._unsent[0]
+            reason = letter_reason(record, execution_errors=False) or DeadLetterReason.ATTEMPTS_EXHAUSTED
             letter = letter_of_run(record, reason, tag=record.tag)
             await self._letters.publish(letter, key_of_run(record, reason))
             self._unsent.popleft()

@@ -69,7 +69,7 @@ class Doubts:
                     continue
             elif stored.record.status is RunStatus.PENDING and not stored.record.attempt:
                 try:
-                    await self._runs.remove(run_id, stored.revision)
+                    await self._runs.take_out(run_id, stored.revision)
                     log.info("took a run back that was answered 503", run_id=run_id)
                 except RevisionConflict:
                     log.info("a run that was answered 503 has begun", run_id=run_id)

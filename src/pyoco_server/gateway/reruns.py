@@ -9,13 +9,14 @@ from pydantic import ValidationError
 from pyoco_server.errors import InvalidInput, KeyReused, NotReplayable, RunNotFound, TooLarge
 from pyoco_server.gateway import letters
 from pyoco_server.gateway.checking.clients import Client
-from pyoco_server.gateway.records import parse
+from pyoco_server.gateway.records import parse, tenant_of_unreadable
 from pyoco_server.gateway.state import Gateway
 from pyoco_server.model import idempotency
 from pyoco_server.model.access import Caller
 from pyoco_server.model.run import RunRecord, again, is_run_id, new_run_id
 from pyoco_server.model.tags import check_tag
 from pyoco_server.store.deadletters import StoredLetter
+from pyoco_server.store.runs import StoredRun
 from pyoco_server.store.submissions import Submission
 
 _REPLAYS = uuid.UUID("6f0d2c1e-93f5-4a5a-9d0f-2f1f1c6f8b11")
@@ -36,14 +37,16 @@ async def rerun(here: Gateway, who: Caller, run_id: str, key: str | None) -> Sub
         key: An idempotency key; the same one gives the same new run.
 
     Raises:
-        RunNotFound: there is no such run (for this caller), or what is stored is no record.
-        NotReplayable: its flow.yaml is not in the store any more.
+        RunNotFound: there is no such run (for this caller).
+        NotReplayable: its flow.yaml is not in the store any more, or its record cannot be read.
         KeyReused: the key belongs to another request.
         StoreUnavailable: NATS is away; no run was made, or with a key asking again finds it.
     """
-    stored = await here.runs.get(run_id) if is_run_id(run_id) else None
-    if stored is None or not who.sees(stored.record.tenant_id):
+    stored = await here.runs.get(run_id, salvaged=True) if is_run_id(run_id) else None
+    if stored is None or not who.sees(_tenant(here, stored)):
         raise RunNotFound
+    if stored.unreadable:
+        raise NotReplayable(f"run {run_id} cannot be run again: its record cannot be read: {stored.unreadable.why}")
     record = _owned(who, again(stored.record, new_run_id()))
     if key is not None:
         new_id, digest = idempotency.run_id_of(record.tenant_id, key), idempotency.digest(rerun_of=run_id)
@@ -91,6 +94,12 @@ async def replay(here: Gateway, who: Caller, letter_id: int, client: Client) -> 
         raise letters.not_found(letter_id) from None
     await here.letters.remove(letter_id)
     return made
+
+
+def _tenant(here: Gateway, stored: StoredRun) -> str | None:
+    if stored.unreadable:
+        return tenant_of_unreadable(stored.unreadable, here.index.last_known(stored.record.run_id))
+    return stored.record.tenant_id
 
 
 def _owned(who: Caller, record: RunRecord) -> RunRecord:

@@ -1,21 +1,24 @@
-"""Whether there is room for more: looked at every few seconds, so that a request need not ask.
+"""Whether there is room for more: looked at every few seconds, and counted in between with everything that is admitted.
 
 A store that is full to the last byte is damaged: nats-server gives up JetStream, and while its own limit is reached not
-even what has expired goes. So submissions are refused before, and what runs has room for its end.
+even what has expired goes. So submissions and uploads are refused before. What is left is for those that are there:
+claims, ends, cancels, heartbeats, removals.
+
+Other gateways admit as well. So no more than a part of what is left is given out between two looks; whoever wants more
+has the store looked at first.
 """
 
 import asyncio
-import shutil
+import contextlib
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
-import httpx2
 import structlog
 
 from pyoco_server.errors import StoreFull, StoreUnavailable
+from pyoco_server.gateway.tanks import ACCOUNT, Disk, Monitors, Tank, read_disk
 from pyoco_server.settings import Settings
 from pyoco_server.store.account import Account, read_account
 from pyoco_server.store.connection import Connection
@@ -24,34 +27,19 @@ from pyoco_server.waiting import first_event
 log = structlog.get_logger(__name__)
 
 _LOOK_SEC = 3.0
-_ASK_SEC = 1.0
+_AGAIN_SEC = 0.01
+"""Shortest time between two looks that requests cause."""
+_REFUSED_AGAIN_SEC = 0.25
 _STALE_SEC = 30.0
 """So long what a server's monitoring said counts, if it says nothing more."""
+_GIVEN_OUT = 0.25
+"""Of what is left, as much as is given out between two looks: four gateways may do so at once."""
+_WAITING_BYTES = 4096
+"""What a waiting run still needs: its claim, its end and its dead letter beside the record and the job that it has."""
+_MOST_SET_ASIDE = 0.5
 _MB = 1_000_000
-SERVER = "NATS's store"
-"""What a whole server may keep."""
 
-
-@dataclass(frozen=True)
-class Tank:
-    """Something that fills up."""
-
-    name: str
-    used: int
-    limit: int
-
-    @property
-    def share(self) -> float:
-        """How full it is: 1 is full."""
-        return self.used / self.limit
-
-
-@dataclass(frozen=True)
-class Disk:
-    """The disk with NATS's data."""
-
-    free: int
-    total: int
+Load = Callable[[], tuple[int, int]]
 
 
 class StoreRoom:
@@ -61,74 +49,166 @@ class StoreRoom:
         settings: From when on submissions are refused, and where NATS's data are if they are here.
         connection: The connection.
         monitors: Where NATS's monitoring answers: it alone tells the limit of a whole server.
+        load: Tells how many runs are with workers, and how many wait.
+        relieve: Called after each look with the tanks, to make room where hardly any is left.
     """
 
-    def __init__(self, settings: Settings, connection: Connection, monitors: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        connection: Connection,
+        monitors: Sequence[str] = (),
+        *,
+        load: Load = lambda: (0, 0),
+        relieve: Callable[[list[Tank]], Awaitable[None]] | None = None,
+    ) -> None:
         self._settings = settings
         self._connection = connection
-        self._monitors = monitors
-        self._http = httpx2.AsyncClient(timeout=_ASK_SEC, trust_env=False) if monitors else None
+        self._monitors = Monitors(tuple(monitors))
+        self._load = load
+        self._relieve = relieve
         self._account: Account | None = None
         self._servers: dict[str, tuple[float, Tank]] = {}
         self._disk: Disk | None = None
         self._told = ""
+        self._looking = asyncio.Lock()
+        self._looked_at = float("-inf")
+        self._holding = 0
+        self._stored: list[int] = [0]
+        """Bytes that were stored since each of the last looks began, the latest one last."""
+        self._set_aside = 0
 
     async def run(self, stop: asyncio.Event) -> None:
         """Look every few seconds until ``stop``; whatever goes wrong, it looks again."""
         while not stop.is_set():
             try:
                 await self.look()
+                await self._make_room()
+                self._tell()
             except Exception:  # a bug: it is logged, and must not leave the figures of today for ever
                 log.exception("looking how full the store is failed")
             await first_event(_LOOK_SEC, stop)
-        if self._http is not None:
-            await self._http.aclose()
+        await self._monitors.close()
 
-    async def look(self) -> None:
-        """Look now. What does not answer is as it was."""
+    async def look(self, *, apart: float = 0.0) -> None:
+        """Look now, unless it was done within the last ``apart`` seconds. What does not answer is as it was."""
+        async with self._looking:
+            if time.monotonic() - self._looked_at < apart:
+                return
+            self._stored.append(0)
+            answered = await self._ask()
+            if answered:
+                # What was stored before this look began is in its figures; of several servers those of the others
+                # come a moment later, so what was stored since the look before is counted on.
+                del self._stored[: -1 if self._copies == 1 else -2]
+            else:
+                self._stored[-2:] = [sum(self._stored[-2:])]
+            running, waiting = self._load()
+            self._set_aside = running * self._settings.max_run_snapshot_bytes + waiting * _WAITING_BYTES
+            self._looked_at = time.monotonic()
+
+    async def _ask(self) -> bool:
+        """Read all figures; whether they can be relied on."""
+        answered = False
         if self._connection.is_up:
             try:
                 self._account = await read_account(self._connection)
+                answered = True
             except StoreUnavailable as error:
                 log.debug("how full NATS is cannot be read", reason=error.message)
-            await self._ask_monitors()
+            found, now = await self._monitors.read(), time.monotonic()
+            answered = answered and found.keys() >= self._servers.keys()
+            self._servers.update({url: (now, tank) for url, tank in found.items()})
+            self._servers = {url: known for url, known in self._servers.items() if known[0] > now - _STALE_SEC}
         if self._settings.nats_store_dir is not None:
             try:
-                self._disk = await asyncio.to_thread(_read_disk, self._settings.nats_store_dir)
+                self._disk = await asyncio.to_thread(read_disk, self._settings.nats_store_dir)
             except OSError as error:
                 log.warning("the disk with NATS's data cannot be looked at", reason=str(error))
+        return answered
+
+    async def _make_room(self) -> None:
+        if self._relieve is not None:
+            await self._relieve(self._tanks())
+
+    def _tell(self) -> None:
         refusal = self.refusal()
         if refusal != self._told and (not refusal or not self._told):
             log.warning(refusal) if refusal else log.info("there is room again; submissions are taken")
             self._told = refusal
 
-    def check(self, more: int = 0) -> None:
-        """Refuse what there is no room for.
+    @contextlib.asynccontextmanager
+    async def hold(self, size: int) -> AsyncIterator[None]:
+        """Set room aside for what is stored in the block.
 
         Args:
-            more: How many bytes are to be stored, where they are many.
+            size: How many bytes that takes, with all that NATS and we store beside it.
 
         Raises:
             StoreFull: there is none, or hardly any.
         """
+        await self.check(size)
+        self._holding += size
+        try:
+            yield
+        finally:  # also after an error: it may have been stored all the same
+            self._holding -= size
+            self._stored[-1] += size
+
+    async def check(self, more: int = 0) -> None:
+        """Refuse what there is no room for; where much was given out since, the store is looked at first.
+
+        Args:
+            more: How many bytes are to be stored.
+
+        Raises:
+            StoreFull: there is none, or hardly any.
+        """
+        if self.refusal(more):
+            await self.look(apart=_REFUSED_AGAIN_SEC)
+        elif self._given_out + more > _GIVEN_OUT * self._left():
+            await self.look(apart=_AGAIN_SEC)
         if refusal := self.refusal(more):
             raise StoreFull(refusal)
 
+    @property
+    def _given_out(self) -> int:
+        return self._holding + sum(self._stored)
+
+    def _left(self) -> float:
+        """Return how many bytes may be given out until all is refused, as the last look saw it."""
+        given = self._given_out
+        left = [(self._bound(tank) - tank.used) / tank.copies + given for tank in self._tanks()]
+        if self._disk is not None and self._settings.disk_free_min_bytes:
+            left.append(float(self._disk.free - self._settings.disk_free_min_bytes))
+        return min(left, default=float("inf"))
+
+    def _bound(self, tank: Tank) -> float:
+        """Return up to where submissions may fill it: the rest is for the runs that are there."""
+        bound = tank.limit * self._settings.store_full_share
+        return bound - min(self._set_aside * tank.copies, bound * _MOST_SET_ASIDE)
+
     def refusal(self, more: int = 0) -> str:
-        """Say why there is no room; empty if there is."""
+        """Say why there is no room; empty if there is.
+
+        Args:
+            more: How many bytes are wanted.
+        """
         full = self._settings.store_full_share
+        wanted = f", and {more // _MB} more are wanted" if more >= _MB else ""
         for tank in self._tanks():
-            if (tank.used + more) / tank.limit >= full:
+            if tank.used + more * tank.copies >= self._bound(tank):
+                aside = int(tank.limit * full - self._bound(tank))
                 return (
-                    f"{tank.name} is nearly full: {tank.used // _MB} of {tank.limit // _MB} MB are used"
-                    f"{f', and {more // _MB} more are wanted' if more else ''}; "
+                    f"{tank.name} is nearly full: {tank.used // _MB} of {tank.limit // _MB} MB are used{wanted}"
+                    f"{f', and {aside // _MB} are set aside for the runs that are there' if aside >= _MB else ''}; "
                     f"submissions are refused from {full:.0%} on (PYOCO_STORE_FULL_SHARE)"
                 )
         least = self._settings.disk_free_min_bytes
-        if self._disk is not None and self._disk.free - more < least:
+        if self._disk is not None and least and self._disk.free - self._given_out - more < least:
             return (
                 f"the disk with NATS's data has {self._disk.free // _MB} MB left"
-                f"{f', and {more // _MB} are wanted' if more else ''}; "
+                f"{f', and {more // _MB} are wanted' if more >= _MB else ''}; "
                 f"submissions are refused below {least // _MB} MB (PYOCO_DISK_FREE_MIN_BYTES)"
             )
         return ""
@@ -141,6 +221,9 @@ class StoreRoom:
             "accepts_submissions": not self.refusal(),
             "used_bytes": fullest.used if fullest else account.used if account else None,
             "reserved_bytes": account.reserved if account else None,
+            "set_aside_bytes": int(fullest.limit * self._settings.store_full_share - self._bound(fullest))
+            if fullest
+            else None,
             "limit_bytes": fullest.limit if fullest else None,
             "limit_of": fullest.name if fullest else None,
             "used_share": round(fullest.share, 4) if fullest else None,
@@ -150,32 +233,16 @@ class StoreRoom:
             "disk_free_min_bytes": self._settings.disk_free_min_bytes if disk else None,
         }
 
+    @property
+    def _copies(self) -> int:
+        return max(1, self._settings.nats_replicas)
+
     def _tanks(self) -> list[Tank]:
-        account, since = self._account, time.monotonic() - _STALE_SEC
-        tanks = [Tank("NATS's account", account.used, account.limit)] if account and account.limit else []
-        return tanks + [tank for at, tank in self._servers.values() if at > since]
-
-    async def _ask_monitors(self) -> None:
-        if self._http is not None:
-            tanks = await asyncio.gather(*(_ask_monitor(self._http, url) for url in self._monitors))
-            now = time.monotonic()
-            self._servers.update({url: (now, tank) for url, tank in zip(self._monitors, tanks, strict=True) if tank})
-
-
-async def _ask_monitor(http: httpx2.AsyncClient, url: str) -> Tank | None:
-    try:
-        told = (await asyncio.wait_for(http.get(f"{url}/jsz"), _ASK_SEC)).raise_for_status().json()
-        tank = Tank(SERVER, int(told["storage"]), int(told["config"]["max_storage"]))
-        return tank if tank.limit > 0 else None
-    except (httpx2.HTTPError, httpx2.InvalidURL, OSError, asyncio.TimeoutError) as error:
-        reason = repr(error)
-    except (ValueError, KeyError, TypeError) as error:
-        reason = f"it answers with something else: {error!r}"
-    log.debug("NATS's monitoring does not tell how full it is", url=url, reason=reason)
-    return None
-
-
-def _read_disk(place: Path) -> Disk:
-    there = next(path for path in (place.absolute(), *place.absolute().parents) if path.exists())
-    usage = shutil.disk_usage(there)
-    return Disk(usage.free, usage.total)
+        """Return what fills up, with what was given out since the last look."""
+        account = self._account
+        tanks = []
+        if account is not None and account.limit:
+            # An account counts every copy, wherever it lies; a server only its own.
+            tanks.append(Tank(ACCOUNT, account.used, account.limit, self._copies))
+        tanks += [tank for _, tank in self._servers.values()]
+        return [replace(tank, used=tank.used + self._given_out * tank.copies) for tank in tanks]

@@ -28,6 +28,7 @@ from pyoco_server.gateway.lost_jobs import LostJobs
 from pyoco_server.gateway.lost_owners import LostOwners
 from pyoco_server.gateway.metrics import Metrics
 from pyoco_server.gateway.reconciler import Doubts, Reconciler
+from pyoco_server.gateway.relief import Relief
 from pyoco_server.gateway.retention import Retention
 from pyoco_server.gateway.room import StoreRoom
 from pyoco_server.gateway.spent_logs import SpentLogs
@@ -79,7 +80,12 @@ class Gateway:
         self.connections = Connections(settings, ended=self.metrics.connection_ended)
         """Those of HTTP clients."""
         self.runs = RunStore(self.connection)
-        self.flows = FlowStore(self.connection)
+        self.logs = LogStore(self.connection)
+        self.relief = Relief(self.logs)
+        self.room = StoreRoom(
+            settings, self.connection, settings.nats_monitors, load=self._load, relieve=self.relief.look_after
+        )
+        self.flows = FlowStore(self.connection, room=self.room.hold)
         self.workers = WorkerStore(self.connection)
         self.queue = JobQueue(self.connection)
         self.letters = DeadLetterStore(self.connection)
@@ -89,7 +95,6 @@ class Gateway:
         self.trail = AuditTrail(self.connection)
         self.audit = AuditLog(self.trail, self.metrics)
         self.control = ControlChannel(self.connection)
-        self.logs = LogStore(self.connection)
         self.log_reads = asyncio.Semaphore(_LOG_READS)
         """Held while a page of a log is read and decoded, so that many readers do not cost much memory at once."""
         self.open_logs = self.open_events = 0
@@ -104,9 +109,8 @@ class Gateway:
         )
         self.jobs = QueuedJobs(self.connection)
         doubts = Doubts(self.runs)
-        self.room = StoreRoom(settings, self.connection, settings.nats_monitors)
         self.submissions = Submissions(
-            self.runs, self.queue, in_doubt=doubts.add, job_of=self.index.jobs.seq_of, check_room=self.room.check
+            self.runs, self.queue, in_doubt=doubts.add, job_of=self.index.jobs.seq_of, room=self.room.hold
         )
         self.letter_reasons = LetterReasons(self.letters, lambda reason: self.metrics.letter_received[reason]())
         self.figures = FiguresReader(self)
@@ -247,6 +251,11 @@ class Gateway:
         # What ended before this gateway started is history, and has been counted by those that were there.
         for item in self.index.apply(changes, feed.identity, tell_ends=not feed.replaying):
             self.metrics.run_ended(item)
+
+    def _load(self) -> tuple[int, int]:
+        """Tell how many runs are with workers, and how many wait, as far as the index knows."""
+        counts = self.index.totals.by_status()
+        return counts["RUNNING"] + counts["CANCELLING"], counts["PENDING"]
 
     def _start_anew(self) -> None:
         """Forget what was known: the store was made anew, or restored from a backup."""

@@ -110,7 +110,9 @@ class Watch:
         if revision <= self._revision:
             return None
         self._revision = revision
-        snapshot = readable(self._run_id, raw, who=self._who, records=self._records)
+        snapshot = readable(
+            self._run_id, raw, who=self._who, records=self._records, last_known=self._here.index.last_known
+        )
         if snapshot is None:  # asked anew, the answer is 404
             self._ended = True
             return None

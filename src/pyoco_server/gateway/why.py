@@ -56,9 +56,12 @@ class WhyCode(str, Enum):
     INVALID_JOB = "invalid_job"
     DEPENDENCY_MISSING = "dependency_missing"
     OUTPUT_TOO_LARGE = "output_too_large"
+    RECORD_UNREADABLE = "record_unreadable"
     ENDED = "ended"
     """It ended, and the record does not say why: another program's, or a newer version's."""
     UNKNOWN_STATUS = "unknown_status"
+    UNREADABLE = "unreadable"
+    """Its record cannot be read, so nobody can tell what it does."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +137,9 @@ def explain(snapshot: dict[str, Any], facts: Facts) -> Why:
         "attempt": int(number(snapshot.get("attempt"))) or None,
         "max_attempts": int(number(snapshot.get("max_attempts"))) or facts.max_attempts,
     }
-    if status == RunStatus.PENDING.value:
+    if unreadable := _text(snapshot.get("unreadable")):
+        why = Why(WhyCode.UNREADABLE, {"status": status, "error": unreadable})
+    elif status == RunStatus.PENDING.value:
         why = _waiting(snapshot, facts)
     elif status == RunStatus.RUNNING.value:
         why = _running(snapshot, facts, common)

@@ -258,6 +258,12 @@ TEXTS: dict[WhyCode, Text] = {
         f"出力が大きすぎ、失敗しました{_RAN_JA}{_ERROR_JA}",
         "結果をファイルに書き (ctx.save_artifact)、その場所を返すようにしてください。",
     ),
+    WhyCode.RECORD_UNREADABLE: Text(
+        "Its record could not be read[: {error}], so nobody can tell what it did.",
+        "Submit it anew. What could be read is kept: pyoco-client get {run_id}",
+        "記録を読み取れなかったため、何が行われたか分かりません[ ({error})]。",
+        "もう一度投入してください。読み取れた部分は残っています: pyoco-client get {run_id}",
+    ),
     WhyCode.ENDED: Text(
         "It ended {status}[: {error}]; its record does not say why.",
         f"Its tasks: {_TASKS}",
@@ -269,5 +275,13 @@ TEXTS: dict[WhyCode, Text] = {
         "Another program wrote it, or a newer version: pyoco-client get {run_id}",
         "記録の状態をこのサーバーは知りません[: {status}]。",
         "別のプログラムか新しい版が書いたものです: pyoco-client get {run_id}",
+    ),
+    WhyCode.UNREADABLE: Text(
+        "Its record cannot be read[: {error}][; what can be read of it says {status}].",
+        "Another program wrote it, or it is damaged. pyoco-client cancel --run-id {run_id} puts one in its place that "
+        "can be read; retention then removes it like others.",
+        "記録を読み取れません[ ({error})][。読み取れた範囲での状態: {status}]。",
+        "別のプログラムが書いたか、壊れています。pyoco-client cancel --run-id {run_id} で読み取れる記録に置き換わり、"
+        "その後は他の実行と同じく保持期間に従って削除されます。",
     ),
 }

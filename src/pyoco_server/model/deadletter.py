@@ -36,6 +36,7 @@ _REASONS = {
     EndReason.FLOW_NOT_FOUND: DeadLetterReason.FLOW_NOT_FOUND,
     EndReason.WORKER_LOST: DeadLetterReason.ATTEMPTS_EXHAUSTED,
     EndReason.INVALID_JOB: DeadLetterReason.INVALID_JOB,
+    EndReason.RECORD_UNREADABLE: DeadLetterReason.INVALID_JOB,
 }
 
 

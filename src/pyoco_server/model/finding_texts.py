@@ -251,6 +251,15 @@ TEXTS: dict[FindingCode, Text] = {
         "タグ {tag} の実行が {waiting} 件待っています。最長 {oldest}、動作中のワーカー: {workers}。",
         "理由は pyoco-client why RUN_ID で分かります。スロット (--concurrency) かワーカーを増やしてください。",
     ),
+    FindingCode.RECORDS_UNREADABLE: Text(
+        "Records of runs cannot be read ({runs}): another program wrote them, or they are damaged.",
+        "Lists show them with `unreadable`. pyoco-client why RUN_ID says what is wrong with one; pyoco-client cancel "
+        "--run-id RUN_ID replaces it by one that can be read, and retention then removes it.",
+        "読み取れない実行の記録が {runs} 件あります。別のプログラムが書いたか、壊れています。",
+        "一覧では unreadable が付きます。原因は pyoco-client why RUN_ID で分かります。"
+        "pyoco-client cancel --run-id RUN_ID で読み取れる記録に置き換わり、"
+        "その後は保持期間に従って削除されます。",
+    ),
     FindingCode.DEAD_LETTERS: Text(
         "There are dead letters ({letters}): runs that failed, or jobs that nobody could run.",
         "pyoco-client dlq list; replay them, or delete them when they are dealt with.",

@@ -63,6 +63,7 @@ class FindingCode(str, Enum):
     # Runs, and who runs them.
     TAG_WITHOUT_WORKER = "tag_without_worker"
     RUNS_WAIT_LONG = "runs_wait_long"
+    RECORDS_UNREADABLE = "records_unreadable"
     DEAD_LETTERS = "dead_letters"
     WORKER_DISCONNECTED = "worker_disconnected"
     WORKER_UNFIT = "worker_unfit"

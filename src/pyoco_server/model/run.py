@@ -63,6 +63,7 @@ class EndReason(str, Enum):
     INVALID_JOB = "invalid_job"
     DEPENDENCY_MISSING = "dependency_missing"
     OUTPUT_TOO_LARGE = "output_too_large"
+    RECORD_UNREADABLE = "record_unreadable"
 
 
 class RunRecord(BaseModel):
@@ -125,7 +126,7 @@ class RunRecord(BaseModel):
 
     def to_json(self) -> bytes:
         """Give the stored form."""
-        return self.model_dump_json().encode()
+        return self.model_dump_json(warnings=False).encode()  # whoever stores it looks whether it can be read back
 
     @classmethod
     def from_json(cls, raw: bytes) -> Self:
@@ -265,6 +266,18 @@ def cancelled(record: RunRecord) -> RunRecord:
     return settle(record, RunStatus.CANCELLED, EndReason.CANCELLED, record.cancel_reason)
 
 
+def end_unreadable(record: RunRecord, status: RunStatus, why: str) -> RunRecord:
+    """End a run whose record cannot be read: nobody can tell what it did.
+
+    Args:
+        record: What could be read of it.
+        status: FAILED, or CANCELLED where somebody asked for it.
+        why: What is wrong with the stored form.
+    """
+    text = f"the run's record could not be read: {why}"
+    return settle(record.evolve(status=RunStatus.RUNNING), status, EndReason.RECORD_UNREADABLE, text)
+
+
 def settle(record: RunRecord, status: RunStatus, reason: EndReason, error: str | None) -> RunRecord:
     """Move a run to its terminal state.
 
@@ -308,9 +321,10 @@ def _end_records(
         state = tasks.get(name)
         if state is not None and record.get("state") != state.value:
             record = {**record, "state": state.value}  # noqa: PLW2901 - the record itself is never changed
-            if record.get("started_at") and not record.get("ended_at"):
+            started = record.get("started_at")
+            if isinstance(started, float | int) and 0 < started < now and not record.get("ended_at"):
                 record["ended_at"] = now
-                record["duration_ms"] = (now - record["started_at"]) * 1000
+                record["duration_ms"] = (now - started) * 1000
             if record.get("retry_at"):
                 record["retry_at"] = None
             if state is TaskStatus.FAILED:  # what stands there is of an earlier try, and so is last_error

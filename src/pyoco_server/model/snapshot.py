@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import pydantic_core
-
 from pyoco_server.model.run import RunRecord
 from pyoco_server.model.text import clean_text
 from pyoco_server.model.values import clean_value
@@ -30,6 +28,7 @@ SUMMARY_FIELDS = (
     "run_ms",
     "workflow_yaml_sha256",
     "rerun_of",
+    "unreadable",
 )
 """Fields of an item in a list of runs."""
 
@@ -77,14 +76,13 @@ def summary(snapshot: dict[str, Any]) -> dict[str, Any]:
     return {field: snapshot.get(field) for field in SUMMARY_FIELDS}
 
 
-def public(raw: bytes, *, records: bool) -> dict[str, Any]:
-    """Give what a reader of one run gets, from its stored form.
+def public(snapshot: dict[str, Any], *, records: bool) -> dict[str, Any]:
+    """Leave out of a record what is none of a reader's business.
 
     Args:
-        raw: The stored record.
+        snapshot: The record, as JSON data.
         records: Whether ``task_records`` are wanted.
     """
-    snapshot: dict[str, Any] = pydantic_core.from_json(raw)
     for field in _INTERNAL_FIELDS if records else (*_INTERNAL_FIELDS, *_RECORD_FIELDS):
         snapshot.pop(field, None)
     return snapshot

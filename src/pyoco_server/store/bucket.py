@@ -67,12 +67,17 @@ class Bucket:
             perhaps_late: Ask any replica: it answers also while there is no leader, and may be a little behind.
         """
         message = await self._last(key, perhaps_late=perhaps_late)
-        if message is None or is_removal(message.headers) or not message.data or not message.seq:
+        if message is None or is_removal(message.headers) or not message.seq:
             return None
-        return Entry(key, message.data, message.seq, message.time)
+        return Entry(key, message.data or b"", message.seq, message.time)
 
-    async def create(self, key: str, value: bytes) -> int:
+    async def create(self, key: str, value: bytes, *, expires: int | None = None) -> int:
         """Write a key that does not exist (any more).
+
+        Args:
+            key: The key.
+            value: What it is to hold.
+            expires: Seconds after which the server removes it; ``None``: never.
 
         Raises:
             RevisionConflict: it exists.
@@ -80,7 +85,7 @@ class Bucket:
         expected = 0
         for _ in range(_CREATE_TRIES):
             try:
-                return await self.update(key, value, expected)
+                return await self.update(key, value, expected, expires=expires)
             except RevisionConflict:
                 last = await self._last(key)
                 if last is not None and not is_removal(last.headers):

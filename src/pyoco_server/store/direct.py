@@ -211,20 +211,22 @@ async def remove_message(connection: Connection, stream: str, seq: int) -> bool:
     raise StoreUnavailable(f"{what}: NATS answered {error.get('description') or answer}")
 
 
-async def purge_subject(connection: Connection, stream: str, subject: str, *, through: int) -> int:
+async def purge_subject(connection: Connection, stream: str, subject: str | None, *, through: int) -> int:
     """Take messages of a subject out of a stream, without a mark; their number is the answer.
+
+    It works as well while NATS is full.
 
     Args:
         connection: The connection.
         stream: The stream.
-        subject: Whose messages.
+        subject: Whose messages; ``None`` for all.
         through: Only up to this sequence: whatever is stored meanwhile stays.
 
     Raises:
         StoreUnavailable: NATS is away, or refuses.
     """
-    what = f"removing {subject} from {stream}"
-    wish = json.dumps({"filter": subject, "seq": through + 1}).encode()
+    what = f"removing {subject or 'messages'} from {stream}"
+    wish = json.dumps({"seq": through + 1, **({"filter": subject} if subject else {})}).encode()
     answer = json.loads((await connection.request(f"$JS.API.STREAM.PURGE.{stream}", wish, what=what)).data)
     if not answer.get("success"):
         raise StoreUnavailable(f"{what}: NATS answered {(answer.get('error') or {}).get('description') or answer}")

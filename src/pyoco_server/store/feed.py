@@ -147,7 +147,7 @@ class BucketFeed:
                 raise StoreUnavailable("the feed lost messages on the way")  # read on from the last one seen
             expected += 1
             self.revision = meta.sequence.stream
-            removed = is_removal(message.headers) or not message.data
+            removed = is_removal(message.headers)
             key = message.subject[len(self._prefix) :]
             stored_at = meta.timestamp.timestamp()
             changes.append(Change(key, None if removed else message.data, meta.sequence.stream, stored_at))

@@ -4,9 +4,11 @@ A text that no run needs any more is removed when it is old enough. So whoever i
 again, which makes it young: between that and the run's record nothing removes it.
 """
 
+import contextlib
 import hashlib
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 
 from pyoco_server.errors import StoreUnavailable
 from pyoco_server.store.bucket import Bucket, Entry
@@ -15,13 +17,23 @@ from pyoco_server.store.connection import Connection
 _REMEMBERED = 1024
 _YOUNG_SHARE = 0.25
 """Of the time after which an unused text is removed: what was put since then need not be put again."""
+_BESIDE = 512
+"""Bytes of subject and headers."""
+
+Room = Callable[[int], contextlib.AbstractAsyncContextManager[None]]
 
 
 class FlowStore:
-    """The bucket of flow texts. What is in it never changes."""
+    """The bucket of flow texts. What is in it never changes.
 
-    def __init__(self, connection: Connection) -> None:
+    Args:
+        connection: The connection.
+        room: Sets so many bytes aside while a text is stored, or raises if there are not.
+    """
+
+    def __init__(self, connection: Connection, room: Room = lambda _size: contextlib.nullcontext()) -> None:
         self._connection = connection
+        self._room = room
         self._bucket = Bucket(connection, connection.settings.flows_kv_bucket, patient=True)
         self._young_sec = _YOUNG_SHARE * connection.settings.flow_retention_sec
         self._put_at: OrderedDict[str, float] = OrderedDict()
@@ -33,7 +45,8 @@ class FlowStore:
         if await self._is_young(sha256):
             return
         began = time.monotonic()
-        await self._bucket.put(sha256, body)
+        async with self._room(len(body) + _BESIDE):
+            await self._bucket.put(sha256, body)
         self._remember(sha256, began)
 
     async def get(self, sha256: str) -> bytes | None:

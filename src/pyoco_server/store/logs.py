@@ -1,5 +1,6 @@
 """The stream of logs: what the tasks of a run printed, under the run's own subject."""
 
+import math
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 
@@ -19,6 +20,7 @@ log = structlog.get_logger(__name__)
 
 _PAGE = 4
 """Chunks read at once; with those of our workers less than half a megabyte."""
+_DROP_TRIES = 8
 
 _NOT_STORED = {api.Header.EXPECTED_STREAM.value: "not.stored"}
 """No stream can have this name."""
@@ -104,6 +106,31 @@ class LogStore:
         """
         found = await self._reader.newest(before=before, subject=self._subject(run_id), limit=limit)
         return _chunks([(message.seq, message.data) for message in reversed(found)])
+
+    async def drop_oldest(self, size: int) -> int:
+        """Remove the oldest chunks, of whatever runs; it works as well while NATS is full.
+
+        Args:
+            size: How many bytes to free.
+
+        Returns:
+            How many were freed; fewer if there were no more.
+
+        Raises:
+            StoreUnavailable: NATS is away, or refuses.
+        """
+        freed = 0
+        for _ in range(_DROP_TRIES):  # chunks differ in size, and some of them have been removed before
+            state = await read_stream(self._connection, self._stream)
+            if state is None or not state.messages or freed >= size:
+                break
+            chunks = math.ceil((size - freed) * state.messages / state.bytes)
+            await purge_subject(
+                self._connection, self._stream, None, through=min(state.first_seq + chunks - 1, state.last_seq)
+            )
+            left = await read_stream(self._connection, self._stream)
+            freed += state.bytes - (left.bytes if left else 0)
+        return freed
 
     async def end(self) -> int:
         """Return the place of the last chunk that was stored, of whatever run.

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 import structlog
 from nats.js.errors import NotFoundError
 
-from pyoco_server.errors import StoreUnavailable
+from pyoco_server.errors import RevisionConflict, StoreFull, StoreUnavailable
 from pyoco_server.store.connection import REQUEST_TIMEOUT, Connection
 from pyoco_server.store.direct import DirectReader, StreamMessage, remove_message
 from pyoco_server.store.messages import publish, read
@@ -216,7 +216,18 @@ class ObjectStore:
         """
         # Other clients follow the store by such marks.
         mark = {**meta.body, "deleted": True, "size": 0, "chunks": 0, "digest": "", "mtime": ""}
-        seq = await self.put_meta(meta.name, mark, seq=meta.seq)
+        try:
+            seq = await self.put_meta(meta.name, mark, seq=meta.seq)
+        except StoreFull:
+            # A full store takes no mark either, not even of what makes room. Without one it goes as well.
+            if not await remove_message(self._connection, self.stream, meta.seq):
+                raise RevisionConflict(f"{meta.name} has changed since it was read") from None
+            await self.drop(meta.nuid)
+            try:
+                seq = await self.put_meta(meta.name, mark)  # there may be room now
+            except StoreFull:
+                log.warning("NATS is full: an object went without a mark", object=meta.name)
+                return
         await self.drop(meta.nuid)
         try:
             await remove_message(self._connection, self.stream, seq)  # marks of years would slow down every list

@@ -1,18 +1,20 @@
 """The run records: created once, changed only by compare-and-set."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
 
 import structlog
-from pydantic import ValidationError
 
-from pyoco_server.errors import RevisionConflict, StoreUnavailable
+from pyoco_server.errors import RevisionConflict, StoreFull, StoreUnavailable
+from pyoco_server.model.record_form import stored_form
 from pyoco_server.model.run import RunRecord
-from pyoco_server.model.snapshot import fit
+from pyoco_server.model.salvage import Salvage, salvage
+from pyoco_server.model.snapshot import log_fields
 from pyoco_server.store.bucket import Bucket
 from pyoco_server.store.connection import Connection
+from pyoco_server.store.unreadable import UnreadableLog
 
 log = structlog.get_logger(__name__)
 
@@ -29,6 +31,11 @@ class StoredRun:
     revision: int
     stored_at: datetime | None = None
     """When, by NATS's clock; known of what was read."""
+    unreadable: Salvage | None = None
+    """What is wrong with the stored form, and what of it could be read: the record stands for that."""
+
+
+Mend = Callable[[StoredRun], RunRecord]
 
 
 class RunStore:
@@ -37,6 +44,8 @@ class RunStore:
     def __init__(self, connection: Connection) -> None:
         self._bucket = Bucket(connection, connection.settings.runs_kv_bucket, patient=True)
         self._connection = connection
+        self.complaints = UnreadableLog()
+        """Tells of each record that cannot be read, once."""
 
     @property
     def max_bytes(self) -> int:
@@ -52,16 +61,22 @@ class RunStore:
         """
         return not self._connection.cluster.has_one_copy(self._bucket.stream)
 
-    async def get(self, run_id: str) -> StoredRun | None:
-        """Read a run; ``None`` if there is none (or what is stored is no run)."""
+    async def get(self, run_id: str, *, salvaged: bool = False) -> StoredRun | None:
+        """Read a run; ``None`` if there is none.
+
+        Args:
+            run_id: The run.
+            salvaged: Of a record that cannot be read, give what can be read, with ``unreadable`` set; else it is as if
+                there were none.
+        """
         entry = await self._bucket.get(run_id)
         if entry is None:
             return None
-        try:
+        found = salvage(run_id, entry.value)
+        if found is None:
             return StoredRun(RunRecord.from_json(entry.value), entry.revision, entry.stored_at)
-        except ValidationError as error:
-            log.error("a run's record cannot be read", run_id=run_id, reason=str(error))
-            return None
+        self.complaints.note(run_id, entry.revision, found.why)
+        return StoredRun(found.record, entry.revision, entry.stored_at, found) if salvaged else None
 
     async def get_raw(self, run_id: str) -> tuple[bytes, int] | None:
         """Read a run's stored form and revision, for those who only pass it on."""
@@ -74,7 +89,7 @@ class RunStore:
         Raises:
             RevisionConflict: a run with this id exists.
         """
-        return await self._bucket.create(record.run_id, fit(record, self.max_bytes).to_json())
+        return await self._bucket.create(record.run_id, stored_form(record, self.max_bytes))
 
     async def update(self, record: RunRecord, revision: int) -> StoredRun:
         """Store a changed run if nobody wrote since ``revision``; one that has ended expires as the settings say.
@@ -82,30 +97,84 @@ class RunStore:
         Raises:
             RevisionConflict: somebody did.
         """
-        kept_for = self._connection.settings.kept_for(record.status.value) if record.status.is_terminal else 0
-        stored = fit(record, self.max_bytes).to_json()
-        expires = math.ceil(kept_for) or None
+        stored = stored_form(record, self.max_bytes)
+        expires = self._expires(record)
         return StoredRun(record, await self._bucket.update(record.run_id, stored, revision, expires=expires))
 
-    async def change(self, run_id: str, change: Callable[[RunRecord], RunRecord]) -> StoredRun | None:
+    def _expires(self, record: RunRecord) -> int | None:
+        kept_for = self._connection.settings.kept_for(record.status.value) if record.status.is_terminal else 0
+        return math.ceil(kept_for) or None
+
+    async def replace(self, record: RunRecord, revision: int) -> StoredRun | None:
+        """Store a changed run where NATS, being full, takes no write: what it takes is freed first.
+
+        Args:
+            record: The run.
+            revision: Nobody must have written since.
+
+        Returns:
+            What is stored; ``None`` if even that is too much: then the run is gone.
+
+        Raises:
+            RevisionConflict: somebody wrote since ``revision``.
+            StoreUnavailable: NATS is away; the run may be gone.
+        """
+        if not await self._bucket.erase(record.run_id, revision):
+            raise RevisionConflict(f"run {record.run_id} has been written to since")
+        try:
+            stored, expires = stored_form(record, self.max_bytes), self._expires(record)
+            return StoredRun(record, await self._bucket.create(record.run_id, stored, expires=expires))
+        except StoreFull:
+            log.error(
+                "NATS is full: a run's record could not be kept", **log_fields(record), status=record.status.value
+            )
+            return None
+
+    async def change(
+        self, run_id: str, change: Callable[[RunRecord], RunRecord], *, mend: Mend | None = None
+    ) -> StoredRun | None:
         """Read a run, change it, and write it if nobody else did meanwhile; else once more.
 
         Args:
             run_id: The run.
             change: Gives the new record; the same object back means nothing to write.
+            mend: Gives the record for one that cannot be read; without it, it is as if there were none.
 
         Returns:
             What is stored afterwards; ``None`` if there is no such run.
         """
+        return await self._change(run_id, change, mend, self.update)
+
+    async def change_without_room(
+        self, run_id: str, change: Callable[[RunRecord], RunRecord], *, mend: Mend | None = None
+    ) -> StoredRun | None:
+        """Change a run where NATS, being full, takes no write; see ``replace``.
+
+        Returns:
+            The changed run; ``None`` if there is no such run. If its record could not be kept, its revision is 0.
+        """
+
+        async def write(record: RunRecord, revision: int) -> StoredRun:
+            return await self.replace(record, revision) or StoredRun(record, 0)
+
+        return await self._change(run_id, change, mend, write)
+
+    async def _change(
+        self,
+        run_id: str,
+        change: Callable[[RunRecord], RunRecord],
+        mend: Mend | None,
+        write: Callable[[RunRecord, int], Awaitable[StoredRun]],
+    ) -> StoredRun | None:
         for _ in range(_CHANGE_TRIES):
-            stored = await self.get(run_id)
+            stored = await self.get(run_id, salvaged=mend is not None)
             if stored is None:
                 return None
-            changed = change(stored.record)
+            changed = mend(stored) if mend and stored.unreadable else change(stored.record)
             if changed is stored.record:
                 return stored
             try:
-                return await self.update(changed, stored.revision)
+                return await write(changed, stored.revision)
             except RevisionConflict:
                 continue
         raise StoreUnavailable(f"run {run_id} is written to faster than it can be changed")
@@ -120,6 +189,19 @@ class RunStore:
             RevisionConflict: somebody did.
         """
         return await self._bucket.purge(run_id, revision)
+
+    async def take_out(self, run_id: str, revision: int) -> None:
+        """Remove a run, if nobody wrote since ``revision``; in a full store, which refuses marks too, without one.
+
+        Raises:
+            RevisionConflict: somebody did.
+            StoreUnavailable: NATS is away.
+        """
+        try:
+            await self.remove(run_id, revision)
+        except StoreFull:
+            if not await self.erase(run_id, revision):
+                raise RevisionConflict(f"run {run_id} has been written to since") from None
 
     async def erase(self, run_id: str, revision: int) -> bool:
         """Remove a run without a mark, if ``revision`` is still its last one; tell whether it was removed.

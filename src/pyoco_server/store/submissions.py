@@ -5,6 +5,7 @@ making failed is taken back, because nobody knows its id. A run with a key is ne
 same key may have been answered already. Its client repeats, or the reconciler queues the job.
 """
 
+import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,7 +25,11 @@ _LOOK_TRIES = 5
 _CLOCKS_APART = 60.0
 """Seconds by which the clocks of two gateways may differ."""
 
+_BESIDE = 4096
+"""Bytes that a run's job, its entry in the audit trail, subjects and headers take at most beside its record."""
+
 Doubt = Callable[[str, int | None], None]
+Room = Callable[[int], contextlib.AbstractAsyncContextManager[None]]
 
 
 @dataclass(frozen=True)
@@ -47,7 +52,8 @@ class Submissions:
         in_doubt: Told the run_id, and the revision where it is known, of a run without a key that could be neither made
             nor taken back.
         job_of: Tells where the job of a run lies, if that is known, for the record's revision.
-        check_room: Raises if there is no room for a new run; a run that exists is answered all the same.
+        room: Sets so many bytes aside while a run is made, or raises if there are not; a run that exists is answered
+            all the same.
     """
 
     def __init__(
@@ -57,13 +63,13 @@ class Submissions:
         *,
         in_doubt: Doubt = lambda _run_id, _revision: None,
         job_of: Callable[[str, int], int | None] = lambda _run_id, _revision: None,
-        check_room: Callable[[], None] = lambda: None,
+        room: Room = lambda _size: contextlib.nullcontext(),
     ) -> None:
         self._runs = runs
         self._queue = queue
         self._in_doubt = in_doubt
         self._job_of = job_of
-        self._check_room = check_room
+        self._room = room
 
     async def submit(self, record: RunRecord) -> Submission:
         """Make a run, or find the one that the same key has made before.
@@ -77,21 +83,37 @@ class Submissions:
             StoreFull: there is no room for a new run.
             KeyReused: the key belongs to another request.
         """
-        if record.idempotency_key is None:
-            self._check_room()
-            return await self._submit_once(record)
         try:
-            self._check_room()
-        except StoreFull:
-            found = await self._runs.get(record.run_id)
-            if found is None:
+            async with self._room(len(record.to_json()) + _BESIDE):
+                once = record.idempotency_key is None
+                return await (self._submit_once(record) if once else self._submit_keyed(record))
+        except StoreFull as error:
+            if record.idempotency_key is None:
                 raise
-            return await self._repeat(record, found)
+            return await self.repeat(record, error)
+
+    async def repeat(self, record: RunRecord, full: StoreFull) -> Submission:
+        """Find the run that the same key has made before, where there is no room for a new one.
+
+        Args:
+            record: As for ``submit``.
+            full: What to say if there is none.
+
+        Raises:
+            StoreFull: there is none.
+            KeyReused: the key belongs to another request.
+        """
+        found = await self._runs.get(record.run_id, salvaged=True)
+        if found is None:
+            raise full
+        return await self._repeat(record, found)
+
+    async def _submit_keyed(self, record: RunRecord) -> Submission:
         for _ in range(_LOOK_TRIES):
             try:
                 revision = await self._runs.create(record)
             except RevisionConflict:
-                found = await self._runs.get(record.run_id)
+                found = await self._runs.get(record.run_id, salvaged=True)
                 if found is not None:
                     return await self._repeat(record, found)
                 continue  # removed in this moment
@@ -130,7 +152,7 @@ class Submissions:
             return Submission(stored, await self._publish(stored), created=True)
         except StoreUnavailable:
             try:
-                await self._runs.remove(record.run_id, revision)
+                await self._runs.take_out(record.run_id, revision)
             except RevisionConflict:
                 if await self._has_begun(record.run_id):  # the job had been queued after all
                     return Submission(stored, None, created=True)
@@ -154,7 +176,8 @@ class Submissions:
                 f"the idempotency key {record.idempotency_key!r} was used for another request: run {record.run_id}"
             )
         # The first request may have ended between record and job. Whoever answers sees to the job first.
-        if found.record.status is RunStatus.PENDING and self._job_of(record.run_id, found.revision) is None:
+        waits = found.record.status is RunStatus.PENDING and found.unreadable is None
+        if waits and self._job_of(record.run_id, found.revision) is None:
             return Submission(found, await self.put_job(found), created=False)
         return Submission(found, None, created=False)
 

@@ -16,7 +16,7 @@ from pyoco_server.model.deadletter import (
     letter_reason,
 )
 from pyoco_server.model.job import Job
-from pyoco_server.model.run import RunRecord, RunStatus, cancelled, claim, undeliverable
+from pyoco_server.model.run import RunRecord, RunStatus, cancelled, claim, end_unreadable, undeliverable
 from pyoco_server.model.snapshot import end_fields, log_fields
 from pyoco_server.settings import Settings
 from pyoco_server.store.deadletters import DeadLetterStore
@@ -77,7 +77,7 @@ class Claims:
             return None
         tried: list[RunRecord] = []
         for _ in range(_CLAIM_TRIES):
-            stored = await self._runs.get(job.run_id)
+            stored = await self._runs.get(job.run_id, salvaged=True)
             if stored is None:
                 await self._miss(delivery, job)
                 return None
@@ -127,6 +127,10 @@ class Claims:
                 log.info("a job came again though its run is held", run_id=record.run_id, worker=record.worker_id)
                 await delivery.give_back(held_for)
                 return None
+        if stored.unreadable is not None:  # what it is to do cannot be told
+            ended = end_unreadable(record, RunStatus.FAILED, stored.unreadable.why)
+            await self._end(delivery, ended, stored)
+            return None
         if record.status is RunStatus.CANCELLING:  # its worker died before it could end the run
             await self._runs.update(cancelled(record), stored.revision)
             await delivery.ack()
@@ -189,12 +193,13 @@ class Claims:
         raise AssertionError("unreachable")
 
     async def _exhaust(self, delivery: Delivery, stored: StoredRun, allowed: int) -> None:
-        record = stored.record
-        ended = undeliverable(record, allowed)
+        await self._end(delivery, undeliverable(stored.record, allowed), stored)
+
+    async def _end(self, delivery: Delivery, ended: RunRecord, stored: StoredRun) -> None:
         await self._runs.update(ended, stored.revision)
         await self.bury(ended, delivery)
         await delivery.ack()
-        log.error("run failed", **log_fields(ended), **end_fields(ended), lost_worker=record.worker_id)
+        log.error("run failed", **log_fields(ended), **end_fields(ended), lost_worker=stored.record.worker_id)
 
     async def _miss(self, delivery: Delivery, job: Job) -> None:
         """Deal with a job whose record is not found; where that may be a mistake, only when it happens again."""

@@ -166,9 +166,12 @@ class Recorder:
 
     async def _reload(self) -> RunRecord | None:
         """Read the stored record and merge what others may have written into ours."""
-        stored = await self._runs.get(self.record.run_id)
+        stored = await self._runs.get(self.record.run_id, salvaged=True)
         if self._is_doubtful(stored):
             raise StoreUnavailable("what was read of the run is older than what was written")
+        if stored is not None and self._is_damaged(stored):
+            self._revision = stored.revision  # as long as we have the run, our record is better
+            return None
         if stored is None or not self._is_ours(stored.record):
             self._lose()
             return None
@@ -198,6 +201,13 @@ class Recorder:
         now = time.monotonic()
         self._doubtful_since = self._doubtful_since or now
         return now - self._doubtful_since < _DOUBT_SEC
+
+    def _is_damaged(self, stored: StoredRun) -> bool:
+        """Whether a record cannot be read, and what can be read of it does not say that the run is another's."""
+        found = stored.unreadable
+        if found is None or found.has_ended:
+            return False
+        return not {"attempt", "instance_id"} <= found.known or self._is_ours(stored.record)
 
     def _is_ours(self, stored: RunRecord) -> bool:
         return stored.attempt == self.record.attempt and stored.instance_id == self.record.instance_id

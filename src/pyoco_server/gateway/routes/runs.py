@@ -13,14 +13,16 @@ from pyoco_server.errors import PyocoError, RunNotFound, StoreUnavailable
 from pyoco_server.gateway.answers import WRITES, refusals
 from pyoco_server.gateway.auditing import Noted, changes
 from pyoco_server.gateway.auth import Who
+from pyoco_server.gateway.cancelling import Cancelling
 from pyoco_server.gateway.listing import RunFilter
-from pyoco_server.gateway.records import number, readable
+from pyoco_server.gateway.records import number, readable, whole
 from pyoco_server.gateway.state import Gateway, Here
 from pyoco_server.gateway.strict_body import StrictRoute
 from pyoco_server.gateway.words import Include, read_include, read_statuses
 from pyoco_server.model.access import Caller
 from pyoco_server.model.audit import AuditAction
-from pyoco_server.model.run import RunRecord, RunStatus, is_run_id, request_cancel
+from pyoco_server.model.record_form import stored_form
+from pyoco_server.model.run import RunRecord, RunStatus, is_run_id
 from pyoco_server.model.snapshot import public
 from pyoco_server.store import deadline
 
@@ -126,31 +128,26 @@ async def cancel(
     here: Here, who: Who, change: Noted, run_id: str, request: CancelRequest | None = None
 ) -> dict[str, Any]:
     """Ask a run to stop: a waiting one is CANCELLED at once, a running one CANCELLING until its worker stopped it."""
-    reason = request.reason if request else None
     job_seq = here.index.jobs.seq_of(_checked(run_id))  # before the change: afterwards nobody knows it
-    asked: RunRecord | None = None
-
-    def ask(record: RunRecord) -> RunRecord:
-        nonlocal asked
-        asked = own(who, record)
-        return request_cancel(record, by=who.key_id, reason=reason)
-
+    cancelling = Cancelling(here, who, run_id, request.reason if request else None)
     with deadline.within(deadline.ANSWER_SEC):
-        stored = await here.runs.change(run_id, ask)
+        stored = await cancelling.record()
     if stored is None:
         raise missing(here, who, run_id)
-    change.tenant_id, change.happened = stored.record.tenant_id, stored.record is not asked
+    change.happened = cancelling.happened
+    change.tenant_id = stored.record.tenant_id
     if stored.record.status in (RunStatus.COMPLETED, RunStatus.FAILED):
         log.info("a cancel came after the end of the run", run_id=run_id, status=stored.record.status.value)
     try:
-        if stored.record.status is RunStatus.CANCELLING:
+        if stored.record.status is RunStatus.CANCELLING or cancelling.was_unreadable:
             await here.control.tell(run_id)
         elif stored.record.status is RunStatus.CANCELLED and stored.record.start_time is None:
             await _remove_job(here, stored.record, job_seq or stored.record.job_seq)
     except StoreUnavailable as error:
         # The cancel is recorded: the worker sees it with its next write, or drops the job when it gets it.
         log.warning("a cancel could not be told", run_id=run_id, reason=error.message)
-    return public(stored.record.to_json(), records=False)
+    answer = whole(run_id, stored_form(stored.record, here.runs.max_bytes), here.index.last_known)
+    return public(answer, records=False)
 
 
 async def _remove_job(here: Gateway, record: RunRecord, job_seq: int | None) -> None:
@@ -188,28 +185,17 @@ async def read_snapshot(here: Gateway, who: Caller, run_id: str, *, records: boo
     """Read a run as its readers get it.
 
     Raises:
-        RunNotFound: there is no such run (for this caller), or what is stored is no record.
+        RunNotFound: there is no such run (for this caller).
         StoreUnavailable: NATS is away, or contradicts what is known.
     """
     try:
         raw, _ = await read_record(here, run_id)
     except RunNotFound:
         raise missing(here, who, run_id) from None
-    snapshot = readable(run_id, raw, who=who, records=records)
+    snapshot = readable(run_id, raw, who=who, records=records, last_known=here.index.last_known)
     if snapshot is None:
         raise RunNotFound
     return snapshot
-
-
-def own(who: Caller, record: RunRecord) -> RunRecord:
-    """Return a record that the caller may see.
-
-    Raises:
-        RunNotFound: it is another tenant's.
-    """
-    if not who.sees(record.tenant_id):
-        raise RunNotFound
-    return record
 
 
 def with_worker(here: Gateway, snapshot: dict[str, Any]) -> dict[str, Any]:
@@ -251,7 +237,8 @@ async def _whole(here: Gateway, who: Caller, items: list[dict[str, Any]]) -> lis
     written = []
     for item, entry in zip(items, found, strict=True):
         if entry is not None:
-            written.append(_json(readable(item["run_id"], entry[0], who=who, records=True) or item))
+            run_id, known = item["run_id"], here.index.last_known
+            written.append(_json(readable(run_id, entry[0], who=who, records=True, last_known=known) or item))
             await asyncio.sleep(0)  # others get their turn
     return written
 

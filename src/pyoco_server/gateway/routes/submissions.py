@@ -8,7 +8,7 @@ import pydantic_core
 from fastapi import APIRouter, File, Form, Header, Request, UploadFile
 from pydantic import BaseModel, Field
 
-from pyoco_server.errors import InvalidFlow, InvalidInput, KeyReused, TooLarge
+from pyoco_server.errors import InvalidFlow, InvalidInput, KeyReused, StoreFull, TooLarge
 from pyoco_server.gateway.answers import WRITES, refusals
 from pyoco_server.gateway.auditing import Change, Noted, changes
 from pyoco_server.gateway.auth import Who
@@ -111,10 +111,10 @@ async def submit_yaml(
     given = await _read_params(here, client, await _read_part(params or "", "params", "params.json", limit))
     merged = _storable(here, {**checked.defaults, **given})
     await here.checker.check_params(checked, raw, merged, client)
-    if key is None:
-        here.room.check()  # before its flow takes room; a run that exists is answered all the same
     with deadline.within(deadline.ANSWER_SEC):
-        await here.flows.put(raw, checked.sha256)
+        if key is None:  # before its flow takes room; a run that exists is answered all the same
+            await here.room.check(len(raw))
+        full = await _put_flow(here, raw, checked.sha256, key)
         return await _submit(
             here,
             who,
@@ -126,13 +126,27 @@ async def submit_yaml(
             timeout_sec=timeout_sec,
             max_attempts=max_attempts,
             key=key,
+            full=full,
             tasks=dict.fromkeys(checked.node_names, TaskStatus.PENDING),
             workflow_yaml_sha256=checked.sha256,
             workflow_yaml_bytes=checked.size_bytes,
         )
 
 
-async def _submit(here: Gateway, who: Caller, change: Change, *, key: str | None, **fields: Any) -> Submitted:
+async def _put_flow(here: Gateway, raw: bytes, sha256: str, key: str | None) -> StoreFull | None:
+    """Store a flow's text; what is returned says that there is no room, and only a run that exists can be answered."""
+    try:
+        await here.flows.put(raw, sha256)
+    except StoreFull as error:
+        if key is None:
+            raise
+        return error
+    return None
+
+
+async def _submit(
+    here: Gateway, who: Caller, change: Change, *, key: str | None, full: StoreFull | None = None, **fields: Any
+) -> Submitted:
     now = time.time()
     limit = _record_limit(here)
     try:
@@ -157,7 +171,7 @@ async def _submit(here: Gateway, who: Caller, change: Change, *, key: str | None
     change.target_id, change.tenant_id = record.run_id, record.tenant_id
     change.details = {"flow_name": record.flow_name, "tag": record.tag}
     with deadline.within(deadline.ANSWER_SEC):
-        made = await here.submissions.submit(record)
+        made = await (here.submissions.repeat(record, full) if full else here.submissions.submit(record))
     change.happened = made.created
     here.show_at_once(made, stored)
     return Submitted(run_id=record.run_id, status=made.stored.record.status.value, created=made.created)

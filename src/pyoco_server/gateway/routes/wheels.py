@@ -45,6 +45,10 @@ log = structlog.get_logger(__name__)
 router = APIRouter(tags=["wheels"])
 
 _MOST_TAGS = 64
+_PIECES = 128
+"Of its bytes, what NATS adds to a wheel at most, in pieces as small as a server may ask for."
+_BESIDE = 8192
+"Bytes of what is known of a wheel, of its history and of the audit trail."
 _LONGEST_NAME = 300
 _YES = {"1", "true", "yes", "on"}
 _NO = {"0", "false", "no", "off"}
@@ -84,7 +88,7 @@ async def list_wheels(here: Here, who: Who) -> list[WheelEntry]:
 async def upload_wheel(here: Here, who: Who, change: Noted, request: Request) -> WheelEntry:
     """Store a wheel, if it is a good one and newer than all of its package that the same tenant has."""
     _ = here.connection.client  # raises at once when NATS is away, before anything travels
-    here.room.check()
+    await here.room.check()
     largest = here.settings.wheel_max_bytes
     async with (
         receive(request, here.settings.state_dir, largest, here.uploads.room) as upload,
@@ -97,16 +101,15 @@ async def upload_wheel(here: Here, who: Who, change: Noted, request: Request) ->
         change.target_id = upload.name.file_name
         change.tenant_id = owner_of_upload(who, upload.fields.get("tenant", ""))
         content = await inspected(upload, largest)
-        await here.room.look()
-        here.room.check(upload.size)
-        entry = await here.wheels.put(
-            upload.name.file_name,
-            upload.file,
-            tags,
-            requires_python=content.requires_python,
-            tenant_id=change.tenant_id,
-            claims=content.claims,
-        )
+        async with here.room.hold(upload.size + upload.size // _PIECES + _BESIDE):
+            entry = await here.wheels.put(
+                upload.name.file_name,
+                upload.file,
+                tags,
+                requires_python=content.requires_python,
+                tenant_id=change.tenant_id,
+                claims=content.claims,
+            )
     change.details = {"tags": entry.tags, "sha256_hex": entry.sha256_hex}
     await _remember(here, who, request, WheelAction.UPLOAD, entry, replace=replace)
     return entry

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Header
 from pyoco_server.errors import InvalidInput, RunNotFound, StoreUnavailable
 from pyoco_server.gateway.answers import refusals
 from pyoco_server.gateway.auth import Who
-from pyoco_server.gateway.records import number, parse
+from pyoco_server.gateway.records import number, whole
 from pyoco_server.gateway.routes.runs import read_record
 from pyoco_server.gateway.state import Gateway, Here
 from pyoco_server.gateway.why import Facts, explain
@@ -32,10 +32,9 @@ async def why_run(
 ) -> dict[str, Any]:
     """Say in one sentence why a run waits, what it does, or how it ended; and what to do."""
     raw, _ = await read_record(here, run_id)
-    snapshot = parse(raw)
-    if snapshot is None or not who.sees(snapshot.get("tenant_id")):
+    snapshot = whole(run_id, raw, here.index.last_known)
+    if not who.sees(snapshot.get("tenant_id")):
         raise RunNotFound
-    snapshot["run_id"] = run_id
     if not isinstance(snapshot.get("tag"), str) or not snapshot["tag"]:
         snapshot["tag"] = here.settings.default_tag  # another program may leave it out
     facts = await _facts(here, who, snapshot)
@@ -65,7 +64,7 @@ async def _facts(here: Gateway, who: Caller, snapshot: dict[str, Any]) -> Facts:
         default_ack_wait_sec=settings.consumer_ack_wait_sec,
         nats_url=here.connection.shown_url,
     )
-    moves = str(snapshot.get("status")) in _MOVES
+    moves = str(snapshot.get("status")) in _MOVES and snapshot["unreadable"] is None
     if not moves and snapshot.get("end_reason") != EndReason.DEPENDENCY_MISSING.value:
         return facts
     workers = await here.fresh_workers()

@@ -37,7 +37,7 @@ function Actions({ run }) {
     }
   };
   return html`<div class="actions">
-    ${allows("member") && !hasEnded(run.status) && html`<button type="button" disabled=${run.status === "CANCELLING"} onClick=${() => setAsking(true)}><${Icon} name="stop" />${t("cancel")}</button>`}
+    ${allows("member") && (!hasEnded(run.status) || run.unreadable) && html`<button type="button" disabled=${run.status === "CANCELLING"} onClick=${() => setAsking(true)}><${Icon} name="stop" />${t("cancel")}</button>`}
     ${allows("member") && html`<button type="button" disabled=${busy} onClick=${rerun}><${Icon} name="again" />${t("rerun")}</button>`}
     <button type="button" onClick=${() => copyText(clientCommand(["get", run.run_id, "--records"]))}><${Icon} name="copy" />${t("copyCommand")}</button>
     ${asking && html`<${CancelDialog} runId=${run.run_id} onClose=${() => setAsking(false)} />`}

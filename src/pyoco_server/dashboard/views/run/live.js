@@ -3,6 +3,7 @@ import { batch, signal } from "../../html.js";
 import { get } from "../../api.js";
 import { on } from "../../events.js";
 import { language } from "../../preferences.js";
+import { runOf } from "../../parts/record.js";
 import { hasEnded } from "../../parts/status.js";
 
 const PACE_MS = 500; // shortest time between two reads
@@ -62,10 +63,11 @@ export class LiveRun {
     this.timer = null;
     this.readAt = performance.now();
     try {
-      const [run, graph] = await Promise.all([
+      const [told, graph] = await Promise.all([
         get(this.path, { include: "records" }, this.stopped.signal),
         this.graph.value?.source ? this.graph.value : get(`${this.path}/graph`, {}, this.stopped.signal),
       ]);
+      const run = runOf(told);
       batch(() => {
         // Answers may overtake each other.
         if (!this.run.value || run.updated_at >= this.run.value.updated_at) this.run.value = run;
@@ -81,8 +83,9 @@ export class LiveRun {
   /** Ask why it does not move, or how it ended; that it runs or has completed is seen anyway. */
   async ask() {
     const run = this.run.value;
-    if (!run || run.status === "COMPLETED" || (this.why.value && hasEnded(run.status) && this.why.value.of === asked(run))) {
-      if (run?.status === "COMPLETED") this.why.value = null;
+    const goesWithout = run?.status === "COMPLETED" && !run.unreadable;
+    if (!run || goesWithout || (this.why.value && hasEnded(run.status) && this.why.value.of === asked(run))) {
+      if (goesWithout) this.why.value = null;
       return;
     }
     const of = asked(run);
@@ -107,10 +110,11 @@ export class LiveRun {
   }
 
   async readReruns() {
-    this.reruns.value = await get("/runs", { rerun_of: this.runId, limit: 5 }, this.stopped.signal).catch(() => this.reruns.value);
+    const found = await get("/runs", { rerun_of: this.runId, limit: 5 }, this.stopped.signal).catch(() => null);
+    if (found) this.reruns.value = found.map(runOf);
   }
 }
 
 function asked(run) {
-  return `${run.status} ${run.attempt} ${language.value}`;
+  return `${run.status} ${run.attempt} ${run.unreadable ?? ""} ${language.value}`;
 }

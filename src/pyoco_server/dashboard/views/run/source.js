@@ -18,6 +18,6 @@ export function Source({ run, hasFlow }) {
   return html`<section class="source" aria-label=${t("run.source")}>
     <${Fold} title=${t("run.params")}><${Json} name=${t("run.params")} of=${run.params ?? {}} /></${Fold}>
     ${hasFlow && html`<${Fold} title="flow.yaml" onOpen=${read}>${flow === null ? html`<p class="loading">${t("loading")}</p>` : html`<${Value} name="flow.yaml" text=${flow} />`}</${Fold}>`}
-    <${Fold} title=${t("run.record")}><${Json} name=${t("run.record")} of=${run} /></${Fold}>
+    <${Fold} title=${t("run.record")}><${Json} name=${t("run.record")} of=${run.told} /></${Fold}>
   </section>`;
 }

@@ -25,6 +25,9 @@ export function Traceback({ text }) {
 }
 
 export function Verdict({ run, graph, why, onTask }) {
+  if (run.unreadable) return html`<section class="verdict other" aria-label=${t("run.why")}>
+    <h2><${Icon} name="warning" /><span>${why?.code === "unreadable" ? why.message : `${t("run.unreadable")}: ${run.unreadable}`}</span></h2><${Hint} text=${why?.hint} />
+  </section>`;
   if (run.status === "FAILED") return html`<${Failure} run=${run} graph=${graph} why=${why} onTask=${onTask} />`;
   if (!why || why.status !== run.status || MOVES.has(why.code)) return null;
   return html`<section class="verdict ${look(run.status)}" aria-label=${t("run.why")}>

@@ -4,6 +4,7 @@ import { batch, signal } from "../../html.js";
 import { get } from "../../api.js";
 import { serverTime } from "../../clock.js";
 import { on } from "../../events.js";
+import { runOf } from "../../parts/record.js";
 import { askedOf, lets } from "./tokens.js";
 
 const PAGE = 100;
@@ -77,7 +78,7 @@ export class RunFeed {
       const asked = { ...askedOf(this.query, serverTime()), limit: PAGE };
       const page = await get(`/runs?cursor=${encodeURIComponent(cursor)}`, asked, request.signal); // a cursor makes it a page
       batch(() => {
-        use(page.items);
+        use(page.items.map(runOf));
         this.cursor = page.next_cursor;
         this.more.value = page.next_cursor !== null && this.rows.value.length < MOST_ROWS;
         this.state.value = "ready";
@@ -103,7 +104,7 @@ export class RunFeed {
     batch(() => {
       const fresh = new Set(this.fresh.value);
       const first = !this.rows.value.length;
-      for (const item of items) {
+      for (const item of items.map(runOf)) {
         const row = this.known.get(item.run_id);
         if (!row) {
           if (lets(this.query, item)) fresh.add(item.run_id);

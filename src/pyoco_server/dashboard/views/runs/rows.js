@@ -64,6 +64,7 @@ function ran(item) {
 
 function Row({ row, at, selected, current, selectable, onSelect }) {
   const item = row.value;
+  const problem = item.unreadable ? `${t("run.unreadable")}: ${item.unreadable}` : (item.error ?? "");
   const kind = `row ${selected ? "selected" : ""} ${current ? "current" : ""} ${item.removed ? "removed" : ""}`;
   return html`<tr class=${kind} aria-rowindex=${at + 2} aria-selected=${selectable ? selected : null} data-run=${item.run_id}>
     ${selectable && html`<td class="pick"><label><input type="checkbox" checked=${selected} aria-label=${t("runs.select", { id: item.run_id.slice(0, 8) })}
@@ -76,7 +77,7 @@ function Row({ row, at, selected, current, selectable, onSelect }) {
     <td class="waited">${waited(item)}</td>
     <td class="ran">${ran(item)}</td>
     <td class="updated"><${Ago} at=${item.updated_at} /></td>
-    <td class="error" title=${item.error ?? ""}>${item.error ?? ""}</td>
+    <td class="error" title=${problem}>${problem}</td>
   </tr>`;
 }
 
