@@ -153,7 +153,7 @@ async def test_what_was_known_of_its_owner_decides_who_sees_it(settings: Setting
     async with tenants_at(settings) as tenants:
         here = tenants.here
         alpha, beta = await tenants.client("alpha"), await tenants.client("beta")
-        admin = await tenants.client("beta", Role.ADMIN)
+        operator = await tenants.client("beta", Role.OPERATOR)
         run_id = (await alpha.post("/runs", json={"flow_name": "f"})).json()["run_id"]
         for raw in (b"\xff", b"", deep(300), b'{"run_id":"x","tenant_id":"beta","params":{"x":['):
             await here.store(run_id, raw)
@@ -162,16 +162,16 @@ async def test_what_was_known_of_its_owner_decides_who_sees_it(settings: Setting
             assert [item["run_id"] for item in (await alpha.get("/runs")).json()] == [run_id]
             for path in ("", "/why", "/tasks", "/logs", "/graph", "/watch?timeout_sec=1"):
                 assert (await beta.get(f"/runs/{run_id}{path}")).status_code == 404
-                assert (await admin.get(f"/runs/{run_id}{path}")).status_code == 404
+                assert (await operator.get(f"/runs/{run_id}{path}")).status_code == 404
                 assert (await alpha.get(f"/runs/nobodys{path}")).status_code == 404
             assert (await beta.post(f"/runs/{run_id}/cancel")).status_code == 404
             assert (await beta.post(f"/runs/{run_id}/rerun")).status_code == 404
             assert (await alpha.post("/runs/nobodys/cancel")).status_code == 404
-            assert (await admin.get("/runs/nobodys")).json()["unreadable"]
+            assert (await operator.get("/runs/nobodys")).json()["unreadable"]
         cancelled = (await alpha.post(f"/runs/{run_id}/cancel")).json()
         assert (cancelled["tenant_id"], cancelled["flow_name"]) == ("alpha", "f")
         assert (await alpha.get(f"/runs/{run_id}")).json()["status"] == "CANCELLED"
-        assert (await admin.post("/runs/nobodys/cancel")).status_code == 200
+        assert (await operator.post("/runs/nobodys/cancel")).status_code == 200
 
 
 @pytest.mark.parametrize(
