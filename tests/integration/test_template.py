@@ -25,7 +25,7 @@ def environment(folder: Path, **modules: str) -> Environment:
     """An environment of wheels, made by hand."""
     for name, code in modules.items():
         (folder / f"{name}.py").write_text(code)
-    return Environment("d" * 64, folder, [], [], cast(Any, None))
+    return Environment("d" * 64, folder, [], [], cast(Any, None), "")
 
 
 @contextlib.asynccontextmanager

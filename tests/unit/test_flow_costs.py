@@ -51,14 +51,23 @@ def steps(work: Callable[[], Any]) -> int:
     return count
 
 
-def seconds(work: Callable[[], Any]) -> float:
-    """Give the processor time that some work takes at best."""
-    found = []
-    for _ in range(3):
+def in_proportion(small: Callable[[], Any], large: Callable[[], Any], floor: float) -> bool:
+    """Tell whether what is four times as large costs much less than sixteen times as much processor time.
+
+    A busy machine makes single measurements worse, and never better: one that is good enough tells.
+    """
+
+    def seconds(work: Callable[[], Any]) -> float:
         began = time.process_time()
         work()
-        found.append(time.process_time() - began)
-    return min(found)
+        return time.process_time() - began
+
+    brief = floor
+    for _ in range(6):
+        brief = max(brief, min(seconds(small) for _ in range(2)))
+        if seconds(large) <= 10 * brief:
+            return True
+    return False
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -74,16 +83,14 @@ def test_the_largest_texts_cost_no_more_in_proportion(kind: str) -> None:
     middle, large = KINDS[kind](LARGEST // 4), KINDS[kind](LARGEST)
     few, many = steps(lambda: check(middle)), steps(lambda: check(large))
     assert many <= 5.5 * max(few, 10_000) and many <= MOST_STEPS, (few, many)
-    brief, lengthy = seconds(lambda: check(middle)), seconds(lambda: check(large))
-    assert lengthy <= 8 * max(brief, 0.02), (brief, lengthy)
+    assert in_proportion(lambda: check(middle), lambda: check(large), 0.02)
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if "combining" in kind or kind in (
     "%TAG lines", "many texts under a long key", "a long key", "one task again and again")])  # fmt: skip
 def test_what_is_done_in_c_is_in_proportion_too(kind: str) -> None:
     middle, large = KINDS[kind](50_000), KINDS[kind](200_000)
-    brief, lengthy = seconds(lambda: check(middle)), seconds(lambda: check(large))
-    assert lengthy <= 8 * max(brief, 0.02), (brief, lengthy)
+    assert in_proportion(lambda: check(middle), lambda: check(large), 0.02)
 
 
 def _twice(count: int) -> str:
@@ -102,8 +109,7 @@ def test_bad_json_costs_in_proportion(make: Callable[[int], str]) -> None:
             check_finite(read_json(text), "params")
 
     middle, large = make(10_000), make(40_000)
-    brief, lengthy = seconds(lambda: refuse(middle)), seconds(lambda: refuse(large))
-    assert lengthy <= 10 * max(brief, 0.03), (brief, lengthy)
+    assert in_proportion(lambda: refuse(middle), lambda: refuse(large), 0.01)
 
 
 @pytest.mark.parametrize(
