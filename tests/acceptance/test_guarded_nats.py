@@ -20,6 +20,8 @@ from tests.wheels import make_wheel
 from .conftest import BIN, DEADLINE, TUTORIAL, Process, System, running_system
 from .wheel_uploads import upload
 
+pytestmark = pytest.mark.slow
+
 KEYS = {"PYOCO_HTTP_AUTH_MODE": "api_key"}
 FAST = {"PYOCO_CONSUMER_ACK_WAIT_SEC": "3", "PYOCO_ACK_PROGRESS_INTERVAL_SEC": "1"}
 # A task of our user, on our machine, with our Python: what it returns is what it got.

@@ -64,7 +64,7 @@ def test_everything_that_a_task_prints_is_kept_under_its_name(system: System) ->
     run = system.run(system.flow(CHATTY))
     assert run["status"] == "COMPLETED", run["error"]
     found = lines(system, run["run_id"])
-    assert {task for _, task, _ in found} == {"t"}
+    assert {task for _, task, _ in found} == {"t"}, [line for line in found if line[1] is None]
     # What goes around Python comes on a way of its own: at another place among the lines of Python.
     errors = [text for stream, _, text in found if stream == "stderr"]
     assert [text for text in errors if text != "its stderr"] == ["to stderr", "INFO mine: logged 1"]

@@ -16,6 +16,8 @@ from pyoco_server.worker.child.confinement import support
 
 from .conftest import System, running_system
 
+pytestmark = pytest.mark.slow
+
 PEPPER = "the-pepper-that-no-task-may-see"
 SECRETS = {"PYOCO_HTTP_AUTH_MODE": "api_key", "PYOCO_AUTH_PEPPER": PEPPER}
 ROOT = Path(__file__).parents[2]

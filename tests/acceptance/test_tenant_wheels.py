@@ -18,6 +18,8 @@ from tests.wheels import make_wheel
 from .conftest import BIN, DEADLINE, Process, System, running_system
 from .wheel_uploads import flow_of, outputs
 
+pytestmark = pytest.mark.slow
+
 FAST = {"PYOCO_WORKER_HEARTBEAT_INTERVAL_SEC": "0.5", "PYOCO_WHEEL_SYNC_INTERVAL_SEC": "60"}
 KEYS = {"PYOCO_HTTP_AUTH_MODE": "api_key"}
 

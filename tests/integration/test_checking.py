@@ -22,7 +22,7 @@ from pyoco_server.model.workflow import parse_workflow
 from tests.integration.test_gateway import Running, running, until
 from tests.unit.hostile_flows import KINDS, filled
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 LIMIT = 262_144
 PATIENCE = 60.0
@@ -250,6 +250,16 @@ async def test_a_text_that_takes_too_long_is_given_up_and_its_process_killed() -
         with pytest.raises(CheckUnavailable, match=r"within 0\.5 s"):
             await checker.check(flow(4_000, "slow"), ME)
         await until(lambda: not psutil.pid_exists(pid))
+
+
+async def test_what_a_gateway_takes_is_not_held_against_its_processes() -> None:
+    taken = bytearray(400 << 20)  # Linux starts the most that a process had with what its parent has
+    async with checking(processes=1) as checker:
+        await checker.check(flow(4_000, "one"), ME)
+        pids = checker.pool.pids
+        await checker.check(flow(4_000, "two"), ME)
+        await checker.check(flow(4_000, "three"), ME)
+        assert checker.pool.pids == pids and len(taken) == 400 << 20
 
 
 async def test_idle_processes_end_and_come_back() -> None:

@@ -24,7 +24,7 @@ from tests.integration.test_wheel_sync import Registry, Running, names, running,
 from tests.wheels import make_wheel, wheel_members, write_wheel
 
 __all__ = ["settings"]
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 MANIFEST = "pyoco-environment.json"
 

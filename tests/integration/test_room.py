@@ -119,6 +119,7 @@ async def test_what_would_need_room_is_refused_and_everything_else_works(setting
         assert (await here.http.get("/ready")).json()["warnings"] == []
 
 
+@pytest.mark.slow
 async def test_runs_that_are_over_age_go_though_the_store_is_full(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -86,6 +86,7 @@ def test_the_largest_texts_cost_no_more_in_proportion(kind: str) -> None:
     assert in_proportion(lambda: check(middle), lambda: check(large), 0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if "combining" in kind or kind in (
     "%TAG lines", "many texts under a long key", "a long key", "one task again and again")])  # fmt: skip
 def test_what_is_done_in_c_is_in_proportion_too(kind: str) -> None:
@@ -102,6 +103,7 @@ def _not_finite_at_the_end(count: int) -> str:
     return f"[{'[],' * count}NaN]"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [_twice, _not_finite_at_the_end])
 def test_bad_json_costs_in_proportion(make: Callable[[int], str]) -> None:
     def refuse(text: str) -> None:

@@ -16,6 +16,8 @@ from pyoco_server.wheelfile.inspection import Finding, NotInspected, Question, i
 from tests.hostile_wheels import HOSTILE, MEBI, Hostile, zipped
 from tests.wheels import make_wheel, wheel_members
 
+pytestmark = pytest.mark.slow
+
 LIMIT = 512 << 20
 
 
