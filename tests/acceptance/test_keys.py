@@ -116,6 +116,7 @@ def test_an_operators_key_runs_the_system(system: System) -> None:
     assert "--tenant" in without.stderr  # also who runs the system has runs of its own
 
 
+@pytest.mark.slow
 def test_what_the_admin_says(system: System) -> None:
     assert "tenant" in admin(system, "api-key", "create", "--tenant", "a.b", code=1).stderr
     assert "--expires" in admin(system, *"api-key create --tenant t --expires soon".split(), code=1).stderr

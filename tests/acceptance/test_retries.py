@@ -113,6 +113,7 @@ def test_a_cancel_during_the_pause_ends_the_run_at_once(system: System) -> None:
     assert run["cancel_requested_at"]
 
 
+@pytest.mark.slow
 def test_the_time_limit_is_for_each_try_and_not_for_the_pauses(system: System, tmp_path: Path) -> None:
     slow = flow("t", t={"retries": 2, "retry_delay_sec": 3.5, "timeout_sec": 3})
     params = {"mark": str(tmp_path / "m"), "fails": 1, "takes": 0.4}

@@ -98,6 +98,7 @@ def test_a_flow_with_wheels_its_log_a_cancel_and_a_dead_letter(system: System, t
     assert system.end(replayed["run_id"])["status"] == "FAILED"
 
 
+@pytest.mark.slow
 def test_a_worker_drains_and_the_run_of_a_killed_one_goes_to_another(system: System) -> None:
     mark = system.folder / "second"
     leaving = system.worker("--drain-timeout-sec", "0.2", worker_id="leaving", tags="moving", **WORKER)

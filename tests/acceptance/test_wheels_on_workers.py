@@ -232,6 +232,7 @@ def test_from_upload_to_the_first_run_that_uses_it(system: System, tmp_path: Pat
     assert min(seconds) < 10
 
 
+@pytest.mark.slow
 def test_an_environment_that_a_cleaner_removed_is_made_anew_before_the_next_run(system: System, tmp_path: Path) -> None:
     folder = tmp_path / "wheels"
     worker = system.worker("--wheel-sync", "--wheel-sync-dir", str(folder), worker_id="swept", tags="swept", **FAST)

@@ -126,6 +126,7 @@ def test_what_does_not_end_in_the_drain_time_goes_back_at_no_cost(system: System
     assert system.end(run_id)["attempt"] == 1
 
 
+@pytest.mark.slow
 def test_waiting_for_a_drain_ends_with_its_time_and_with_the_worker(system: System, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     worker = system.worker(worker_id="slow", tags="slow", **FAST)

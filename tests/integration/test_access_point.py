@@ -27,7 +27,11 @@ from pyoco_server.settings import Settings
 from pyoco_server.store.connection import Connection
 from tests.ports import free_port
 
-pytestmark = [pytest.mark.anyio, pytest.mark.skipif(sys.platform != "linux", reason="local sockets tell who asks")]
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform != "linux", reason="local sockets tell who asks"),
+]
 
 ASK = """\
 import json, socket, sys

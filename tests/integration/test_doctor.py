@@ -166,6 +166,7 @@ async def test_what_an_acknowledgement_means(nats_server: NatsServer, settings: 
         assert weaker["code"] == "stream_less_safe" and settings.logs_stream in weaker["message"]
 
 
+@pytest.mark.slow
 async def test_without_nats(nats: Nats, settings: Settings) -> None:
     await nats.start()
     async with running(settings.model_copy(update={"nats_url": nats.url})) as here:

@@ -82,6 +82,7 @@ async def test_runs_counts_and_workers_as_they_change(here: Running) -> None:
     assert not here.gateway.index.news.heard
 
 
+@pytest.mark.slow
 async def test_a_worker_that_falls_silent_is_told(here: Running) -> None:
     here.gateway.worker_index._timeout = 3.0
     async with page(here) as listener:

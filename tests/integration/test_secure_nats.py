@@ -138,6 +138,7 @@ async def life(place: World) -> None:
     await place.gateway.js.get_msg("PYOCO_WORK", 1, direct=True)
 
 
+@pytest.mark.slow
 async def test_each_try_succeeds_where_everything_is_allowed(tmp_path: Path) -> None:
     """Or the next test would show nothing."""
     failed = []

@@ -20,7 +20,7 @@ from pyoco_server.worker.wheels.worker_wheels import WorkerWheels
 from tests.integration.test_wheel_sync import Registry
 from tests.wheels import make_wheel
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 
 class Shelf(Registry):

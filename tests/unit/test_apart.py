@@ -1,5 +1,7 @@
 """Whether tasks are confined, what is said where they cannot be, and what doctor makes of it."""
 
+from pathlib import Path
+
 import pytest
 
 from pyoco_server.errors import CommandFailed
@@ -15,7 +17,7 @@ from pyoco_server.worker.child.task_user import user_name
 
 def decided(monkeypatch: pytest.MonkeyPatch, missing: str = "", **settings: object) -> Apart:
     monkeypatch.setattr(apart, "support", lambda: Support(not missing, missing))
-    return Apart.of(Settings(_env_file=None, **settings))  # type: ignore[call-arg,arg-type]
+    return Apart.of(Settings(_env_file=None, **settings), Path("/runs"))  # type: ignore[call-arg,arg-type]
 
 
 @pytest.mark.parametrize(

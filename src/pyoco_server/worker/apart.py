@@ -35,8 +35,12 @@ class Apart:
     guarded: bool = False
 
     @classmethod
-    def of(cls, settings: Settings) -> "Apart":
+    def of(cls, settings: Settings, runs: Path) -> "Apart":
         """Decide it.
+
+        Args:
+            settings: What is wanted.
+            runs: Where the directories of runs are made.
 
         Raises:
             CommandFailed: this machine has no such user, or cannot do what the settings insist on.
@@ -57,7 +61,7 @@ class Apart:
                 f"--run-as {settings.run_as}: there is no such user on this machine",
                 hint="Make one: useradd --system --create-home NAME",
             ) from None
-        return cls(confine, missing, user, str(Path.cwd() / settings.state_dir / "runs"), guarded)
+        return cls(confine, missing, user, str(runs), guarded)
 
     def for_children(self) -> dict[str, Any]:
         """Give what a template needs to know of it."""

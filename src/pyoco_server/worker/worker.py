@@ -70,7 +70,9 @@ class Worker:
         poll_sec: float = DEFAULT_POLL_SEC,
     ) -> None:
         self._settings = settings
-        self._apart = Apart.of(settings)
+        start = _start_directory()
+        directories = start / settings.state_dir / "runs"
+        self._apart = Apart.of(settings, directories)
         self.worker_id = check_worker_id(worker_id)
         self.tags = [check_tag(tag) for tag in tags or [settings.default_tag]]
         self._poll_sec = poll_sec
@@ -92,7 +94,9 @@ class Worker:
         self._over = asyncio.Event()
         runs, letters = RunStore(self._connection), DeadLetterStore(self._connection)
         flows = FlowTexts(FlowStore(self._connection))
-        self._fitness = Fitness(_machine(settings, self._apart), slots=slots, report=self._registration.note_trouble)
+        self._fitness = Fitness(
+            Machine(directories, start, owner=self._apart.user), slots=slots, report=self._registration.note_trouble
+        )
         self._wheel_store = WheelStore(self._connection)
         self._wheels: WorkerWheels | None = None
         if settings.wheel_sync_enabled:
@@ -383,11 +387,10 @@ class Worker:
                 self._in_background(slot.look(), "look")
 
 
-def _machine(settings: Settings, apart: Apart) -> Machine:
+def _start_directory() -> Path:
     try:
-        start = Path.cwd()
+        return Path.cwd()
     except OSError as error:
         raise CommandFailed(
             f"the current directory cannot be used: {describe(error)}", hint="Enter one that exists: cd …"
         ) from error
-    return Machine(start / settings.state_dir / "runs", start, owner=apart.user)
