@@ -90,8 +90,8 @@ class FaultyConnection(Connection):
 
     fault: Fault
 
-    def __init__(self, settings: Settings, name: str) -> None:
-        super().__init__(settings, name)
+    def __init__(self, settings: Settings, name: str, **options: Any) -> None:
+        super().__init__(settings, name, **options)
         self._faulty_client = _Client(self)
         self._faulty_js = _JetStream(self)
         self._faulty_js_of_short_tries = _JetStream(self)
