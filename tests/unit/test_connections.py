@@ -371,7 +371,7 @@ async def test_of_many_requests_sent_ahead_the_first_are_answered() -> None:
 
 
 async def test_requests_sent_ahead_leave_time_for_others() -> None:
-    async with serving(PATIENT, most=64) as here:
+    async with serving(PATIENT, most=80) as here:
         crowd = [await here.connect(GET % b"a" * 8) for _ in range(60)]
         for _ in range(5):
             assert (await (await here.connect(GET % b"")).answer()).startswith(b"HTTP/1.1 200")
