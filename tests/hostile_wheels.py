@@ -38,12 +38,12 @@ class Hostile:
 
 
 def members_of(package: str, **options: Any) -> dict[str, str | bytes]:
-    """Give the members of a small good wheel, all but RECORD."""
+    """Return the members of a small good wheel, all but RECORD."""
     return wheel_members(package, "1", **options)
 
 
 def zipped(members: dict[str, str | bytes], *, record: bool = True) -> bytes:
-    """Give a wheel's bytes."""
+    """Return a wheel's bytes."""
     file = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

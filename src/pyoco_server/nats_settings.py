@@ -249,7 +249,7 @@ class NatsSettings(BaseSettings):
         return ["PYOCO_" + field.upper() for field in ACCESS_FIELDS if getattr(self, field) is not None]
 
     def nats_variables(self) -> dict[str, str]:
-        """Give the variables that say as whom another process is to speak to NATS, but for keys."""
+        """Return the variables that say as whom another process is to speak to NATS, but for keys."""
         values = {field: getattr(self, field) for field in ACCESS_FIELDS if not field.startswith("auth_")}
         return {
             "PYOCO_" + field.upper(): value.get_secret_value() if isinstance(value, SecretStr) else str(value)
@@ -258,7 +258,7 @@ class NatsSettings(BaseSettings):
         }
 
     def at(self, url: str, monitor_url: str | None = None, signer: Signer | None = None) -> Self:
-        """Give the settings for a NATS of our own.
+        """Return the settings for a NATS of our own.
 
         Args:
             url: Where it is.
@@ -269,7 +269,7 @@ class NatsSettings(BaseSettings):
         return self.model_copy(update={**dict.fromkeys(ACCESS_FIELDS), **places})._signed_by(signer)
 
     def with_local_signer(self) -> Self:
-        """Give the settings with which API keys are found where a ``pyoco-server up --with-nats`` keeps them apart.
+        """Return the settings with which API keys are found where a ``pyoco-server up --with-nats`` keeps them apart.
 
         It is looked for where NATS's address is this machine's, and no credential is set.
 

@@ -334,7 +334,7 @@ def remember(secrets: Mapping[str, str]) -> None:
 
 
 def _given_again() -> dict[str, str]:
-    """Give by field what stood in the environment before it was wiped, unless something else stands there now."""
+    """Return by field what stood in the environment before it was wiped, unless something else stands there now."""
     fields = {variable(field): field for field in Settings.model_fields}
     return {
         fields[name]: value

@@ -81,14 +81,14 @@ def bombs(folder: Path) -> list[Path]:
 
 
 def peak(process: Process) -> int:
-    """Give the most memory that a process has had (bytes)."""
+    """Return the most memory that a process has had (bytes)."""
     status = Path(f"/proc/{process.popen.pid}/status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0]) << 10
 
 
 @contextmanager
 def children_watched(process: Process) -> Iterator[list[int]]:
-    """Give the most memory that any child of a process has while this lasts (bytes)."""
+    """Return the most memory that any child of a process has while this lasts (bytes)."""
     most, over = [0], threading.Event()
 
     def watch() -> None:

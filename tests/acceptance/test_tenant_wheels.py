@@ -33,7 +33,7 @@ class Site:
     keys: dict[str, str] = field(default_factory=dict)
 
     def key(self, who: str) -> str:
-        """Give the key of ``tenant`` or ``tenant:role``."""
+        """Return the key of ``tenant`` or ``tenant:role``."""
         if who not in self.keys:
             tenant, _, role = who.partition(":")
             done = subprocess.run(
@@ -62,7 +62,7 @@ class Site:
             return other.run(flow_of(*callables))
 
     def sync(self, who: str) -> dict[str, Any]:
-        """Give the worker's ``wheel_sync`` as somebody sees it."""
+        """Return the worker's ``wheel_sync`` as somebody sees it."""
         return self.until(who, lambda _: True)
 
     def until(self, who: str, holds: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:

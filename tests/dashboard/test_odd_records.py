@@ -38,7 +38,7 @@ TEXTS: dict[str, bytes] = {
 
 
 def records() -> dict[str, bytes]:
-    """Give a record for each kind of value, with that value in every field but the id."""
+    """Return a record for each kind of value, with that value in every field but the id."""
     found = dict(TEXTS)
     for number, odd in enumerate(ODD):
         found[f"all-{number}"] = json.dumps(dict.fromkeys(FINE, odd)).encode()

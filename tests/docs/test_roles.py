@@ -13,7 +13,7 @@ SPEC = (Path(__file__).parents[2] / "docs/spec.md").read_text()
 
 
 def documented() -> dict[str, Role | None]:
-    """Give the routes of the table, each with its role."""
+    """Return the routes of the table, each with its role."""
     rows = re.findall(r"^\| (nothing|`\w+`) \| (.*) \|$", KEYS.split("| needs | routes |")[1], re.MULTILINE)
     return {
         line: PUBLIC if role == "nothing" else Role(role.strip("`"))

@@ -81,7 +81,7 @@ async def said(
 
 
 def below(code: str) -> str:
-    """Give a program that has another one run the code."""
+    """Return a program that has another one run the code."""
     inner = ASK + code
     return f"import subprocess; subprocess.run([sys.executable, '-S', '-c', {inner!r}])"
 

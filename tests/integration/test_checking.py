@@ -43,7 +43,7 @@ ME: Any = Client()
 
 
 def flow(size: int, tag: str = "") -> bytes:
-    """Give a good flow of about a size."""
+    """Return a good flow of about a size."""
     tasks = max(1, size // 34)
     graph = " >> ".join(f"t{n}" for n in range(tasks))
     lines = "".join(f"  t{n}: {{callable: 'm:f'}}\n" for n in range(tasks))
@@ -80,7 +80,7 @@ async def held(checker: FlowChecker) -> AsyncIterator[list[int]]:
 
 
 async def told(check: Any) -> Any:
-    """Give what a check finds, or all that its error says."""
+    """Return what a check finds, or all that its error says."""
     try:
         found = await check
     except PyocoError as error:
@@ -389,7 +389,7 @@ async def test_health_answers_while_many_hostile_texts_are_checked(settings: Any
         await post(here, flow(4_000, "start"))
 
         async def looks(count: int) -> float:
-            """Give the time within which nearly all of some requests are answered."""
+            """Return the time within which nearly all of some requests are answered."""
             times = []
             for _ in range(count):
                 began = time.perf_counter()

@@ -69,7 +69,7 @@ def faults(what: Any, answer: httpx2.Response) -> list[str]:
 
 
 def odd_requests(document: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
-    """Give every operation with every odd value in each of its places, and with every odd body and header."""
+    """Return every operation with every odd value in each of its places, and with every odd body and header."""
     made: list[tuple[str, str, dict[str, Any]]] = []
     for path, operations in document["paths"].items():
         for method, operation in operations.items():

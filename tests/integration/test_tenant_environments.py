@@ -62,7 +62,7 @@ class Here:
         self._news.set()
 
     async def of(self, tenant: str | None, timeout: float = 60) -> Environment | None:
-        """Give what a run of a tenant that is claimed now imports from."""
+        """Return what a run of a tenant that is claimed now imports from."""
 
         async def ready() -> None:
             await self.wheels.in_step(self.stop)

@@ -51,7 +51,7 @@ class Reader:
 
 
 def settled(value: Any) -> Any:
-    """Give a value in which the order of lists does not count."""
+    """Return a value in which the order of lists does not count."""
     if isinstance(value, dict):
         return {name: settled(one) for name, one in value.items()}
     return sorted((settled(one) for one in value), key=repr) if isinstance(value, list) else value

@@ -53,7 +53,7 @@ def steps(work: Callable[[], Any]) -> int:
 
 
 def in_proportion(small: Callable[[], Any], large: Callable[[], Any], floor: float) -> bool:
-    """Tell whether what is four times as large costs much less than sixteen times as much processor time.
+    """Return whether what is four times as large costs much less than sixteen times as much processor time.
 
     A busy machine makes single measurements worse, and never better: one that is good enough tells.
     """

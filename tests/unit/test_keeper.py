@@ -34,7 +34,7 @@ class Starts:
 
 @pytest.fixture
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Give the pauses that are made, without making them."""
+    """Return the pauses that are made, without making them."""
     made: list[float] = []
 
     async def first_event(timeout: float, *events: asyncio.Event) -> None:

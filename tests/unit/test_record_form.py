@@ -25,7 +25,7 @@ DEPTHS = [*range(1, 10), *range(95, 104), *range(164, 206), 255, 256, 300, 500, 
 
 
 def nested(depth: int, kinds: str) -> Any:
-    """Give a value of so many levels, lists and dicts as ``kinds`` says, over and over."""
+    """Return a value of so many levels, lists and dicts as ``kinds`` says, over and over."""
     value: Any = 1
     for level in range(depth):
         value = [value] if kinds[level % len(kinds)] == "l" else {"k": value}
@@ -33,7 +33,7 @@ def nested(depth: int, kinds: str) -> Any:
 
 
 def placed(value: Any) -> dict[str, RunRecord]:
-    """Give records that hold a value in every place that has room for any."""
+    """Return records that hold a value in every place that has room for any."""
     task = {"state": "SUCCEEDED", "started_at": 1.0}
     fields = ("output", "inputs", "artifacts", "exception", "origin", "error", "traceback", "other")
     found = {

@@ -30,7 +30,7 @@ def rest(seconds: float) -> None:
 
 
 def who() -> dict[str, object]:
-    """Tell as whom this runs, and where."""
+    """Return as whom this runs, and where."""
     Path("made").write_text("x")
     here = Path().stat()
     return {

@@ -29,7 +29,7 @@ class Way(NamedTuple):
 
 
 def accounts(settings: Settings, users: dict[NatsRole, dict[str, Any]]) -> dict[str, Any]:
-    """Give the ``accounts`` of nats-server's configuration.
+    """Return the ``accounts`` of nats-server's configuration.
 
     Args:
         settings: How everything is called.

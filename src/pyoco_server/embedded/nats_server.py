@@ -281,7 +281,7 @@ class NatsServer:
 
 
 def _sealed(text: str) -> int:
-    """Give a descriptor of a file in memory that nobody can change."""
+    """Return a descriptor of a file in memory that nobody can change."""
     memory = os.memfd_create("nats-server.conf", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     with open(memory, "wb", closefd=False) as writing:
         writing.write(text.encode())

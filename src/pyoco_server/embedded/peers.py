@@ -102,7 +102,7 @@ def identify(pid: int) -> Process:
 
 
 def _lineage(pid: int) -> list[Process]:
-    """Give a process and all above it, as they are at one moment."""
+    """Return a process and all above it, as they are at one moment."""
     found = _climb(pid)
     if found != _climb(pid):  # one was given another parent meanwhile
         raise _NotRead("a process above it has just ended")

@@ -129,7 +129,7 @@ class FiguresReader:
         )
 
     async def seen_by(self, who: Caller) -> Figures:
-        """Give the figures of now as a caller may know them, the dead letters among them."""
+        """Return the figures of now as a caller may know them, the dead letters among them."""
         everybodys = await self.read()
         figures = self.of(everybodys, who.figures)
         if figures.tenants is None:
@@ -138,7 +138,7 @@ class FiguresReader:
         return replace(figures, own_letters=letters.letters if letters else None)
 
     def of(self, figures: Figures, tenants: Tenants) -> Figures:
-        """Give what some tenants may know of figures: their own, and how what all share stands.
+        """Return what some tenants may know of figures: their own, and how what all share stands.
 
         Args:
             figures: Everybody's, as they were read.

@@ -9,7 +9,7 @@ from pyoco_server.model.sentences import Moment
 
 
 def ways_around_keys(here: Gateway) -> list[Finding]:
-    """Tell what weakens API keys, where they are on."""
+    """Return what weakens API keys, where they are on."""
     settings, connection = here.settings, here.connection
     if settings.http_auth_mode != "api_key":
         return []
@@ -27,7 +27,7 @@ def ways_around_keys(here: Gateway) -> list[Finding]:
 
 
 def dead_parts(parts: Parts) -> list[Finding]:
-    """Tell which parts of the system have died, and are started again."""
+    """Return which parts of the system have died, and are started again."""
     now, findings = time.time(), []
     for part in parts.known:
         if part.last_death is None or part.since is None:

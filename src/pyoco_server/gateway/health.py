@@ -9,7 +9,7 @@ _STATUSES = ("COMPLETED", "FAILED", "CANCELLED")
 
 
 def of_stream(state: StreamState | None, *, counts: bool) -> dict[str, Any] | None:
-    """Tell how a stream stands against its limits; ``None`` for one that is missing.
+    """Return how a stream stands against its limits; ``None`` for one that is missing.
 
     Args:
         state: What the server tells of it.

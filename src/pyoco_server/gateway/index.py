@@ -192,7 +192,7 @@ class RunIndex:
         return next(iter(self.listing.items([run_id])), {})
 
     def unreadable(self) -> int:
-        """Tell how many runs have records that cannot be read."""
+        """Return how many runs have records that cannot be read."""
         return self._number("SELECT count(*) FROM runs INDEXED BY runs_unreadable WHERE unreadable=1")
 
     def count(self) -> int:
@@ -204,7 +204,7 @@ class RunIndex:
         return self._number(f"{_COUNT_WAITING} AND tag=?", tag)
 
     def ahead(self, tag: str, submitted_at: float, tenants: Tenants = None) -> int:
-        """Tell how many runs of a tag wait that were submitted before ``submitted_at`` (unix seconds).
+        """Return how many runs of a tag wait that were submitted before ``submitted_at`` (unix seconds).
 
         Args:
             tag: Which one.

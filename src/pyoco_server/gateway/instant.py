@@ -18,7 +18,7 @@ def nats_up(up: bool) -> Metric:
 
 
 def families(figures: Figures) -> Iterator[Metric]:
-    """Give the gauges; those of NATS only where it answered, and of some tenants' what is theirs and what all share."""
+    """Return the gauges: those of NATS only where it answered, and for tenants what is theirs and what all share."""
     everybodys = figures.tenants is None
     alive = sum(count for state, count in figures.workers.items() if state.is_active)
     yield _one("pyoco_workers_alive_total", "Workers that are there: RUNNING or IDLE.", alive)

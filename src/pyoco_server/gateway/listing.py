@@ -177,7 +177,7 @@ class RunListing:
         return min(found, COUNTED), found <= COUNTED
 
     def running(self, tenants: Tenants) -> dict[str, int]:
-        """Tell how many runs workers have, by tag; of the latest ``COUNTED``.
+        """Return how many runs workers have, by tag; of the latest ``COUNTED``.
 
         Args:
             tenants: Whose runs, as in a filter.

@@ -93,7 +93,7 @@ class Metrics:
         return generate_latest(_Answer(self, figures))
 
     def gateways(self) -> Iterator[Metric]:
-        """Give what this gateway has done for everybody, without the time at which each counter was made."""
+        """Return what this gateway has done for everybody, without the time at which each counter was made."""
         for metric in self._registry.collect():
             created = f"{metric.name}_created"
             metric.samples = [sample for sample in metric.samples if sample.name != created]

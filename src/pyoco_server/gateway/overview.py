@@ -94,7 +94,7 @@ def _queues(here: Gateway, who: Caller, figures: Figures, everybodys: Figures, n
 
 
 def _in_flight(here: Gateway, figures: Figures) -> dict[str, int]:
-    """Tell how many runs of each tag workers have: as NATS knows it, or of some tenants as the index does."""
+    """Return how many runs of each tag workers have: as NATS knows it, or of some tenants as the index does."""
     if figures.tenants is None:
         return {tag: consumer.unacknowledged for tag, consumer in figures.nats.consumers.items()}
     return dict.fromkeys(figures.tags, 0) | here.index.listing.running(figures.tenants)

@@ -25,7 +25,7 @@ _SIZE = 8 * 1024 * 1024
 def readable(
     run_id: str, raw: bytes, *, who: Caller, records: bool, last_known: LastKnown = lambda _run_id: {}
 ) -> dict[str, Any] | None:
-    """Give what a reader of one run gets; ``None`` if it is not for this reader.
+    """Return what a reader of one run gets; ``None`` if it is not for this reader.
 
     Args:
         run_id: The run; a record that lacks its own id gets it.
@@ -65,7 +65,7 @@ def whole(run_id: str, raw: bytes, last_known: LastKnown) -> dict[str, Any]:
 
 
 def tenant_of_unreadable(found: Salvage, known: dict[str, Any]) -> str | None:
-    """Tell whose a run is whose record cannot be read; ``None``: nobody's, as far as is known.
+    """Return whose a run is whose record cannot be read; ``None``: nobody's, as far as is known.
 
     Args:
         found: What could be read of it.

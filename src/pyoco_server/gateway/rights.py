@@ -66,7 +66,7 @@ tells nothing that strangers may not know if there is none."""
 
 
 def lines_of(path: str, methods: Iterable[str] | None) -> list[str]:
-    """Give the table's lines of a route.
+    """Return the table's lines of a route.
 
     Args:
         path: Its path, with the names of its parameters.
@@ -76,7 +76,7 @@ def lines_of(path: str, methods: Iterable[str] | None) -> list[str]:
 
 
 def needed(lines: Iterable[str]) -> Role | None:
-    """Give the lowest role that may use a route; ``PUBLIC`` where no key is asked for.
+    """Return the lowest role that may use a route; ``PUBLIC`` where no key is asked for.
 
     Raises:
         ValueError: its methods need different roles, which one route cannot have.

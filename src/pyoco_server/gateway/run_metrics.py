@@ -82,7 +82,7 @@ class RunMetrics:
         return name
 
     def told(self, tenants: Tenants) -> Iterator[Metric]:
-        """Give the metrics of some tenants' runs, added up.
+        """Return the metrics of some tenants' runs, added up.
 
         Args:
             tenants: Whose; ``None``: everybody's.

@@ -253,7 +253,7 @@ class Gateway:
             self.metrics.run_ended(item)
 
     def _load(self) -> tuple[int, int]:
-        """Tell how many runs are with workers, and how many wait, as far as the index knows."""
+        """Return how many runs are with workers, and how many wait, as far as the index knows."""
         counts = self.index.totals.by_status()
         return counts["RUNNING"] + counts["CANCELLING"], counts["PENDING"]
 

@@ -9,7 +9,7 @@ _MOST = 20
 
 
 def tasks_apart(live: Iterable[WorkerRecord], *, keys: bool) -> list[Finding]:
-    """Tell of workers whose tasks reach more than they should.
+    """Return a finding for each kind of workers whose tasks reach more than they should.
 
     Args:
         live: The workers that are there.

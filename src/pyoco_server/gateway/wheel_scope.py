@@ -26,22 +26,22 @@ OfTenant = Annotated[
 
 
 def sees_wheels_of(who: Caller, tenant_id: str | None) -> bool:
-    """Tell whether somebody sees a tenant's wheels; ``None`` stands for those that all share."""
+    """Return whether somebody sees a tenant's wheels; ``None`` stands for those that all share."""
     return tenant_id is None or tenant_id == who.tenant_id or who.operates
 
 
 def visible(who: Caller, entries: Iterable[WheelEntry]) -> list[WheelEntry]:
-    """Give the wheels that somebody sees."""
+    """Return the wheels that somebody sees."""
     return [entry for entry in entries if sees_wheels_of(who, entry.tenant_id)]
 
 
 def visible_tenants(who: Caller) -> tuple[str | None, ...] | None:
-    """Give the tenants whose wheels somebody sees, ``None`` for shared ones among them; ``None`` alone: everybody's."""
+    """Return the tenants whose wheels somebody sees, ``None`` among them for shared ones; ``None`` alone: everybody."""
     return None if who.operates else (who.tenant_id, None)
 
 
 def scopes(who: Caller, asked: str | None) -> tuple[str | None, ...]:
-    """Give the tenants among whose wheels to look for one that was named, in this order; ``None``: shared ones.
+    """Return the tenants among whose wheels to look for one that was named, in this order; ``None``: shared ones.
 
     Args:
         who: The caller.
@@ -72,7 +72,7 @@ def check_may_change(who: Caller, tenant_id: str | None) -> None:
 
 
 def owner_of_upload(who: Caller, named: str) -> str | None:
-    """Give the tenant that an uploaded wheel shall belong to; ``None``: all share it.
+    """Return the tenant that an uploaded wheel shall belong to; ``None``: all share it.
 
     Args:
         who: The caller.
@@ -96,7 +96,7 @@ def owner_of_upload(who: Caller, named: str) -> str | None:
 
 
 async def find_wheel(here: Gateway, who: Caller, name: str, asked: str | None) -> WheelEntry:
-    """Give the wheel of a file name that a caller means.
+    """Return the wheel of a file name that a caller means.
 
     Args:
         here: The gateway.

@@ -309,7 +309,7 @@ def _ended(snapshot: dict[str, Any], facts: Facts) -> Why:
 
 
 def _wheels(facts: Facts, tenant_id: object) -> dict[str, Any]:
-    """Tell what the worker of a tenant's run that missed a module has for it from the wheel registry."""
+    """Return what the worker of a tenant's run that missed a module has for it from the wheel registry."""
     state = facts.holder[0].wheel_sync if facts.holder else {}
     if not facts.holder or not isinstance(state, dict):
         return {}

@@ -14,7 +14,7 @@ _KNOWN = frozenset(WorkerRecord.model_fields)
 
 
 def seen(index: RunIndex, who: Caller, items: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Give workers without the runs and wheels that are others', and without those runs that the index does not know.
+    """Return workers without the runs and wheels that are others', and without those runs that the index does not know.
 
     Args:
         index: Knows the runs' tenants.

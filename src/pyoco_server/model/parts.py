@@ -45,7 +45,7 @@ class Part:
         self.pid, self.next_start = pid, None
 
     def told(self) -> dict[str, Any]:
-        """Give what ``/ready`` tells."""
+        """Return what ``/ready`` tells."""
         return {
             "part": self.name,
             "running": self.pid is not None,
@@ -73,7 +73,7 @@ class Parts:
         return part
 
     def told(self) -> list[dict[str, Any]]:
-        """Give what ``/ready`` tells."""
+        """Return what ``/ready`` tells."""
         return [part.told() for part in self.known]
 
     def warnings(self) -> list[str]:

@@ -52,7 +52,7 @@ class Salvage:
 
     @property
     def has_ended(self) -> bool:
-        """Tell whether what could be read says that the run has ended."""
+        """Return whether what could be read says that the run has ended."""
         return "status" in self.known and self.record.status.is_terminal
 
 

@@ -89,7 +89,7 @@ class WheelHistory:
 
 
 def _keys(wanted: str | None, tenants: Collection[str | None] | None) -> list[str]:
-    """Give what to read.
+    """Return what to read.
 
     Args:
         wanted: The first two parts of the key; ``None`` for any, of whatever other programs have chosen too.

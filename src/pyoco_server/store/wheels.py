@@ -58,7 +58,7 @@ class WheelStore:
         self._told = f"$O.{self._objects.bucket}.changed"
 
     async def list(self) -> list[WheelEntry]:
-        """Give every wheel, whosever it is, by name.
+        """Return every wheel, whosever it is, by name.
 
         Raises:
             StoreUnavailable: NATS is away.

@@ -114,14 +114,14 @@ def check_members(archive: zipfile.ZipFile) -> tuple[Members, set[str]]:
 
 
 def parents(path: str) -> Iterator[str]:
-    """Give the folders that a path lies in, the nearest first."""
+    """Return the folders that a path lies in, the nearest first."""
     while "/" in path:
         path = path.rpartition("/")[0]
         yield path
 
 
 def read_blocks(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Iterator[bytes]:
-    """Give a member's bytes; one more than it declares is asked for, because an installer may not stop there.
+    """Return a member's bytes; one more than it declares is asked for, because an installer may not stop there.
 
     Raises:
         InvalidInput: they are not as many as it declares.

@@ -51,7 +51,7 @@ class Layout:
     """How many bytes have been compared for its sake."""
 
     def since_when(self, place: str) -> float:
-        """Give since when its package has had a place (unix seconds)."""
+        """Return since when its package has had a place (unix seconds)."""
         paths = [folded(place), _import_path(place), *parents(folded(place))]
         found = [self.since[path] for path in paths if path is not None and path in self.since]
         return min(found, default=self.stored_at)
@@ -74,7 +74,7 @@ class Layout:
         return self.digest(mine) == other.digest(its)
 
     def digest(self, member: str) -> bytes:
-        """Give the digest of a member's bytes."""
+        """Return the digest of a member's bytes."""
         digest = hashlib.sha256()
         for block in read_blocks(self.archive, self.archive.getinfo(member)):
             digest.update(block)
@@ -111,7 +111,7 @@ class Clash:
 
 
 def claims_of(layout: Layout) -> list[str]:
-    """Give what a wheel has as its own: packages and modules, and the files that belong to none, as paths.
+    """Return what a wheel has as its own: packages and modules, and the files that belong to none, as paths.
 
     Of very many only the first are told.
     """
@@ -136,7 +136,7 @@ def claims_of(layout: Layout) -> list[str]:
 
 
 def compare(layouts: Mapping[int, Layout], begin: Callable[[int], None] = lambda _: None) -> dict[int, str]:
-    """Tell which wheels are to be left out, and why: of two that want the same, the one that has had it longer stays.
+    """Return which wheels are to be left out, and why: of two that want the same, the one that has had it longer stays.
 
     Args:
         layouts: The wheels, by any number.
@@ -313,7 +313,7 @@ class _View:
 
 
 def _import_path(place: str) -> str | None:
-    """Give by which name a file is imported, as a path; ``None`` if it is none that Python imports."""
+    """Return by which name a file is imported, as a path; ``None`` if it is none that Python imports."""
     folder, _, last = folded(place).rpartition("/")
     found = _MODULE.fullmatch(last)
     if found is None:

@@ -105,7 +105,7 @@ async def inspect(
 async def _ask(
     questions: Sequence[Question], max_bytes: int, timeout: float, stop: asyncio.Event | None
 ) -> tuple[list[Finding], str | None]:
-    """Give what was found until the process ended, and how it ended if that was too early."""
+    """Return what was found until the process ended, and how it ended if that was too early."""
     descriptors = [question.file for question in questions if isinstance(question.file, int)]
     asked = {
         "max_bytes": max_bytes,

@@ -16,14 +16,14 @@ _OWN_NAMES = (".lock", "pyoco-environment", ".pyoco")
 
 
 def folded(path: str) -> str:
-    """Give what two names have in common that a file system or Python may take for the same."""
+    """Return what two names have in common that a file system or Python may take for the same."""
     if path.isascii():
         return path.lower()
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", path).casefold())
 
 
 def info_folder(members: Members, name: WheelName) -> str:
-    """Give the folder of the metadata.
+    """Return the folder of the metadata.
 
     Raises:
         InvalidInput: there is not exactly one that agrees with the file name.
@@ -120,7 +120,7 @@ def _check_module(path: str, place: str, info: str) -> None:
 
 
 def _place(path: str, name: WheelName) -> tuple[str, str]:
-    """Give where a member is installed to, relative to the folder of the modules, and to the folder of its kind."""
+    """Return where a member is installed to, relative to the folder of the modules, and to the folder of its kind."""
     first, _, rest = path.partition("/")
     if not folded(first).endswith(".data"):
         return path, path

@@ -64,11 +64,11 @@ class Apart:
         return cls(confine, missing, user, str(runs), guarded)
 
     def for_children(self) -> dict[str, Any]:
-        """Give what a template needs to know of it."""
+        """Return what a template needs to know of it."""
         return {"confine": self.confine, "run_as": self.user.name if self.user else None, "runs": self.runs}
 
     def told(self) -> TasksRun:
-        """Give it as the worker's record has it."""
+        """Return it as the worker's record has it."""
         uid = self.user.uid if self.user else os.geteuid()
         level = "off" if not self.confine else "partial" if self.missing else "whole"
         return TasksRun(

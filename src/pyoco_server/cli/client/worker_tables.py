@@ -59,7 +59,7 @@ def plugin_rows(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _offered(state: dict[str, Any], tenant: str | None) -> list[dict[str, Any]]:
-    """Give a row for each wheel and plug-in package that all tenants share, or that one has for itself."""
+    """Return a row for each wheel and plug-in package that all tenants share, or that one has for itself."""
     found: dict[Any, dict[str, Any]] = {}
     for wheel in state.get("installed_wheels") or []:
         found[wheel.get("package_name")] = {

@@ -57,7 +57,7 @@ class FlowChecker:
         self._loop_time = _LoopTime()
 
     async def check(self, raw: bytes, client: Client) -> CheckedFlow:
-        """Give the checked flow.
+        """Return the checked flow.
 
         Args:
             raw: Its text.
@@ -107,7 +107,7 @@ class FlowChecker:
         await self._ask(client, key, Frame({"do": "params", "text": len(raw)}, raw + written))
 
     async def graph(self, raw: bytes, client: Client) -> bytes:
-        """Give the graph of a flow as JSON.
+        """Return the graph of a flow as JSON.
 
         Raises:
             PyocoError: as ``check`` does.

@@ -30,18 +30,18 @@ class Frame:
     body: bytes = b""
 
     def encode(self) -> bytes:
-        """Give it as it is sent."""
+        """Return it as it is sent."""
         head = json.dumps(self.head).encode()
         return b"".join((LENGTHS.pack(len(head), len(self.body)), head, self.body))
 
 
 def told_error(error: PyocoError) -> dict[str, Any]:
-    """Give an error as a head carries it."""
+    """Return an error as a head carries it."""
     return {"error": type(error).__name__, "told": vars(error)}
 
 
 def error_in(head: dict[str, Any]) -> PyocoError | None:
-    """Give the error that a head carries, as it was raised; ``None`` if it carries none."""
+    """Return the error that a head carries, as it was raised; ``None`` if it carries none."""
     if "error" not in head:
         return None
     kind = _ERRORS[head["error"]]

@@ -115,7 +115,7 @@ class CheckerProcess:
         return self._process
 
     async def _why(self, error: Exception) -> PyocoError:
-        """Tell why there is no answer."""
+        """Return why there is no answer."""
         ending = self._ending
         if self._process is None or ending is None:
             return CheckUnavailable(f"no process can be started to check this: {error}")

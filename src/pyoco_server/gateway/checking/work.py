@@ -48,7 +48,7 @@ class CheckedFlow:
 
     @classmethod
     def of(cls, workflow: Workflow) -> "CheckedFlow":
-        """Give what a submission needs of a flow, with the flow."""
+        """Return what a submission needs of a flow, with the flow."""
         return cls(
             sha256=workflow.sha256,
             size_bytes=workflow.size_bytes,
@@ -59,7 +59,7 @@ class CheckedFlow:
         )
 
     def to_frame(self) -> Frame:
-        """Give it without the flow, as another process takes it."""
+        """Return it without the flow, as another process takes it."""
         head = {
             "sha256": self.sha256,
             "size_bytes": self.size_bytes,

@@ -15,7 +15,7 @@ router = APIRouter(tags=["system"])
 
 @router.get("/metrics", response_class=PlainTextResponse)
 async def metrics(here: Here, who: WhoIfKnown) -> Response:
-    """Give the metrics as text, of the caller's tenant or of everybody; with NATS away those known without it.
+    """Return the metrics as text, of the caller's tenant or of everybody; with NATS away those known without it.
 
     While the key cannot be checked the answer is that alone, as ``pyoco_nats_up`` 0: an alarm has to see it.
     """

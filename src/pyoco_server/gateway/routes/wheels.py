@@ -215,7 +215,7 @@ async def unpin_wheel(
 async def _chosen(
     here: Gateway, who: Caller, name: str, asked: str | None, *, package_alone: bool = False
 ) -> tuple[list[WheelEntry], list[WheelEntry]]:
-    """Give the wheels of the tenant that is meant, or that all share, and those among them that a pin names.
+    """Return the wheels of the tenant that is meant, or that all share, and those among them that a pin names.
 
     Raises:
         WheelNotFound: none is named.
@@ -246,7 +246,7 @@ async def _remember(
 
 
 def _shown_to(who: Caller, event: WheelEvent) -> WheelEvent:
-    """Give an event; who did it and from where is for the same tenant and for operators."""
+    """Return an event; who did it and from where is for the same tenant and for operators."""
     if who.operates or (event.actor.tenant_id is not None and who.sees(event.actor.tenant_id)):
         return event
     return event.model_copy(update={"actor": Actor(), "source": Source()})

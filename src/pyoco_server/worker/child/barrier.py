@@ -49,7 +49,7 @@ class Barrier:
             set_dumpable(False)  # whoever could change this process's memory would be in all of its runs
 
     def give_streams(self, descriptors: Sequence[int]) -> None:
-        """Give pipes to the user, who else could not open them again, as ``/dev/stdout``."""
+        """Return pipes to the user, who else could not open them again, as ``/dev/stdout``."""
         if self._user is not None:
             for descriptor in descriptors:
                 with contextlib.suppress(OSError):

@@ -113,7 +113,7 @@ def _capabilities(kept: int) -> Any | None:
 
 
 def set_capabilities(left: Any) -> None:
-    """Give up all powers but some, for good.
+    """Return up all powers but some, for good.
 
     Raises:
         OSError: Linux refuses it.

@@ -197,7 +197,7 @@ def _remember(known: dict[str, str], digest: str, what: str) -> None:
 
 
 def _hides(claims: Sequence[str]) -> str | None:
-    """Tell which namespace package of the worker's own a wheel would hide.
+    """Return which namespace package of the worker's own a wheel would hide.
 
     All else that the worker has comes before the wheels. But a package or module of that name comes before a folder
     without an ``__init__``, wherever that is.

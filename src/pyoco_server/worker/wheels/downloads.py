@@ -48,7 +48,7 @@ class Downloads:
     async def fetch_all(
         self, entries: Sequence[WheelEntry], max_bytes: int, ask: Callable[[], Awaitable[object]]
     ) -> list[WheelFile]:
-        """Give the files of wheels.
+        """Return the files of wheels.
 
         Args:
             entries: The wheels.

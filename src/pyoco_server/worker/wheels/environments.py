@@ -64,7 +64,7 @@ class Environment:
     _looked: list[float] = field(default_factory=lambda: [0.0], init=False, repr=False, compare=False)
 
     def flaw(self) -> str | None:
-        """Tell whether somebody has removed it from the disk or changed it; ``None`` if not.
+        """Return whether somebody has removed it from the disk or changed it; ``None`` if not.
 
         It is looked at as a whole, but a large one not each time: it blocks, as long as the disk needs.
         """

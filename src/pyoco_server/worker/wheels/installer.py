@@ -121,7 +121,7 @@ async def install(
 
 
 def is_machines(error: BaseException) -> bool:
-    """Tell whether the machine is at fault for an error, and not a wheel."""
+    """Return whether the machine is at fault for an error, and not a wheel."""
     return isinstance(error, MachineFailed) or (isinstance(error, OSError) and error.errno in _MACHINE)
 
 

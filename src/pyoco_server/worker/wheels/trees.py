@@ -134,7 +134,7 @@ def remove_tree(directory: Path) -> None:
 
 
 def fingerprint(directory: Path, *, but: str) -> str:
-    """Give what changes with any change of a directory's files, their names or their rights.
+    """Return what changes with any change of a directory's files, their names or their rights.
 
     What Python itself writes beside modules for other interpreters is not counted: a task of root's may start one.
 
@@ -159,7 +159,7 @@ def fingerprint(directory: Path, *, but: str) -> str:
 
 
 def _entries(directory: Path) -> Iterator[tuple[str, os.stat_result]]:
-    """Give everything in a directory, each folder before what it holds, in order of the names."""
+    """Return everything in a directory, each folder before what it holds, in order of the names."""
     waiting = [str(directory)]
     while waiting:
         with os.scandir(waiting.pop()) as found:
