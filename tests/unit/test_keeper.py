@@ -1,6 +1,7 @@
 """A part that dies is started again, ever later; one that refuses to run is not."""
 
 import asyncio
+import contextlib
 import shlex
 import time
 from typing import Any
@@ -61,9 +62,13 @@ async def until_begun(starts: Starts, count: int, task: "asyncio.Task[None]") ->
 
 async def stop(keeper: Keeper, task: "asyncio.Task[None]") -> None:
     keeper.stop()
-    if isinstance(keeper.running, asyncio.subprocess.Process):
-        keeper.running.kill()
-    await asyncio.wait_for(task, 10)
+    deadline = time.monotonic() + 10
+    while not task.done() and time.monotonic() < deadline:
+        if isinstance(keeper.running, asyncio.subprocess.Process):  # it may only be starting
+            with contextlib.suppress(ProcessLookupError):
+                keeper.running.kill()
+        await asyncio.wait({task}, timeout=0.02)
+    await asyncio.wait_for(task, 1)
 
 
 DEATHS = ["sh -c 'kill -9 $$'", "sh -c 'kill -11 $$'", "sh -c 'exit 70'", "sh -c 'exit 7'"]

@@ -24,7 +24,7 @@ from pyoco_server.worker.child.output.frames import KINDS, MAX_FRAME, Form, Kind
 from pyoco_server.worker.child.output.screen import Change, Screen
 from pyoco_server.worker.child.output.taskstreams import StderrHandler, TaskStream
 
-_RAW_WAIT_SEC = 0.05
+_RAW_WAIT_SEC = 0.5
 _RAW_POLL_SEC = 0.0005
 
 
