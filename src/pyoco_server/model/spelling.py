@@ -53,7 +53,7 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
 
 
 class Misspellings:
-    """Tells names that are probably misspelt, in one flow; after so many comparisons it tells none.
+    """Finds names that are probably misspelt, in one flow; after so many comparisons it finds none.
 
     Args:
         most: Comparisons that are made.

@@ -45,7 +45,7 @@ class RunStore:
         self._bucket = Bucket(connection, connection.settings.runs_kv_bucket, patient=True)
         self._connection = connection
         self.complaints = UnreadableLog()
-        """Tells of each record that cannot be read, once."""
+        """Writes each record that cannot be read into the log, once."""
 
     @property
     def max_bytes(self) -> int:

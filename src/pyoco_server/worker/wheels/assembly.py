@@ -79,7 +79,7 @@ class Assembly:
             return await self._try(wheels, place, target)
         except WheelsBroken:
             raise
-        except Exception as error:
+        except Exception as error:  # whatever it is: raised again, with the wheel to blame if one is
             if self._stop.is_set():
                 raise
             raise await self._blame(wheels, place, error) from error
@@ -181,7 +181,7 @@ class Assembly:
         target = place / name
         try:
             await self._try(wheels, place, target, with_check=with_check)
-        except Exception as error:
+        except Exception as error:  # the caller weighs it against those of the other wheels, and tells of it
             if self._stop.is_set():
                 raise
             return error
