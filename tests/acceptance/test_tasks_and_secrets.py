@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -82,11 +83,21 @@ def made_key(system: System, role: str) -> str:
     return str(json.loads(made.stdout)["api_key"])
 
 
-def call(system: System, function: str) -> Any:
+def parts_of(system: System, timeout: float = 30.0) -> list[psutil.Process]:
+    """Return gateway, NATS, worker and guardian, as soon as the worker has started its guardian."""
     server = psutil.Process(system.server.popen.pid)
-    parts = server.children()
-    around = [server, *parts, *(guardian for part in parts for guardian in part.children())]
-    assert len(around) == 4  # gateway, NATS, worker, guardian
+    deadline = time.monotonic() + timeout
+    while True:
+        parts = server.children()
+        around = [server, *parts, *(guardian for part in parts for guardian in part.children())]
+        if len(around) == 4:
+            return around
+        assert time.monotonic() < deadline, around
+        time.sleep(0.05)
+
+
+def call(system: System, function: str) -> Any:
+    around = parts_of(system)
     inputs = {"pids": [process.pid for process in around]}
     run = system.run(f"flow: {{graph: t}}\ntasks:\n  t: {{callable: 'spying:{function}', inputs: {inputs}}}\n")
     assert run["status"] == "COMPLETED", run["error"]
@@ -111,12 +122,11 @@ def test_no_task_stops_what_it_runs_on(guarded: System) -> None:
 def test_the_kernel_shows_no_secret_to_root_either(guarded: System) -> None:
     if os.geteuid() != 0:
         pytest.skip("only root may look")
-    server = psutil.Process(guarded.server.popen.pid)
-    parts = server.children()
-    for process in (server, *parts, *(guardian for part in parts for guardian in part.children())):
+    around = parts_of(guarded)
+    for process in around:
         shown = Path(f"/proc/{process.pid}/environ").read_bytes() + Path(f"/proc/{process.pid}/cmdline").read_bytes()
         assert PEPPER.encode() not in shown, process
-    assert b"PYOCO_AUTH_PEPPER=" in Path(f"/proc/{server.pid}/environ").read_bytes()  # it was there
+    assert b"PYOCO_AUTH_PEPPER=" in Path(f"/proc/{around[0].pid}/environ").read_bytes()  # it was there
 
 
 def test_doctor_tells_as_whom_tasks_run(guarded: System) -> None:
