@@ -1,0 +1,22 @@
+"""Steps of a compiled graph that are ordered by what each of them waits for."""
+
+from dataclasses import dataclass, field
+
+from pyoco.dsl.nodes import SubFlowNode
+
+Wait = tuple[frozenset[int], ...]
+"""When a step starts: as soon as of each of these groups at least one step is done. Empty: at once."""
+
+
+@dataclass
+class Branches(SubFlowNode):
+    """The steps of a graph, or of a body or a case in it, some of which may run side by side.
+
+    The steps stand in an order in which they could run one after the other, so that whoever reads them as pyoco's plain
+    sequence sees every step after all that it waits for.
+
+    Attributes:
+        waits: For each step, what it waits for; steps are named by their place in ``steps``.
+    """
+
+    waits: list[Wait] = field(default_factory=list)
