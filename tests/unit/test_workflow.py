@@ -60,6 +60,11 @@ def test_use_and_our_own_keys():
     assert (task.use, task.retries, task.timeout_sec, task.fail_policy) == ("demo/double", 2, 1.5, "isolate")
 
 
+@pytest.mark.parametrize(("written", "found"), [("", 8), ("runtime: {max_parallel: 64}\n", 64)])
+def test_how_many_tasks_run_side_by_side(written: str, found: int):
+    assert parse(GOOD + written).file.runtime.max_parallel == found
+
+
 def test_only_tasks_of_the_graph_are_named():
     assert graph_task_names(parse(f"flow: {{graph: a}}\n{ONE}").file) == ["a"]
 
@@ -148,6 +153,9 @@ def with_graph(graph: str, tail: str = "") -> str:
         (ONE, None, "flow", "missing"),
         ("flow: {graph: a}\n", None, "tasks", "missing"),
         ("flow: {graph: a}\ntasks:\n  a: {callable: 'm:f', x: 1}\nz: 1\n", 3, "tasks.a.x", "(and 1 more)"),
+        (GOOD + "runtime: {max_parallel: 0}\n", 12, "runtime.max_parallel", "greater than or equal to 1"),
+        (GOOD + "runtime: {max_parallel: 65}\n", 12, "runtime.max_parallel", "less than or equal to 64"),
+        (GOOD + "runtime: {max_parallel: true}\n", 12, "runtime.max_parallel", "integer"),
         # The graph
         (with_graph("a >>\nuntil(cond={{ foo(1) }}) { b }"), 4, "flow.graph", "'{{foo(1)}}'"),
         (with_graph("a >>\nuntil(cond={{ $ctx.a + open(1) }}) { b }"), 4, "flow.graph", "open(1)"),

@@ -2,8 +2,11 @@
 
 from dataclasses import dataclass, field
 
+from pyoco.core.models import Flow
 from pyoco.dsl.nodes import SubFlowNode
 
+MAX_PARALLEL = 8
+"""Tasks of a run that run side by side at most unless its flow says otherwise; as many as in pyoco."""
 Wait = tuple[frozenset[int], ...]
 """When a step starts: as soon as of each of these groups at least one step is done. Empty: at once."""
 
@@ -20,3 +23,24 @@ class Branches(SubFlowNode):
     """
 
     waits: list[Wait] = field(default_factory=list)
+
+
+@dataclass
+class BranchedFlow(Flow):
+    """A flow with branches somewhere in its graph.
+
+    Attributes:
+        program: Its compiled graph.
+        max_parallel: How many of its tasks run side by side at most.
+    """
+
+    program: SubFlowNode = field(default_factory=Branches)
+    max_parallel: int = MAX_PARALLEL
+
+    def has_control_flow(self) -> bool:
+        """Return that pyoco's scheduler for plain dependencies cannot run it."""
+        return True
+
+    def build_program(self) -> SubFlowNode:
+        """Return the compiled graph."""
+        return self.program
