@@ -50,6 +50,28 @@ _add("comments", _BLOCK + "a\n", "    # }}\n", _ONE)
 _add("a long name", _GRAPH, "a", _ONE)
 _add("digits", _BLOCK + "repeat(count=", "1", ") { a }" + _ONE)
 _add("digits of another script", _BLOCK + "repeat(count=", "\u0661", ") { a }" + _ONE)
+# Branches
+_add("lines that lead to one task", _BLOCK, lambda n: f"n{n}: a >> b\n    ", f"b{_ONE}  b: {{callable: 'm:f'}}\n")
+_add("lines in the wrong order", _BLOCK, lambda n: f"n{n + 1} >> n{n}: a\n    ", "b" + _ONE)
+_add("tasks side by side", _BLOCK + "(", lambda n: f"n{n}: a & ", "a) >> b" + _ONE + "  b: {callable: 'm:f'}\n")
+_add("any of many", _BLOCK + "(", lambda n: f"n{n}: a | ", "a) >> b" + _ONE + "  b: {callable: 'm:f'}\n")
+_add("one task beside itself", _BLOCK + "(", "a & ", "a)" + _ONE)
+_add("a circle", _BLOCK + "n0: a >> ", lambda n: f"n{n + 1}: a\n    n{n + 1} >> ", "n0" + _ONE)
+_add("groups to be joined", _BLOCK + "(", lambda n: f"(n{n}: a & m{n}: a) | ", "a) >> x: a" + _ONE)
+_add("signs without parentheses", _BLOCK, "a & a >> ", "a" + _ONE)
+_add("groups in a chain", _BLOCK, lambda n: f"(n{n}: a & m{n}: a) >> ", "a" + _ONE)
+_add("parentheses", _BLOCK, "(", _ONE)
+_add("loops side by side", _BLOCK, lambda n: f"repeat(count=1) {{ n{n}: a & m{n}: a }}\n    ", "a" + _ONE)
+_add("the same loop side by side", _BLOCK, "repeat(count=1) { a }\n    ", "a" + _ONE)
+_add("tasks that need one beside them", _BLOCK, lambda n: f"n{n}: a\n    ",
+     "b" + _ONE.replace("m:f'", "m:f', inputs: {x: $node.b.output}") + "  b: {callable: 'm:f'}\n")  # fmt: skip
+KINDS["groups in groups"] = lambda size: filled(
+    f"{_BLOCK}{'(' * 90}a", lambda n: f" & n{n}: a" + (")" if n < 90 else ""), _ONE, size
+)
+KINDS["two large groups"] = lambda size: (
+    f"{_BLOCK}({' & '.join(f'n{n}: a' for n in range(size // 20))}) >> "
+    f"({' & '.join(f'm{n}: a' for n in range(size // 20))}){_ONE}"
+)
 # Expressions
 _add("many conditions", _BLOCK, lambda n: f"until(cond={{{{ $ctx.results.n{n} > 3 }}}}) {{ n{n}: a }} >> ", "a" + _ONE)
 _add("many loops", _BLOCK, lambda n: f"foreach(over=xs, item=it{n}) {{ n{n}: a }} >> ",
@@ -76,6 +98,9 @@ _add("a pipe again and again", "pipes: {p: 'n: a'}" + _ONE + _GRAPH, "pipe(p) >>
 _add("a chain of pipes", _GRAPH + "pipe(p0)" + _ONE + "pipes:\n", lambda n: f"  p{n}: pipe(p{n + 1})\n")
 _add("pipes that double", _GRAPH + "pipe(p0)" + _ONE + "pipes:\n",
      lambda n: f"  p{n}: pipe(p{n + 1}) >> pipe(p{n + 1})\n")  # fmt: skip
+_add("a long way to one task, again and again",
+     "pipes: {p126: '((a & b))'" + "".join(f", p{n}: pipe(p{n + 1})" for n in range(126)) + "}" + _ONE
+     + "  b: {callable: 'm:f'}\n" + _BLOCK, lambda n: f"pipe(p0) >> n{n}: a ; ", "a")  # fmt: skip
 _add("unknown pipes", _GRAPH + "pipe(zz)" + _ONE + "pipes:\n", lambda n: f"  p{n}: a\n")
 # Tasks and their inputs
 _add("many tasks, another one asked for", _GRAPH + "zzzz\ntasks:\n", lambda n: f"  t{n}: {{callable: 'm:f'}}\n")
