@@ -99,19 +99,24 @@ class FlowOrder:
             }
         return self._beside[id(holder)][id(left_out)]
 
-    def beside(self, point: DSLNode) -> int:
-        """Return what is written by steps that may run at the same time as a point, whichever of them is first."""
-        found = 0
+    def beside(self, point: DSLNode, bit: int) -> tuple[DSLNode, DSLNode] | None:
+        """Return two steps of one level that may run at the same time, whichever of them is first.
+
+        Args:
+            point: Is one of them, or inside of it.
+            bit: Is written by the other one.
+        """
         current: DSLNode | CaseNode = point
         while (holder := self._parent.get(id(current))) is not None:
             if isinstance(holder, Branches):
                 before = all_before(holder.waits, certain=False)
                 place = next(number for number, node in enumerate(holder.steps) if node is current)
                 for number, node in enumerate(holder.steps):
-                    if number != place and not before[place] >> number & 1 and not before[number] >> place & 1:
-                        found |= self._made[id(node)]
+                    is_free = not before[place] >> number & 1 and not before[number] >> place & 1
+                    if number != place and is_free and self._made[id(node)] & bit:
+                        return holder.steps[place], node
             current = holder
-        return found
+        return None
 
     def expected(self, value_of: Callable[[Expression], Any]) -> Iterator[DSLNode]:
         """Yield the points that are reached unless a ``switch`` goes another way or a loop has nothing to do.
