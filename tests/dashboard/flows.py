@@ -30,6 +30,9 @@ def step():
     print("one step")
     return 1
 
+def nap():
+    time.sleep(0.3)
+
 def wait_for_word():
     for number in range(2000):
         print("line", number, flush=True)
@@ -58,5 +61,11 @@ LOOPING = flow(
     "load >> repeat(count=3) { one: step >> two: step } >> "
     "switch(on=kind) { a: left: step; b: right: step } >> last: step",
     "load", "step", defaults={"kind": "b"},
+)  # fmt: skip
+BRANCHING = flow(
+    "load >> (left: nap & right: nap)\nload >> quick: step\n"
+    "(left & right) >> both: step\n(both | quick) >> first: step\n"
+    "load >> repeat(count=2) { one: step & two: step }",
+    "load", "nap", "step",
 )  # fmt: skip
 WAITING = flow("load >> wait_for_word >> last: step", "load", "wait_for_word", "step")

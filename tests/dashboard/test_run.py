@@ -28,7 +28,8 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
 @pytest.fixture(scope="module")
 def ended(system: System) -> dict[str, str]:
     """One run of each kind that has ended."""
-    texts = {"failing": flows.FAILING, "retried": flows.RETRIED, "many": flows.MANY, "looping": flows.LOOPING}
+    texts = {"failing": flows.FAILING, "retried": flows.RETRIED, "many": flows.MANY, "looping": flows.LOOPING,
+             "branching": flows.BRANCHING}  # fmt: skip
     runs = {
         name: str(system.client.submit_run_yaml(text, flow_name=name, tag="cpu", params={"n": 4})["run_id"])
         for name, text in texts.items()
@@ -116,6 +117,20 @@ def test_loops_and_switches_are_drawn(dashboard: Dashboard, ended: dict[str, str
     node(page, "two").focus()
     page.keyboard.press("Enter")
     expect(page).to_have_url(re.compile(r"\?task=two$"))
+
+
+def test_branches_are_drawn(dashboard: Dashboard, ended: dict[str, str]) -> None:
+    page = dashboard.open(f"/runs/{ended['branching']}")
+    expect(page.locator(".graph .node.completed")).to_have_count(8)
+    expect(page.locator(".edge.next")).to_have_count(7)
+    expect(page.locator(".edge.any")).to_have_count(2)
+    expect(page.locator(".edge text")).to_have_text(["any", "any"])
+    expect(page.locator(".edge.back")).to_have_count(3)
+    expect(page.locator(".loop")).to_have_text("↻ repeat 2 times")
+    expect(page.locator(".gantt .bar.completed")).to_have_count(8)
+    places = {name: node(page, name).bounding_box() for name in ("load", "left", "right", "both", "first")}
+    middles = {name: box["x"] + box["width"] / 2 for name, box in places.items() if box}
+    assert middles["load"] < middles["left"] == middles["right"] < middles["both"] < middles["first"]
 
 
 def test_a_run_is_seen_live_cancelled_and_run_again(dashboard: Dashboard, system: System) -> None:

@@ -21,6 +21,10 @@ def ways(graph: FlowGraph) -> list[str]:
             for edge in graph.edges]  # fmt: skip
 
 
+def any_ways(graph: FlowGraph) -> list[str]:
+    return ways(FlowGraph(graph.nodes, [edge for edge in graph.edges if edge.kind == "any"]))
+
+
 def test_a_chain_with_named_nodes_and_pipes() -> None:
     graph = drawn("a >> pipe(p) >> again: a", "a", "b", "c", pipes="pipes:\n  p: b >> c\n")
     assert [(node.name, node.task) for node in graph.nodes] == [("a", "a"), ("b", "b"), ("c", "c"), ("again", "a")]
@@ -67,6 +71,40 @@ def test_a_loop_in_a_loop_with_a_switch() -> None:
     outer, inner = graph.groups
     assert (outer.parent, inner.parent) == (None, outer.id)
     assert {"b --> x (back)", "c --> x (back)", "b --> a (back)", "b --> d"} <= set(ways(graph))
+
+
+def test_branches() -> None:
+    graph = drawn("a >> (b & c)\n(b & c) >> d\na >> e >> d", *"abcde")
+    assert [node.name for node in graph.nodes] == ["a", "b", "c", "e", "d"]
+    assert sorted(ways(graph)) == ["a --> b", "a --> c", "a --> e", "b --> d", "c --> d", "e --> d"]
+    assert not any_ways(graph)
+
+
+def test_of_ways_to_a_join_of_which_one_is_enough_each_says_so() -> None:
+    graph = drawn("a >> d\n(b | switch(on=x) { 1: c }) >> d", *"abcd")
+    assert sorted(ways(graph)) == ["a --> d", "b --> d", "c --> d", "x -1-> c", "x -default-> d"]
+    assert sorted(any_ways(graph)) == ["b --> d", "c --> d", "x -default-> d"]
+
+
+def test_a_way_that_is_needed_and_one_of_several_is_drawn_as_both() -> None:
+    graph = drawn("((a & b) | c) >> d", *"abcd")
+    assert sorted(any_ways(graph)) == ["a --> d", "b --> d", "c --> d"]
+
+
+def test_branches_in_a_loop() -> None:
+    graph = drawn("a >> repeat(count=2) { (b >> c) & d } >> e", *"abcde")
+    assert sorted(way for way in ways(graph) if "back" not in way) == [
+        "a --> b", "a --> d", "b --> c", "c --> e", "d --> e"]  # fmt: skip
+    assert [way for way in ways(graph) if "back" in way] == ["c --> b (back)", "d --> b (back)", "c --> d (back)"]
+
+
+def test_a_huge_graph_with_branches_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_MOST_EDGES", 5)
+    graph = drawn("(a & b & c) >> (d & e)", *"abcde")
+    assert (len(graph.edges), len(graph.nodes), graph.cut) == (5, 5, True)
+    monkeypatch.setattr(module, "_MOST_NODES", 3)
+    graph = drawn("a & b & c & d", *"abcd")
+    assert (len(graph.nodes), graph.cut) == (3, True)
 
 
 def test_a_huge_graph_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -66,6 +66,12 @@ function SwitchNode({ node }) {
   </g>`;
 }
 
+/** The edges with what is written at them: of those to a join of which one is enough, that too. */
+function worded(graph, any) {
+  const edges = graph.edges.map((edge) => (edge.kind === "any" ? { ...edge, label: edge.label ? `${edge.label} · ${any}` : any } : edge));
+  return { ...graph, edges };
+}
+
 function loopLabel(group) {
   return has(`graph.${group.kind}`) ? t(`graph.${group.kind}`, { of: group.label }) : group.label;
 }
@@ -81,7 +87,8 @@ export function FlowGraph({ run, graph, task, onTask }) {
     import("./layout.js").then((module) => setPlace(() => module.placed));
     return () => watcher.disconnect();
   }, []);
-  const drawn = useMemo(() => (place && width ? place(graph, width) : null), [place, graph, width]);
+  const any = t("graph.any");
+  const drawn = useMemo(() => (place && width ? place(worded(graph, any), width) : null), [place, graph, width, any]);
   useEffect(() => {
     const node = task && frame.current.querySelector(`[data-task="${CSS.escape(task)}"]`);
     if (node) centre(frame.current, node);
