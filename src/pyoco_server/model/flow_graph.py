@@ -42,7 +42,8 @@ class Node:
 class Edge:
     """A way from one node to the next.
 
-    Of those of the kind ``any`` that lead to a node one is enough; ``back`` leads from a loop's end to its beginning.
+    Of those of the kind ``any`` that lead to a node one is enough; ``back`` leads from a loop's end to its beginning, where
+    it has one.
     """
 
     source: str
@@ -152,9 +153,10 @@ class _Drawing:
         self.graph.groups.append(inside)
         (body,) = step.levels
         exits, begins = self.level(body, entries, inside.id)
-        nodes = self.graph.nodes
-        ways = [(way, begins[0]) for way in exits] + [(exits[0], begin) for begin in begins[1:] if exits]
-        self._edges([Edge(way[0], nodes[begin].id, "back", way[1]) for way, begin in ways if begin < len(nodes)])
+        # To several beginnings, side by side, the ways back would look like an order among them; the group says it.
+        if len(begins) == 1 and begins[0] < len(self.graph.nodes):
+            begin = self.graph.nodes[begins[0]].id
+            self._edges([Edge(source, begin, "back", label) for source, label, _ in exits])
         return exits
 
     def _node(
