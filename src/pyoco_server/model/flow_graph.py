@@ -42,8 +42,8 @@ class Node:
 class Edge:
     """A way from one node to the next.
 
-    Of those of the kind ``any`` that lead to a node one is enough; ``back`` leads from a loop's end to its beginning, where
-    it has one.
+    Of those of the kind ``any`` that lead to a node one is enough; ``back`` leads from a loop's end to its beginning,
+    where that is one node.
     """
 
     source: str
