@@ -7,7 +7,8 @@ from pyoco.dsl.nodes import ForEachNode, RepeatNode, SubFlowNode, SwitchNode, Ta
 
 from pyoco_server.model.branches import Branches
 from pyoco_server.model.graph.compiler import build_flow
-from pyoco_server.model.graph.plan import Level, TaskStep, plan
+from pyoco_server.model.graph.plan import plan
+from pyoco_server.model.graph.steps import Level, TaskStep
 from pyoco_server.model.graph.texts import read_texts
 
 

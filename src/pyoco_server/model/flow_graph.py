@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from pyoco_server.model.branches import Wait
 from pyoco_server.model.flow_file import FlowFile
-from pyoco_server.model.graph.plan import ControlStep, Level, Step, TaskStep
+from pyoco_server.model.graph.steps import ControlStep, Level, Step, TaskStep
 from pyoco_server.model.graph.terms import LoopKind, LoopTerm, SwitchTerm
 from pyoco_server.model.graph_check import read_graph
 from pyoco_server.model.text import clean_text

@@ -15,8 +15,9 @@ from pyoco_server.model.flow_names import Entry, FlowNames
 from pyoco_server.model.graph.compiler import Compiler
 from pyoco_server.model.graph.controls import CheckedControls
 from pyoco_server.model.graph.overlaps import check_overlaps
-from pyoco_server.model.graph.plan import Level, TaskStep, plan
+from pyoco_server.model.graph.plan import plan
 from pyoco_server.model.graph.problems import GraphProblem, Spot
+from pyoco_server.model.graph.steps import Level, TaskStep
 from pyoco_server.model.graph.texts import read_texts
 from pyoco_server.model.references import BadReference, has_meaning, inner_reference, read_text
 from pyoco_server.model.run_names import Use, expression_of

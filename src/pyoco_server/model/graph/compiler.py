@@ -9,7 +9,7 @@ from pyoco.dsl.nodes import CaseNode, DSLNode, SubFlowNode, SwitchNode
 from pyoco.dsl.syntax import FlowFragment, TaskWrapper
 
 from pyoco_server.model.branches import BranchedFlow, Branches
-from pyoco_server.model.graph.plan import ControlStep, Level, Step, TaskStep
+from pyoco_server.model.graph.steps import ControlStep, Level, Step, TaskStep
 from pyoco_server.model.graph.terms import ControlTerm, SwitchTerm
 
 Compile = Callable[[ControlTerm], DSLNode]

@@ -1,7 +1,7 @@
 """Whether a task stands in two places that may run at the same time: it has one record in a run."""
 
-from pyoco_server.model.graph.plan import ControlStep, Level, Step, TaskStep
 from pyoco_server.model.graph.problems import GraphProblem
+from pyoco_server.model.graph.steps import ControlStep, Level, Step, TaskStep
 from pyoco_server.model.graph.waits import all_before
 from pyoco_server.model.yaml_source import short
 
