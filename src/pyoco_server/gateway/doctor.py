@@ -11,7 +11,7 @@ from pyoco_server import __version__
 from pyoco_server.disk import examine_disks
 from pyoco_server.errors import StoreRefused, StoreUnavailable
 from pyoco_server.gateway.figures import Figures, TagFigures
-from pyoco_server.gateway.guards import dead_parts, ways_around_keys
+from pyoco_server.gateway.guards import dead_parts, failing_tasks, ways_around_keys
 from pyoco_server.gateway.state import Gateway
 from pyoco_server.gateway.tanks import SERVER
 from pyoco_server.gateway.task_findings import tasks_apart
@@ -58,6 +58,7 @@ async def _look(here: Gateway, figures: Figures, everybodys: Figures) -> list[Fi
         *_records(here),
         *ways_around_keys(here),
         *dead_parts(here.parts),
+        *failing_tasks(here.failing_tasks()),
     ]
     return [*findings, *_connections(here), *_room(here), *await _durability(here)]
 

@@ -1,11 +1,13 @@
 """Where keys guard less than they seem to: what ``doctor`` says of the ways around them."""
 
 import time
+from collections.abc import Iterable
 
 from pyoco_server.gateway.state import Gateway
 from pyoco_server.model.findings import Finding, FindingCode, error, info, warning
 from pyoco_server.model.parts import LATELY_SEC, Parts
-from pyoco_server.model.sentences import Moment
+from pyoco_server.model.sentences import Moment, Span
+from pyoco_server.supervision import Supervised
 
 
 def ways_around_keys(here: Gateway) -> list[Finding]:
@@ -24,6 +26,17 @@ def ways_around_keys(here: Gateway) -> list[Finding]:
         make = info if guarded else warning
         findings.append(make(FindingCode.KEYS_WITHOUT_PEPPER, bucket=settings.auth_kv_bucket))
     return findings
+
+
+def failing_tasks(tasks: Iterable[Supervised]) -> list[Finding]:
+    """Return a finding for each background task that fails."""
+    return [
+        (error if task.vital else warning)(
+            FindingCode.TASK_FAILING, task=task.name, failures=task.failures_in_a_row, reason=task.reason,
+            lasts=Span(max(0.0, time.time() - (task.failing_since or time.time()))),
+        )
+        for task in tasks
+    ]  # fmt: skip
 
 
 def dead_parts(parts: Parts) -> list[Finding]:

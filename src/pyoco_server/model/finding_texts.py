@@ -216,6 +216,14 @@ TEXTS: dict[FindingCode, Text] = {
         "{part} が異常終了しました ({since}以降 {deaths} 回、最後: {exit})[。次の起動は{next_start_at}です]。",
         "原因はログを確認してください。自動で再起動します。",
     ),
+    FindingCode.TASK_FAILING: Text(
+        "The background task {task} of the gateway fails: {failures} times in a row, for {lasts}; the last time:"
+        " {reason}.",
+        "It is tried again by itself. The log has the whole error; please report it.",
+        "ゲートウェイのバックグラウンド処理 {task} が失敗し続けています ({lasts}の間に連続 {failures} 回、"
+        "最後: {reason})。",
+        "自動で再試行されます。詳細はログにあります。不具合としてご報告ください。",
+    ),
     FindingCode.INDEX_BUILDING: Text(
         "The index of runs is still being built: lists and counts are not complete.",
         "Wait; it goes on by itself. If it stays so, look at the gateway's log.",

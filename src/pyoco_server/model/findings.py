@@ -58,6 +58,7 @@ class FindingCode(str, Enum):
     KEYS_NOT_APART = "keys_not_apart"
     KEYS_WITHOUT_PEPPER = "keys_without_pepper"
     PART_DIED = "part_died"
+    TASK_FAILING = "task_failing"
     INDEX_BUILDING = "index_building"
     INDEX_BEHIND = "index_behind"
     # Runs, and who runs them.

@@ -21,6 +21,7 @@ from pyoco_server.store.cluster import Cluster
 from pyoco_server.store.patient_client import PatientClient
 from pyoco_server.store.pulse import Pulse
 from pyoco_server.store.refusals import denied_right, refusal
+from pyoco_server.supervision import Supervisor
 
 log = structlog.get_logger(__name__)
 
@@ -115,7 +116,7 @@ class Connection:
             settings.work_stream if target is None else f"KV_{settings.auth_kv_bucket}",
             on_silence=self._on_silence, on_return=self._on_answers,
         )  # fmt: skip
-        self._pulsing: asyncio.Task[None] | None = None
+        self.supervisor = Supervisor(self._over)
 
     @property
     def is_up(self) -> bool:
@@ -197,7 +198,7 @@ class Connection:
         """
         self._target.check_files()
         self._connecting = asyncio.create_task(self._connect(), name="nats-connect")
-        self._pulsing = asyncio.create_task(self._pulse.beat(self._over), name="nats-pulse")
+        self.supervisor.every("nats-pulse", self._pulse.beat, self._pulse.pause)
         return self
 
     async def wait_up(self, timeout: float) -> bool:
@@ -219,8 +220,7 @@ class Connection:
         """Close the connection; what was published before has been sent."""
         self._closing = True
         self._over.set()
-        if self._pulsing is not None:
-            await asyncio.wait({self._pulsing}, timeout=_PULSE_TIMEOUT + 1)
+        await self.supervisor.close(_PULSE_TIMEOUT + 1)
         if self._connecting is None:
             return  # it was never begun
         if not self._connecting.done():

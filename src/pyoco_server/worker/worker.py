@@ -24,6 +24,7 @@ from pyoco_server.store.queue import JobQueue
 from pyoco_server.store.runs import RunStore
 from pyoco_server.store.wheels import WheelStore
 from pyoco_server.store.workers import WorkerStore
+from pyoco_server.supervision import Supervisor
 from pyoco_server.waiting import first_event
 from pyoco_server.worker.apart import Apart
 from pyoco_server.worker.claims import Claims
@@ -43,6 +44,7 @@ DEFAULT_DRAIN_SEC = 30.0
 DEFAULT_RUNS_PER_CHILD = 500
 _CONNECT_NOTE = 5.0
 _NO_RIGHT_PAUSE = 0.5
+_STOP_SEC = 5.0
 
 
 class Worker:
@@ -89,9 +91,9 @@ class Worker:
         self._registration.asked_to_drain = self._drain_on_request
         self._resources = ResourceWatch(self._registration.note_resources)
         self._owners = Owners(self._connection, workers, self._registration)
-        self._side_tasks: list[asyncio.Task[None]] = []
         self._looks: set[asyncio.Task[None]] = set()
         self._over = asyncio.Event()
+        self._supervisor = Supervisor(self._over, fatal=(PyocoError,), on_lost=self._stop.set)
         runs, letters = RunStore(self._connection), DeadLetterStore(self._connection)
         flows = FlowTexts(FlowStore(self._connection))
         self._fitness = Fitness(
@@ -163,14 +165,12 @@ class Worker:
         await self._connection.start()
         await self._begin()
         self._connection.reconnected.append(self._after_reconnect)
-        for name, work in (
-            ("heartbeat", self._registration.beat(self._over)),
-            ("resources", self._resources.run(lambda: self._registration.record.heartbeat_interval_sec, self._over)),
-            ("acks", self._keep_acks()),
-            ("leases", self._renew_leases()),
-            ("watchdog", self._watchdog.watch(self._stop)),
-        ):
-            self._side_tasks.append(asyncio.create_task(self._guard(name, work), name=name))
+        every = self._supervisor.every
+        self._supervisor.keep("heartbeat", lambda: self._registration.beat(self._over), vital=True)
+        every("resources", self._resources.read, lambda: self._registration.record.heartbeat_interval_sec)
+        every("acks", self._keep_acks, lambda: self._ack_interval, vital=True)
+        every("leases", self._renew_leases, lambda: min(1.0, self._owners.ack_wait / 12), vital=True)
+        every("watchdog", self._look_after_pulls, self._watchdog.pause)
         if self._wheels is not None:
             await self._start_wheels(self._wheels)
         log.info("worker ready", worker_id=self.worker_id, tags=self.tags, slots=len(self.slots))
@@ -247,8 +247,7 @@ class Worker:
         """
         self._stop.set()
         self._over.set()
-        if self._side_tasks:
-            await asyncio.wait(self._side_tasks, timeout=5)
+        await self._supervisor.close(_STOP_SEC)
         await asyncio.gather(*(slot.close() for slot in self.slots))
         try:
             if self._registration.last_pull_at is not None or self._connection.is_up:
@@ -256,9 +255,8 @@ class Worker:
         except PyocoError as error:
             log.warning("the worker's goodbye was not written", reason=error.message)
         await self._connection.close()
-        for task in self._side_tasks:
-            if task.done():
-                task.result()
+        if self._supervisor.error is not None:
+            raise self._supervisor.error
 
     async def _begin(self) -> None:
         """Make what is needed in NATS; while NATS is away, wait and say so.
@@ -299,7 +297,7 @@ class Worker:
         except StoreUnavailable as error:
             log.warning("changes of wheels are seen by looking only", reason=error.message)
         self._connection.reconnected.append(look)
-        self._side_tasks.append(asyncio.create_task(self._guard("wheels", wheels.run()), name="wheels"))
+        self._supervisor.once("wheels", wheels.run, vital=True)
         while not wheels.ready.is_set() and not self._stop.is_set():
             await first_event(60.0, wheels.ready, self._stop)
         if not self._stop.is_set():
@@ -336,18 +334,18 @@ class Worker:
 
     async def _keep_acks(self) -> None:
         """Tell the queue that running runs are alive: from this loop, never from user code."""
-        while not self._over.is_set():
-            await first_event(self._ack_interval, self._over)
-            interval, ack_wait = self._ack_interval, self._owners.ack_wait
-            await asyncio.gather(*(slot.keep_alive(interval, ack_wait) for slot in self.slots))
+        interval, ack_wait = self._ack_interval, self._owners.ack_wait
+        await asyncio.gather(*(slot.keep_alive(interval, ack_wait) for slot in self.slots))
 
     async def _renew_leases(self) -> None:
         """Tell the runs' guardians that this process is alive, many times within a lease."""
-        while not self._over.is_set():
-            for slot in self.slots:
-                if slot.execution is not None:
-                    slot.execution.renew()
-            await first_event(min(1.0, self._owners.ack_wait / 12), self._over)
+        for slot in self.slots:
+            if slot.execution is not None:
+                slot.execution.renew()
+
+    async def _look_after_pulls(self) -> None:
+        if not self._stop.is_set():
+            await self._watchdog.look()
 
     async def _guard(self, name: str, work: Coroutine[Any, Any, None]) -> None:
         """Stop the worker when one of its parts fails: half a worker is worse than none."""
