@@ -185,7 +185,7 @@ class Backstop:
         if record.status in _CLAIMED and record.job_seq not in (None, stuck.seq):
             return  # another job has the run: this one is spent
         if not record.status.is_terminal:
-            allowed, found = record.max_attempts or self._settings.run_max_attempts, stored.unreadable
+            allowed, found = record.attempts_allowed(self._settings.run_max_attempts), stored.unreadable
             record = end_unreadable(record, RunStatus.FAILED, found.why) if found else undeliverable(record, allowed)
             await self._runs.update(record, stored.revision)
             if record.status is RunStatus.FAILED:

@@ -15,8 +15,9 @@ from pyoco_server.errors import RevisionConflict, StoreFull
 from pyoco_server.gateway.census import Census
 from pyoco_server.gateway.index import RunIndex
 from pyoco_server.gateway.loose_flows import LooseFlows
-from pyoco_server.gateway.roll import ENDED, RollEntry
+from pyoco_server.gateway.roll import RollEntry
 from pyoco_server.gateway.spent_logs import SpentLogs
+from pyoco_server.model.run import ENDED
 from pyoco_server.settings import Settings
 from pyoco_server.store.connection import Connection
 from pyoco_server.store.feed import BucketFeed, Change

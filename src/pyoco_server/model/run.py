@@ -34,6 +34,8 @@ class RunStatus(str, Enum):
 
 _RUN_ID = re.compile(r"[A-Za-z0-9_=-]{1,128}")
 _TERMINAL = {RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.CANCELLED}
+ENDED = tuple(status.value for status in RunStatus if status.is_terminal)
+"""The statuses of runs that have ended, as they are stored."""
 
 
 class TaskStatus(str, Enum):
@@ -124,8 +126,16 @@ class RunRecord(BaseModel):
         changes.setdefault("updated_at", max(time.time(), self.updated_at))
         return self.model_copy(update=changes)
 
+    def attempts_allowed(self, default: int) -> int:
+        """Return how often the run may be started.
+
+        Args:
+            default: For runs that were submitted without a limit of their own.
+        """
+        return self.max_attempts or default
+
     def to_json(self) -> bytes:
-        """Give the stored form."""
+        """Return the stored form."""
         return self.model_dump_json(warnings=False).encode()  # whoever stores it looks whether it can be read back
 
     @classmethod

@@ -140,7 +140,7 @@ class Claims:
     async def _start(self, delivery: Delivery, job: Job, stored: StoredRun, tried: list[RunRecord]) -> Claimed | None:
         """Claim the next attempt, if there is one; what was tried is noted."""
         record = stored.record
-        allowed = record.max_attempts or self._settings.run_max_attempts
+        allowed = record.attempts_allowed(self._settings.run_max_attempts)
         if record.attempt >= allowed:
             await self._exhaust(delivery, stored, allowed)
             return None

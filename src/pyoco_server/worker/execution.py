@@ -137,7 +137,7 @@ class Execution:
             return await self.recorder.hand_back()
         if self._fenced:
             record = self.recorder.record
-            last = await self.recorder.give_up(record.max_attempts or self._settings.run_max_attempts)
+            last = await self.recorder.give_up(record.attempts_allowed(self._settings.run_max_attempts))
         else:
             last = await self.recorder.settle(outcome.status, outcome.reason, outcome.error)
         self._failures.run_ended(last)
