@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import structlog
 
 from pyoco_server.errors import InvalidInput, RevisionConflict, StoreUnavailable
+from pyoco_server.gateway.refused_jobs import RefusedJobs
 from pyoco_server.model.deadletter import (
     TERMINATED,
     DeadLetter,
@@ -62,7 +63,14 @@ class Backstop:
     """Follows the advisories, in one task."""
 
     def __init__(
-        self, connection: Connection, *, runs: RunStore, queue: JobQueue, letters: DeadLetterStore, workers: WorkerStore
+        self,
+        connection: Connection,
+        *,
+        runs: RunStore,
+        queue: JobQueue,
+        letters: DeadLetterStore,
+        workers: WorkerStore,
+        refused: RefusedJobs,
     ) -> None:
         self._connection = connection
         self._settings: Settings = connection.settings
@@ -70,6 +78,7 @@ class Backstop:
         self._queue = queue
         self._letters = letters
         self._workers = workers
+        self._refused = refused
         self._advisories = AdvisoryQueue(connection)
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -139,21 +148,22 @@ class Backstop:
 
     async def _look_at(self, advisory: Advisory) -> bool:
         if advisory.terminated:
-            await self._note_terminated(advisory)
-            return True
+            return await self._note_terminated(advisory)
         returned = self._connection.returned_at
         if returned is not None and time.monotonic() - returned < 2 * self._settings.worker_heartbeat_interval_sec:
             return False  # workers need a moment to show themselves after an absence of NATS
         return await self.settle(advisory.job_seq, advisory.deliveries)
 
-    async def _note_terminated(self, advisory: Advisory) -> None:
+    async def _note_terminated(self, advisory: Advisory) -> bool:
         """Leave a letter for a job that somebody took off the queue; our workers leave one before they do.
 
         One that was merely deleted while it was delivered has no story of its own: its run was cancelled, or is over
         and NATS was killed in between; a run that lost its job so is the reconciler's to find.
         """
         if advisory.reason.startswith(TERMINATED) or advisory.reason == _DELETED:
-            return
+            return True
+        if not advisory.reason and (moved := await self._refused.settle(advisory.job_seq)) is not None:
+            return moved
         tag = self._queue.tag_of_consumer(advisory.consumer)
         why = advisory.reason or "no reason was given"
         letter = DeadLetter(
@@ -164,6 +174,7 @@ class Backstop:
         )
         await self._letters.publish(letter, f"advisory:{advisory.id}")
         log.error("a job was taken off the queue", tag=tag, job_seq=advisory.job_seq, reason=why)
+        return True
 
     async def _is_held(self, record: RunRecord, job_seq: int) -> bool:
         """Tell whether a live worker holds the run by this very job."""

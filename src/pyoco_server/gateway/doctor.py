@@ -174,7 +174,7 @@ def _workers(here: Gateway) -> list[Finding]:
     live = [record for record, state in known if state.is_active]
     gone = [record for record, state in known if state is WorkerState.DISCONNECTED]
     apart = tasks_apart(live, keys=here.settings.http_auth_mode != "none")
-    return [*_unfit(live), *_disconnected(gone), *_wheels(live), *apart, *_versions(live)]
+    return [*_unfit(live), *_disconnected(gone), *_wheels(live), *apart, *_versions(live), *_existing(live)]
 
 
 def _unfit(live: Iterable[WorkerRecord]) -> list[Finding]:
@@ -211,6 +211,15 @@ def _wheels(live: Iterable[WorkerRecord]) -> list[Finding]:
         )
         for record in broken[:_MOST]
     ]  # fmt: skip
+
+
+def _existing(live: Iterable[WorkerRecord]) -> list[Finding]:
+    theirs = [record for record in live if record.existing_system]
+    if not theirs:
+        return []
+    tags = sorted({tag for record in theirs for tag in record.tags})[:_MOST]
+    who = sorted(record.worker_id for record in theirs)[:_MOST]
+    return [warning(FindingCode.WORKERS_OF_EXISTING_SYSTEM, who=who, tags=tags)]
 
 
 def _versions(live: Iterable[WorkerRecord]) -> list[Finding]:

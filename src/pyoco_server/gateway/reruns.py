@@ -139,7 +139,10 @@ async def _store_flow(here: Gateway, old: RunRecord, text: Any, trouble: str, cl
     except (InvalidInput, TooLarge) as error:
         raise NotReplayable(f"{trouble}: {error.message}", hint=error.hint) from None
     await here.flows.put(text.encode(), checked.sha256)
-    return old.evolve(workflow_yaml_sha256=checked.sha256, workflow_yaml_bytes=checked.size_bytes)
+    return old.evolve(
+        workflow_yaml_sha256=checked.sha256, workflow_yaml_bytes=checked.size_bytes,
+        own_workers_only=checked.own_workers_only,
+    )  # fmt: skip
 
 
 async def _check(here: Gateway, record: RunRecord, trouble: str) -> None:

@@ -28,6 +28,7 @@ from pyoco_server.gateway.lost_jobs import LostJobs
 from pyoco_server.gateway.lost_owners import LostOwners
 from pyoco_server.gateway.metrics import Metrics
 from pyoco_server.gateway.reconciler import Doubts, Reconciler
+from pyoco_server.gateway.refused_jobs import RefusedJobs
 from pyoco_server.gateway.relief import Relief
 from pyoco_server.gateway.retention import Retention
 from pyoco_server.gateway.room import StoreRoom
@@ -45,6 +46,7 @@ from pyoco_server.store.control import ControlChannel
 from pyoco_server.store.deadletters import DeadLetterStore
 from pyoco_server.store.feed import BucketFeed, Change
 from pyoco_server.store.flows import FlowStore
+from pyoco_server.store.job_maker import JobMaker
 from pyoco_server.store.jobs import QueuedJobs
 from pyoco_server.store.logs import LogStore
 from pyoco_server.store.queue import JobQueue
@@ -103,14 +105,13 @@ class Gateway:
         self.index = RunIndex(
             settings.state_dir, settings.runs_kv_bucket, by_tenant=settings.http_auth_mode == "api_key"
         )
-        self.backstop = Backstop(
-            self.connection, runs=self.runs, queue=self.queue, letters=self.letters, workers=self.workers
-        )
         self.jobs = QueuedJobs(self.connection)
         doubts = Doubts(self.runs)
+        self.job_maker = JobMaker(self.queue, self.flows, self.worker_index.existing_serve)
         self.submissions = Submissions(
-            self.runs, self.queue, in_doubt=doubts.add, job_of=self.index.jobs.seq_of, room=self.room.hold
+            self.runs, self.job_maker, in_doubt=doubts.add, job_of=self.index.jobs.seq_of, room=self.room.hold
         )
+        self.backstop = self._make_backstop()
         self.letter_reasons = LetterReasons(self.letters, lambda reason: self.metrics.letter_received[reason]())
         self.figures = FiguresReader(self)
         self.letter_counts = LetterCounts(self)
@@ -148,7 +149,7 @@ class Gateway:
             self.connection,
             [self.run_feed, self.worker_feed],
             doubts,
-            LostJobs(self.runs, self.queue, self.jobs, self.index.jobs, after_sec=settings.reconcile_after_sec),
+            LostJobs(self.runs, self.job_maker, self.jobs, self.index.jobs, after_sec=settings.reconcile_after_sec),
             LostOwners(
                 settings, self.runs, self.jobs, self.submissions, self.letters, self.index.jobs, self.worker_index
             ),
@@ -199,6 +200,17 @@ class Gateway:
         await self.keys.close()
         await self.connection.close()
         self.index.close()
+
+    def _make_backstop(self) -> Backstop:
+        refused = RefusedJobs(self.runs, self.submissions, self.letters, self.index.jobs, self.worker_index)
+        return Backstop(
+            self.connection,
+            runs=self.runs,
+            queue=self.queue,
+            letters=self.letters,
+            workers=self.workers,
+            refused=refused,
+        )
 
     async def fresh_index(self) -> RunIndex:
         """Give the index, once it has seen everything that was stored.

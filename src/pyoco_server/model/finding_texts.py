@@ -332,6 +332,16 @@ TEXTS: dict[FindingCode, Text] = {
         "サーバーのバージョン {ours} とそろっていません: {who} は {version} です。",
         "サーバー、ワーカー、クライアントのバージョンをそろえてください。",
     ),
+    FindingCode.WORKERS_OF_EXISTING_SYSTEM: Text(
+        "Workers of the existing pyoco-server serve the tags {tags}: {who}. They refuse what they do not know (retries,"
+        " time limits, max_attempts, our additions to flow.yaml), keep no logs and count no attempts, and a cancel"
+        " waits for their task's end.",
+        "Start workers of this version for these tags, then stop those while they have no run.",
+        "既存の pyoco-server のワーカーがタグ {tags} を担当しています: {who}。知らないもの (再試行、制限時間、"
+        "max_attempts、flow.yaml の追加機能) は拒否し、ログも試行回数も残しません。"
+        "キャンセルは実行中のタスクの終了を待ちます。",
+        "このバージョンのワーカーを同じタグで起動し、既存のワーカーは実行がないときに停止してください。",
+    ),
     FindingCode.CLOCK_APART: Text(
         "The clock of {who} differs by {offset}: times are shown wrongly, and the living may count as lost.",
         "Let all machines keep their time by NTP (timedatectl set-ntp true).",

@@ -73,6 +73,7 @@ class FindingCode(str, Enum):
     TASKS_HALF_CONFINED = "tasks_half_confined"
     TASKS_AS_ROOT = "tasks_as_root"
     TASKS_AS_WORKER = "tasks_as_worker"
+    WORKERS_OF_EXISTING_SYSTEM = "workers_of_existing_system"
     # Of all of them.
     VERSION_DIFFERS = "version_differs"
     CLOCK_APART = "clock_apart"

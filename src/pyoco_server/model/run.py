@@ -112,6 +112,8 @@ class RunRecord(BaseModel):
     api_key_id: str | None = None
     workflow_yaml_sha256: str | None = None
     workflow_yaml_bytes: int | None = None
+    own_workers_only: str | None = None
+    """What of its flow.yaml workers of the existing system would run wrongly, in words; ``None`` if nothing."""
     cancel_requested_at: float | None = None
     cancel_requested_by: str | None = None
     cancel_reason: str | None = None
@@ -173,6 +175,7 @@ def claim(record: RunRecord, *, worker_id: str, instance_id: str, job_seq: int) 
         queue_wait_ms=record.queue_wait_ms if record.attempt else waited,
         tasks=dict.fromkeys(record.tasks, TaskStatus.PENDING),
         task_records={},
+        task_records_truncated=False,
         error=None,
         environment=None,
         isolation=None,
@@ -191,6 +194,7 @@ def hand_back(record: RunRecord) -> RunRecord:
         start_time=None,
         tasks=dict.fromkeys(record.tasks, TaskStatus.PENDING),
         task_records={},
+        task_records_truncated=False,
     )
 
 
@@ -209,6 +213,7 @@ def requeue(record: RunRecord) -> RunRecord:
         job_seq=None,
         tasks=dict.fromkeys(record.tasks, TaskStatus.PENDING),
         task_records={},
+        task_records_truncated=False,
     )
 
 
@@ -254,6 +259,7 @@ def again(record: RunRecord, run_id: str) -> RunRecord:
         api_key_id=record.api_key_id,
         workflow_yaml_sha256=record.workflow_yaml_sha256,
         workflow_yaml_bytes=record.workflow_yaml_bytes,
+        own_workers_only=record.own_workers_only,
         rerun_of=record.run_id or None,
     )
 

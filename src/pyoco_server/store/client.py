@@ -10,6 +10,8 @@ from pyoco_server.model.tags import check_tag
 from pyoco_server.settings import Settings
 from pyoco_server.store import topology
 from pyoco_server.store.connection import Connection
+from pyoco_server.store.flows import FlowStore
+from pyoco_server.store.job_maker import JobMaker
 from pyoco_server.store.queue import JobQueue
 from pyoco_server.store.runs import RunStore
 from pyoco_server.store.submissions import Submissions
@@ -21,7 +23,7 @@ class PyocoNatsClient:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._runs = RunStore(connection)
-        self._submissions = Submissions(self._runs, JobQueue(connection))
+        self._submissions = Submissions(self._runs, JobMaker(JobQueue(connection), FlowStore(connection)))
 
     @classmethod
     async def connect(cls, config: Settings | None = None, *, timeout: float = 10.0) -> Self:

@@ -157,8 +157,8 @@ class Execution:
     async def _run_in_child(self) -> Outcome:
         self._child.begin(self._lease)
         record = self.recorder.record
-        workflow = self._job.workflow_yaml
         sha256 = record.workflow_yaml_sha256 or self._job.workflow_yaml_sha256
+        workflow = None if self._job.recorded else self._job.workflow_yaml  # what is stored need not be hashed
         if workflow is None and sha256 is not None:
             workflow = await self._fetch_flow(sha256)
             if workflow is None:

@@ -181,6 +181,8 @@ class Recorder:
                 self._lose()
             return theirs
         self._revision = stored.revision
+        if theirs.status is RunStatus.PENDING:
+            return None  # its publisher has written it after its job, without looking
         if theirs.status is RunStatus.CANCELLING and self.record.status is not RunStatus.CANCELLING:
             if self._closed:
                 log.info("a cancel came before the end of the run was written", run_id=theirs.run_id)
@@ -210,6 +212,8 @@ class Recorder:
         return not {"attempt", "instance_id"} <= found.known or self._is_ours(stored.record)
 
     def _is_ours(self, stored: RunRecord) -> bool:
+        if stored.status is RunStatus.PENDING and not stored.attempt and stored.instance_id is None:
+            return True  # only a publisher, or we ourselves, make a run wait for its first attempt
         return stored.attempt == self.record.attempt and stored.instance_id == self.record.instance_id
 
     def _lose(self) -> None:
