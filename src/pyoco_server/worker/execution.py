@@ -209,12 +209,13 @@ class Execution:
                 await asyncio.sleep(0)  # what has arrived is read without a pause: a flood must not stop the rest
         return await self._explain_death()
 
-    def _hear(self, message: Message, size: int) -> Outcome | None:
+    def _hear(self, message: Message, size: int, may_be_cut: bool = True) -> Outcome | None:
         """Take a message of the child; return the outcome if it was the last one.
 
         Args:
             message: The message.
             size: Its length in bytes.
+            may_be_cut: Whether it may hold less than there was.
 
         Raises:
             Nonsense: it is not of this run: a process that outlived its own run speaks, or user code does.
@@ -233,7 +234,7 @@ class Execution:
         elif message["type"] == "task":
             if message["name"] not in self.recorder.record.tasks:
                 raise Nonsense(f"news of a task {message['name'][:100]!r} that the flow does not have")
-            self.recorder.note_task(message["name"], message["fields"], size)
+            self.recorder.note_task(message["name"], message["fields"], size, may_be_cut=may_be_cut)
             stopping = self._ending is not None or self._stopped.is_set()
             self._failures.note_task(message["name"], message["fields"], stopping=stopping)
             self._watch_task(message["name"], message["fields"])
