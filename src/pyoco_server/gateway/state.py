@@ -19,6 +19,7 @@ from pyoco_server.gateway.durability import DurabilityReader
 from pyoco_server.gateway.figures import FiguresReader
 from pyoco_server.gateway.gone_workers import GoneWorkers
 from pyoco_server.gateway.index import RunIndex
+from pyoco_server.gateway.insisting import Insistence
 from pyoco_server.gateway.keykeeper import KeyKeeper
 from pyoco_server.gateway.letter_counts import LetterCounts
 from pyoco_server.gateway.letter_flows import LetterFlows
@@ -126,6 +127,7 @@ class Gateway:
         """What ``up`` keeps running beside this gateway."""
         self.stopping = asyncio.Event()
         """Set when the server stops; open streams end then."""
+        self.insistence = Insistence(self.runs, self.index, self.stopping)
         self.streams = StreamKeeper(self.connection, self._make_streams)
         self.supervisor = Supervisor(self.stopping)
         self.supervisors = (self.supervisor, self.connection.supervisor, self.audit.supervisor)

@@ -197,8 +197,7 @@ class JobQueue:
             ack_wait=self._settings.consumer_ack_wait_sec,
             max_deliver=self._settings.consumer_max_deliver,
             max_ack_pending=self._settings.consumer_max_ack_pending,
-            max_waiting=4096,
-        )
+        )  # nothing else: a worker of the existing system asks for just that, and does not start where more was set
         creating = self.connection.js.add_consumer(stream, config)
         try:
             await self.connection.if_allowed(f"$JS.API.CONSUMER.DURABLE.CREATE.{stream}.{name}", creating)

@@ -140,6 +140,7 @@ async def cancel(
         log.info("a cancel came after the end of the run", run_id=run_id, status=stored.record.status.value)
     try:
         if stored.record.status is RunStatus.CANCELLING or cancelling.was_unreadable:
+            here.insistence.see_to(stored.record)
             await here.control.tell(run_id)
         elif stored.record.status is RunStatus.CANCELLED and stored.record.start_time is None:
             await _remove_job(here, stored.record, job_seq or stored.record.job_seq)
