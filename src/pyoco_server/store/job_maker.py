@@ -32,7 +32,8 @@ class JobMaker:
 
     def most(self, tag: str) -> int:
         """Return how many bytes a job of a tag may have before it is sealed."""
-        return max(ALWAYS_WHOLE, self._queue.connection.max_payload - _ENVELOPE) if self._serves(tag) else ALWAYS_WHOLE
+        taken = self._queue.connection.max_payload - _ENVELOPE
+        return taken if self._serves(tag) else min(ALWAYS_WHOLE, taken)
 
     def size(self, record: RunRecord, stored: int) -> int:
         """Return how many bytes the job of a run may take on the queue.
