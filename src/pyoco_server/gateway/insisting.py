@@ -47,7 +47,12 @@ class Insistence:
             log.warning("a cancel is not followed: too many are", run_id=run_id)
             return
         task = self._tasks[run_id] = asyncio.create_task(self._follow(record), name=f"cancel-{run_id}")
-        task.add_done_callback(lambda _: self._tasks.pop(run_id, None))
+        task.add_done_callback(lambda done: self._ended(run_id, done))
+
+    def _ended(self, run_id: str, task: asyncio.Task[None]) -> None:
+        self._tasks.pop(run_id, None)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("following a cancel failed", run_id=run_id, reason=repr(error))
 
     async def _follow(self, asked: RunRecord) -> None:
         def again(record: RunRecord) -> RunRecord:

@@ -108,14 +108,16 @@ class Gateway:
         )
         self.jobs = QueuedJobs(self.connection)
         doubts = Doubts(self.runs)
-        self.job_maker = JobMaker(self.queue, self.flows, self.worker_index.existing_serve)
         self.submissions = Submissions(
-            self.runs, self.job_maker, in_doubt=doubts.add, job_of=self.index.jobs.seq_of, room=self.room.hold
+            self.runs,
+            JobMaker(self.queue, self.flows, self.worker_index.existing_serve),
+            in_doubt=doubts.add,
+            job_of=self.index.jobs.seq_of,
+            room=self.room.hold,
         )
         self.backstop = self._make_backstop()
         self.letter_reasons = LetterReasons(self.letters, lambda reason: self.metrics.letter_received[reason]())
-        self.figures = FiguresReader(self)
-        self.letter_counts = LetterCounts(self)
+        self.figures, self.letter_counts = FiguresReader(self), LetterCounts(self)
         self.stream_watch = StreamWatch(
             self.connection,
             {"letters": settings.dlq_stream, "wheels": topology.object_stream(settings.wheel_object_store_bucket)},
@@ -151,7 +153,9 @@ class Gateway:
             self.connection,
             [self.run_feed, self.worker_feed],
             doubts,
-            LostJobs(self.runs, self.job_maker, self.jobs, self.index.jobs, after_sec=settings.reconcile_after_sec),
+            LostJobs(
+                self.runs, self.submissions.jobs, self.jobs, self.index.jobs, after_sec=settings.reconcile_after_sec
+            ),
             LostOwners(
                 settings, self.runs, self.jobs, self.submissions, self.letters, self.index.jobs, self.worker_index
             ),

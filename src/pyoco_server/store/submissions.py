@@ -66,7 +66,7 @@ class Submissions:
         room: Room = lambda _size: contextlib.nullcontext(),
     ) -> None:
         self._runs = runs
-        self._jobs = jobs
+        self.jobs = jobs
         self._in_doubt = in_doubt
         self._job_of = job_of
         self._room = room
@@ -85,7 +85,7 @@ class Submissions:
         """
         try:
             size = len(record.to_json())
-            async with self._room(size + self._jobs.size(record, size) + _BESIDE):
+            async with self._room(size + self.jobs.size(record, size) + _BESIDE):
                 once = record.idempotency_key is None
                 return await (self._submit_once(record) if once else self._submit_keyed(record))
         except StoreFull as error:
@@ -141,7 +141,7 @@ class Submissions:
         keyed = record.idempotency_key is not None
         fresh = record.attempt == 0 and age < DUPLICATE_WINDOW - _CLOCKS_APART and not keyed and after is None
         why = None if fresh else str(stored.revision) if after is None else f"{stored.revision}:{after}"
-        return await self._jobs.queue(record, record.tag, requeued=why)
+        return await self.jobs.queue(record, record.tag, requeued=why)
 
     async def _submit_once(self, record: RunRecord) -> Submission:
         try:

@@ -115,7 +115,7 @@ async def submit_yaml(
         if key is None:  # before its flow takes room; a run that exists is answered all the same
             await here.room.check(len(raw))
         full = await _put_flow(here, raw, checked.sha256, key)
-        here.job_maker.know(checked.sha256, raw)
+        here.submissions.jobs.know(checked.sha256, raw)
         return await _submit(
             here,
             who,
