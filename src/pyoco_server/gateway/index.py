@@ -107,13 +107,20 @@ class RunIndex:
         Raises:
             sqlite3.Error: the file cannot be written; nothing of the changes was taken in.
         """
-        rows = []
+        rows: list[RunRow] = []
+        newest: dict[str, RunRow] = {}
+
+        def last_known(run_id: str) -> dict[str, Any]:
+            row = newest.get(run_id)
+            return self.last_known(run_id) if row is None else dict(json.loads(row.summary))
+
         removed = []
         for change in changes:
             if change.value is None:
                 removed.append((change.key, change.revision))
                 continue
-            rows.append(row_of(change, self.last_known))
+            rows.append(row_of(change, last_known))
+            newest[change.key] = rows[-1]
         with self._transaction():
             self.pace.forget_old(time.time())
             ended = self._newly_ended(rows) if tell_ends else []
