@@ -9,7 +9,8 @@ from pyoco_server.gateway.records import whole
 
 THEIRS = {
     "run_id": "r", "flow_name": "f", "status": "RUNNING", "tag": "cpu", "tags": ["cpu"], "params": {"x": 1},
-    "tasks": {}, "task_records": {}, "start_time": 20.0, "end_time": None, "heartbeat_at": 21.0, "updated_at": 21.0, "error": None,
+    "tasks": {}, "task_records": {}, "start_time": 20.0, "end_time": None, "heartbeat_at": 21.0, "updated_at": 21.0,
+    "error": None,
 }  # fmt: skip
 WAITING = {"submitted_at": 10.0, "attempt": 0, "start_time": None, "tenant_id": "team", "rerun_of": "old"}
 
