@@ -7,6 +7,7 @@ from typing import Any
 import httpx2
 import pytest
 
+from pyoco_server.errors import PyocoError
 from tests.acceptance.conftest import System, running_system
 
 from .existing import Existing
@@ -43,6 +44,14 @@ def test_their_worker_runs_what_it_can_and_refuses_the_rest(existing: Existing, 
         for params, result in ((None, "v=10"), ({"n": 7}, "v=14")):
             run = ended(system, submit(FLOW, flow_name="main", tag="old", params=params)["run_id"])
             assert (run["status"], output(run, "text")) == ("COMPLETED", result)
+        key = {"tag": "old", "idempotency_key": "once"}
+        once = system.client.submit_run("byname", {"n": 2}, **key)
+        ended(system, once["run_id"])
+        assert system.client.submit_run("byname", {"n": 2}, **key)["run_id"] == once["run_id"]
+        with pytest.raises(PyocoError, match="another request"):
+            system.client.submit_run("byname", {"n": 3}, **key)
+        assert starts(system.folder)[2] == 1
+
         large = FLOW + "".join(f"# {'x' * 98}\n" for _ in range(2000))
         run = ended(system, submit(large, flow_name="main", tag="old", params={"n": 8})["run_id"])
         assert (run["status"], output(run, "text")) == ("COMPLETED", "v=16")

@@ -180,8 +180,10 @@ class Backstop:
         """Tell whether a live worker holds the run by this very job."""
         if record.status not in _CLAIMED or record.job_seq not in (None, job_seq):
             return False
-        stored = await self._workers.get(record.worker_id) if record.worker_id else None
         patience = self._settings.worker_disconnect_timeout_sec
+        if record.instance_id is None:  # a worker of the existing system writes the record, and does not say who it is
+            return time.time() - (record.heartbeat_at or 0.0) <= patience
+        stored = await self._workers.get(record.worker_id) if record.worker_id else None
         return stored is not None and stored.record.holds(
             record.run_id, record.instance_id, now=time.time(), patience=patience
         )

@@ -30,6 +30,7 @@ def completed(snapshot: dict[str, Any], known: dict[str, Any]) -> dict[str, Any]
         known: A list's item of the run as it was known last; empty if it was not.
     """
     found = {**snapshot, **{name: known[name] for name in _KEPT if not snapshot.get(name) and known.get(name)}}
+    found["flow_name"] = known.get("flow_name") or snapshot["flow_name"]  # they write the name that the flow has itself
     started = snapshot.get("start_time")
     same = started is not None and known.get("start_time") == started
     attempt = known.get("attempt") if isinstance(known.get("attempt"), int) else 0
