@@ -120,7 +120,6 @@ def test_nobody_sees_the_run_of_what_is_no_tenant() -> None:
         ({"flow_name": "g"}, {}),
         ({"params": {"x": 2}}, {"params": {"x": 1}}),
         ({"workflow_yaml": TEXT}, {"workflow_yaml_sha256": "0" * 64}),
-        ({"workflow_yaml": TEXT}, {"submitted_at": 5.0}),
     ],
 )
 def test_a_job_that_is_not_that_of_its_run(job: dict[str, Any], stored: dict[str, Any]) -> None:

@@ -65,7 +65,7 @@ def check_agrees(job: Job, record: RunRecord) -> None:
         raise _other("flow_name")
     if job.params and record.params and job.params != record.params:
         raise _other("params")
-    if sha256 != record.workflow_yaml_sha256 and (record.workflow_yaml_sha256 or record.submitted_at is not None):
+    if record.workflow_yaml_sha256 not in (None, sha256):
         raise _other("workflow_yaml")
 
 
