@@ -65,7 +65,7 @@ def check_agrees(job: Job, record: RunRecord) -> None:
         raise _other("flow_name")
     if job.params and record.params and job.params != record.params:
         raise _other("params")
-    if record.workflow_yaml_sha256 not in (None, sha256):
+    if sha256 is not None and record.workflow_yaml_sha256 not in (None, sha256):
         raise _other("workflow_yaml")
 
 

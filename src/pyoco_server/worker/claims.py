@@ -150,7 +150,10 @@ class Claims:
             except InvalidInput as error:
                 await self._refuse(delivery, error.message, job)
                 return None
-            record = record.evolve(workflow_yaml_sha256=job.flow_sha256, params=record.params or job.params or {})
+            record = record.evolve(
+                workflow_yaml_sha256=record.workflow_yaml_sha256 or job.flow_sha256,
+                params=record.params or job.params or {},
+            )
         allowed = record.attempts_allowed(self._settings.run_max_attempts)
         if record.attempt >= allowed:
             await self._end(delivery, undeliverable(record, allowed), stored)
