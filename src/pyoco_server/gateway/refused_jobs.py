@@ -62,7 +62,8 @@ class RefusedJobs:
             job_seq: The job.
 
         Returns:
-            Whether it is dealt with; ``False``: ask again later; ``None``: it is not known whose job it was.
+            Whether it is dealt with; ``False``: ask again later; ``None``: it is not known whose job it was, or who
+            refused it.
 
         Raises:
             StoreUnavailable: NATS is away; doing it again is safe.
@@ -73,9 +74,11 @@ class RefusedJobs:
             return None
         if stored.record.status is not RunStatus.PENDING:
             return True
+        if not self._workers.existing_serve(stored.record.tag):
+            return None  # it was somebody else
         why = only_for(stored.record)
         count, due = self._refusals.get(run_id, (0, 0.0))
-        may_be_whole = why is None and not count and self._workers.existing_serve(stored.record.tag)
+        may_be_whole = why is None and not count
         if not may_be_whole and not self._workers.own_serve(stored.record.tag, _OURS_SEEN_SEC):
             await self._end(stored, why)
             return True
