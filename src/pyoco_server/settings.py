@@ -284,11 +284,11 @@ class Settings(NatsSettings):
         given = {name: value for name, value in overrides.items() if value is not None}
         try:
             # pydantic-settings takes _env_file here; its stubs hide it behind the field names.
-            settings = cls(_env_file=_dotenv_path(), **{**_given_again(), **given})
+            settings = cls(_env_file=dotenv_path(), **{**_given_again(), **given})
         except ValidationError as error:
             raise InvalidSetting("; ".join(_describe(item, given) for item in error.errors())) from None
         except UnicodeDecodeError as error:
-            raise InvalidSetting(f"the file {_dotenv_path()} is not UTF-8 text: {error}") from None
+            raise InvalidSetting(f"the file {dotenv_path()} is not UTF-8 text: {error}") from None
         settings.check_files()
         return settings
 
@@ -343,7 +343,12 @@ def _given_again() -> dict[str, str]:
     }
 
 
-def _dotenv_path() -> Path | None:
+def dotenv_path() -> Path | None:
+    """Return where the ``.env`` is, whether or not it is there; ``None`` where none is to be read.
+
+    Raises:
+        InvalidSetting: it is named, and is not there.
+    """
     if os.environ.get("PYOCO_LOAD_DOTENV", "1").strip().lower() in _FALSE:
         return None
     named = os.environ.get("PYOCO_ENV_FILE", "").strip()

@@ -4,6 +4,7 @@ from typing import Any
 
 from pyoco_server.model.findings import Finding, FindingCode
 from pyoco_server.model.languages import Language
+from pyoco_server.model.moving.texts import MOVING_TEXTS
 from pyoco_server.model.sentences import Text, plain
 
 
@@ -366,4 +367,5 @@ TEXTS: dict[FindingCode, Text] = {
         "ストリーム {stream} は他より安全でない状態で保存されています: {reason}。",
         "nats stream edit {stream}",
     ),
+    **MOVING_TEXTS,
 }
