@@ -1,11 +1,13 @@
 """What a client's call may raise, beside ``InvalidInput``."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import httpx2
 from typing_extensions import Self
 
 from pyoco_server.client.httpx_kin import kin
+from pyoco_server.client.needs import Need
 from pyoco_server.client.proxies import Proxy
 from pyoco_server.errors import PyocoError
 
@@ -65,6 +67,25 @@ class ForeignAnswer(ApiError):
         self.what, self.proxy = what, proxy
         if proxy is not None:
             self.exit_code = CannotConnect.exit_code
+
+
+class ServerTooOld(ApiError):
+    """The server is older than this client, and cannot do what was asked.
+
+    Args:
+        response: The answer that shows it.
+        lacking: What it cannot do.
+        version: Its version, where it tells it.
+        done: What became of the call, in a sentence.
+    """
+
+    def __init__(self, response: httpx2.Response, lacking: Sequence[Need], version: str, done: str) -> None:
+        cannot = " or ".join(dict.fromkeys(need.what for need in lacking))
+        named = f" ({version})" if version else ""
+        hint = f"{done} Upgrade the server, or do without.".strip()
+        super().__init__(response, f"this server is older{named}: it cannot {cannot}", code="server_too_old", hint=hint)
+        self.exit_code = 1
+        self.lacking = tuple(lacking)
 
 
 class NotJson(ForeignAnswer, ValueError):
