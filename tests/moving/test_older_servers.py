@@ -14,6 +14,7 @@ import pytest
 from anyio.from_thread import start_blocking_portal
 
 from pyoco_server.cli.client import main
+from pyoco_server.cli.server import main as server_main
 from pyoco_server.client.async_http import AsyncPyocoHttpClient
 from pyoco_server.client.errors import ServerTooOld
 from pyoco_server.client.http import PyocoHttpClient
@@ -218,6 +219,12 @@ def test_the_commands_say_it(
 def test_doctor_says_it(older: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--server", older, "doctor", "--output", "json"]) == 1
     assert "server_old" in capsys.readouterr().out
+
+
+def test_check_says_it(older: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert server_main(["check", "--url", older, "--output", "json"]) == 1
+    said = capsys.readouterr().out
+    assert "server_old" in said and "server_odd" not in said
 
 
 def test_what_it_can_do_goes_on_and_costs_no_question(

@@ -77,7 +77,7 @@ class Abilities:
         """Return what a server cannot do; where it does not describe itself, all of it, or if ``sure`` nothing."""
         if not self._asked:
             self._answer = yield Call("GET", "/openapi.json")
-            self._document, self._asked = _described(self._answer), True
+            self._document, self._asked = description(self._answer), True
         if self._document is None:
             return [] if sure else list(needs)
         return [need for need in needs if not need.is_met(self._document)]
@@ -93,7 +93,7 @@ def _level(response: httpx2.Response) -> int:
     return int(told) if told.isdecimal() else 0
 
 
-def _described(response: httpx2.Response) -> dict[str, Any] | None:
+def description(response: httpx2.Response) -> dict[str, Any] | None:
     """Return the description that a server of runs gives of itself; ``None`` if this is none."""
     try:
         document = response.json() if response.is_success else None

@@ -21,11 +21,13 @@ import cloudpickle  # type: ignore[import-untyped]
 from pyoco.core.models import Task
 
 from pyoco_server.errors import CommandFailed
-from pyoco_server.worker.child.flow.carried import blank_task
+from pyoco_server.worker.child.flow.carried import blank_task, cached
 
 _SCRIPTS = ("__main__", "__mp_main__")
 _MOST_BYTES = 16 * 1024 * 1024
 _DEEPEST = 6
+_TRIES = 5
+_CACHED = type(functools.lru_cache(len))
 _HINT = (
     "Make it inside the function, or define the resolver at the top level of a module of its own and pass "
     "flow_resolver='module:function'."
@@ -53,11 +55,10 @@ class Carried:
         Raises:
             CommandFailed: it refers to something that no other process can have; the message names it.
         """
-        writer = _Writer()
         if (started := sys.modules.get("__mp_main__")) is not None:  # a script that multiprocessing has started
             cloudpickle.register_pickle_by_value(started)
         try:
-            _Pickler(writer).dump_all(self._function)
+            data = _pack(self._function)
         except _TooMuch:
             raise CommandFailed(
                 f"the flow resolver {self._name} refers to more than {_MOST_BYTES >> 20} MiB of data, which each run "
@@ -73,8 +74,7 @@ class Carried:
                 f"({told[:200]})",
                 hint=_HINT,
             ) from None
-        body = base64.b64encode(b"".join(writer.parts)).decode()
-        return {**self.places(), "pickled": body}
+        return {**self.places(), "pickled": base64.b64encode(data).decode()}
 
 
 Resolver = str | Carried
@@ -133,6 +133,8 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
 
     def reducer_override(self, value: Any) -> Any:
         """Return how a value is packed."""
+        if isinstance(value, _CACHED) and (value.__module__ in _SCRIPTS or "<locals>" in value.__qualname__):
+            return cached, (value.__wrapped__, *value.cache_parameters().values())
         if not isinstance(value, Task):
             return super().reducer_override(value)
         self._tasks.append(value)
@@ -158,11 +160,25 @@ class _Writer:
         return len(data)
 
 
+def _pack(value: Any) -> bytes:
+    """Return the bytes of a value, also while another thread of the program adds to what it refers to."""
+    for tries in range(_TRIES):
+        writer = _Writer()
+        try:
+            _Pickler(writer).dump_all(value)
+        except RuntimeError as error:
+            if "during iteration" not in str(error) or tries == _TRIES - 1:
+                raise
+        else:
+            break
+    return b"".join(writer.parts)
+
+
 def _culprit(value: Any, depth: int = 0) -> list[str]:
     """Return the names that lead to what cannot be copied, the innermost first; nothing if it is not found."""
     for name, part in _parts(value) if depth < _DEEPEST else ():
         try:
-            _Pickler(_Writer()).dump_all(part)
+            _pack(part)
         except Exception:  # noqa: BLE001 - this is what is looked for
             return [*_culprit(part, depth + 1), f"{name} ({type(part).__name__})"]
     return []

@@ -1,9 +1,11 @@
 """A flow resolver that was sent by value, on its arrival in the process of a run."""
 
 import base64
+import functools
 import io
 import pickle
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from pyoco.core.models import Task
@@ -16,6 +18,11 @@ def blank_task(kind: type[Task], name: str) -> Task:
     task = kind.__new__(kind)
     task.name = name
     return task
+
+
+def cached(function: Callable[..., Any], maxsize: int | None, typed: bool) -> Any:
+    """Return a function with an empty cache, as ``functools.lru_cache`` has made it in the program."""
+    return functools.lru_cache(maxsize, typed)(function)
 
 
 def see_places(carried: dict[str, Any]) -> None:
