@@ -223,6 +223,8 @@ answer = Value()
 
 
 def test_what_a_module_holds_is_still_imported_there() -> None:
+    with pytest.raises(CommandFailed, match="of the type Flow, no function"):
+        resolver_of(flow_of("main", 1))  # type: ignore[arg-type]
     assert resolver_of(None) is None and resolver_of("m:f") == "m:f"
     assert resolver_of(kinds) == f"{__file__}:kinds"
     assert all(isinstance(resolver_of(resolver), Carried) for resolver in kinds().values())

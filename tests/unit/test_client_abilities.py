@@ -143,6 +143,21 @@ def test_what_is_no_server_of_runs_is_not_called_an_older_one(document: Any) -> 
     assert not isinstance(caught.value, ServerTooOld) and caught.value.exit_code == 5
 
 
+def test_a_key_that_is_refused_is_not_called_an_older_server() -> None:
+    def refused() -> httpx2.Response:
+        return httpx2.Response(403, json={"detail": "invalid api key"})
+
+    class Guarded(Server):
+        def __call__(self, request: httpx2.Request) -> httpx2.Response:
+            if request.url.path == "/openapi.json":
+                return refused()
+            return super().__call__(request)
+
+    with pytest.raises(ApiError, match="invalid api key") as caught:
+        call(Guarded(None, None, refused), "sync", ("cancel_run", {"run_id": "r", "reason": "wrong"}))
+    assert caught.value.exit_code == 4
+
+
 @both
 @pytest.mark.parametrize("level", [LEVEL, None])
 def test_a_key_of_ones_own_is_repeated_only_where_it_is_known(

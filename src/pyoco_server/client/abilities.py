@@ -20,6 +20,9 @@ Asking = Generator[Call, httpx2.Response, None]
 _REFUSED = (404, 405, 422)
 """What servers answer to paths, methods and bodies that they do not know."""
 
+_KEYS = (401, 403)
+_FAULT = 500
+
 
 class Abilities:
     """Remembers what one server has shown of itself."""
@@ -77,9 +80,11 @@ class Abilities:
         """Return what a server cannot do; where it does not describe itself, all of it, or if ``sure`` nothing."""
         if not self._asked:
             self._answer = yield Call("GET", "/openapi.json")
-            self._document, self._asked = description(self._answer), True
+            self._document = description(self._answer)
+            self._asked = self._answer.status_code < _FAULT
         if self._document is None:
-            return [] if sure else list(needs)
+            # What keeps the description from us keeps the call from us too, and says why.
+            return [] if sure or self._answer.status_code in _KEYS else list(needs)
         return [need for need in needs if not need.is_met(self._document)]
 
     @property

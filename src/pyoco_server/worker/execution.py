@@ -170,7 +170,7 @@ class Execution:
         try:
             resolver = for_child(self._resolver, asked=workflow is None)
         except CommandFailed as error:
-            return _failure(EndReason.INVALID_FLOW, f"{error.message}. {error.hint}")
+            return self._ending or _failure(EndReason.INVALID_FLOW, f"{error.message}. {error.hint}".rstrip(" ."))
         if record.timeout_sec:
             text = f"the run took longer than its timeout_sec of {record.timeout_sec:g} s"
             self._later(record.timeout_sec, self._time_out, _failure(EndReason.RUN_TIMEOUT, text))

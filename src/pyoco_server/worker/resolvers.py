@@ -85,9 +85,17 @@ def resolver_of(given: Callable[[str], Any] | str | None) -> Resolver | None:
 
     Args:
         given: A function, or the ``module:function`` or ``path/file.py:function`` of one.
+
+    Raises:
+        CommandFailed: it is neither.
     """
     if given is None or isinstance(given, str):
         return given
+    if not callable(given):
+        raise CommandFailed(
+            f"the flow resolver is of the type {type(given).__name__}, no function",
+            hint="Pass a function that takes a flow's name and returns a pyoco.Flow, or its 'module:function'.",
+        )
     name, module = getattr(given, "__qualname__", ""), sys.modules.get(getattr(given, "__module__", None) or "")
     named = isinstance(given, types.FunctionType) and module is not None and getattr(module, name, None) is given
     if not named or module is None or module.__name__ in _SCRIPTS:
