@@ -12,6 +12,7 @@ from pyoco_server import __version__
 from pyoco_server.cli.findings import lang_option, output_option, print_findings
 from pyoco_server.cli.language import terminal_language
 from pyoco_server.cli.nats_option import nats_url_option
+from pyoco_server.client.abilities import description
 from pyoco_server.client.diagnosis import odd_answer, proxy_fails
 from pyoco_server.client.requests import client_options
 from pyoco_server.disk import examine_disks
@@ -30,6 +31,8 @@ from pyoco_server.store.moving.look import look_before_moving
 
 _JUDGING_SEC = 60.0
 """Beside the time in which a store is read: that in which what was read is looked through."""
+
+_NOT_FOUND = 404
 
 
 @click.command(epilog="Example: pyoco-server check --url http://127.0.0.1:8000")
@@ -143,12 +146,14 @@ async def _reach(
 
 
 async def _gateway(url: str, timeout: float) -> list[Finding]:
-    proxy = None
+    proxy = document = None
     try:
         options, proxy = client_options(url, None, "", timeout)
         async with httpx2.AsyncClient(**options) as http:
             answer = await asyncio.wait_for(http.get("/ready"), timeout)
             told = answer.json()
+            if answer.status_code == _NOT_FOUND:
+                document = description(await asyncio.wait_for(http.get("/openapi.json"), timeout))
     except InvalidInput as unusable:  # the address, or the proxy or the certificates that the environment names
         return [error(FindingCode.SERVER_UNREACHABLE, url=url, reason=unusable.message)]
     except (httpx2.HTTPError, asyncio.TimeoutError) as failed:
@@ -160,7 +165,8 @@ async def _gateway(url: str, timeout: float) -> list[Finding]:
         return [odd_answer(url, proxy, f"HTTP {answer.status_code}, and no JSON")]
     problems = _problems(told)
     if problems is None:
-        return [odd_answer(url, proxy, f"HTTP {answer.status_code}, and no word of /ready")]
+        odd = odd_answer(url, proxy, f"HTTP {answer.status_code}, and no word of /ready")
+        return [error(FindingCode.SERVER_OLD, url=url) if document is not None else odd]
     return [error(FindingCode.SERVER_NOT_READY, url=url, reason=problem) for problem in problems]
 
 

@@ -160,9 +160,9 @@ TEXTS: dict[FindingCode, Text] = {
         "サーバーのログに理由があります。trace で探せます。",
     ),
     FindingCode.SERVER_OLD: Text(
-        "The server at {url} cannot be asked what it knows: it has no /doctor.",
+        "The server at {url} is older: it has no /doctor, and cannot be asked what it knows.",
         "Bring server, workers and clients to one version.",
-        "サーバー ({url}) には /doctor がなく、状態を聞けません。",
+        "サーバー ({url}) は古いバージョンです。/doctor がなく、状態を聞けません。",
         "サーバー、ワーカー、クライアントのバージョンをそろえてください。",
     ),
     FindingCode.KEY_MISSING: Text(

@@ -1,6 +1,5 @@
 """The worker inside somebody else's program."""
 
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -8,6 +7,7 @@ from typing_extensions import Self
 
 from pyoco_server.errors import CommandFailed
 from pyoco_server.settings import Settings
+from pyoco_server.worker.resolvers import resolver_of
 from pyoco_server.worker.worker import DEFAULT_DRAIN_SEC, DEFAULT_POLL_SEC, Worker
 
 
@@ -31,13 +31,16 @@ class PyocoNatsWorker(Worker):
         """Start a worker with one slot.
 
         Args:
-            flow_resolver: A function of a module (or its spec). It runs in a child process, so it must be importable.
+            flow_resolver: Gives flows by name, in the process of each run: a function, or its ``module:function`` or
+                ``path/file.py:function``. One at the top level of a module is imported there. Any other (a closure, a
+                method, a lambda, a partial, a function of the script itself) is copied there when a run begins, with
+                what it refers to: it sees its variables as they are then, and what it does to them stays there.
 
         Raises:
-            CommandFailed: the resolver cannot be imported, or the name is taken.
+            CommandFailed: the resolver cannot be imported or copied, or the name is taken.
         """
-        resolver = flow_resolver if flow_resolver is None or isinstance(flow_resolver, str) else _spec(flow_resolver)
-        worker = cls(config or Settings.from_env(), worker_id=worker_id, tags=tags, resolver=resolver)
+        settings = config or Settings.from_env()
+        worker = cls(settings, worker_id=worker_id, tags=tags, resolver=resolver_of(flow_resolver))
         await worker.start()
         return worker
 
@@ -58,15 +61,3 @@ class PyocoNatsWorker(Worker):
                 hint="End the loop when stopping is set, and close the worker.",
             )
         return await super().run_once(timeout, drain_sec)
-
-
-def _spec(function: Callable[[str], Any]) -> str:
-    """Name a function so that a child process can import it."""
-    module = sys.modules.get(function.__module__)
-    if "<" in function.__qualname__ or "." in function.__qualname__:
-        raise CommandFailed(
-            f"the flow resolver {function.__qualname__} cannot be imported by the process that runs flows",
-            hint="Define it at the top level of a module.",
-        )
-    file = getattr(module, "__file__", None)
-    return f"{file}:{function.__name__}" if file else f"{function.__module__}:{function.__name__}"

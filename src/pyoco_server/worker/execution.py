@@ -10,7 +10,7 @@ from typing import Any
 
 import structlog
 
-from pyoco_server.errors import StoreUnavailable
+from pyoco_server.errors import CommandFailed, StoreUnavailable
 from pyoco_server.model.run import EndReason, RunRecord, RunStatus, TaskStatus
 from pyoco_server.model.worker import TroubleKind
 from pyoco_server.settings import Settings
@@ -23,6 +23,7 @@ from pyoco_server.worker.claims import Claimed
 from pyoco_server.worker.failure_log import FailureLog
 from pyoco_server.worker.machine import MachineFault
 from pyoco_server.worker.recorder import Recorder
+from pyoco_server.worker.resolvers import Resolver, for_child
 
 log = structlog.get_logger(__name__)
 
@@ -71,7 +72,7 @@ class Execution:
         *,
         lease: float,
         directory: Path,
-        resolver: str | None,
+        resolver: Resolver | None,
         read_flow: Callable[[str], Awaitable[str | None]],
         end_log: Callable[[], Awaitable[None]],
         explain_missing: Callable[[str], str] = lambda error: "",
@@ -166,6 +167,10 @@ class Execution:
                 return self._ending or _failure(
                     EndReason.INVALID_FLOW, f"the text of the flow.yaml ({sha256[:12]}…) is not in the store"
                 )
+        try:
+            resolver = for_child(self._resolver, asked=workflow is None)
+        except CommandFailed as error:
+            return self._ending or _failure(EndReason.INVALID_FLOW, f"{error.message}. {error.hint}".rstrip(" ."))
         if record.timeout_sec:
             text = f"the run took longer than its timeout_sec of {record.timeout_sec:g} s"
             self._later(record.timeout_sec, self._time_out, _failure(EndReason.RUN_TIMEOUT, text))
@@ -178,7 +183,7 @@ class Execution:
                 "params": record.params or self._job.params or {},
                 "workflow_yaml": workflow,
                 "directory": str(self._directory),
-                "resolver": self._resolver,
+                "resolver": resolver,
                 "exit_wait_sec": self._settings.run_exit_wait_sec,
                 "max_value_bytes": self._settings.max_run_snapshot_bytes // 2,
             }

@@ -27,11 +27,13 @@ from pyoco_server.store.workers import WorkerStore
 from pyoco_server.supervision import Supervisor
 from pyoco_server.waiting import first_event
 from pyoco_server.worker.apart import Apart
+from pyoco_server.worker.child.loading import refuse_while_loading
 from pyoco_server.worker.claims import Claims
 from pyoco_server.worker.fitness import Fitness
 from pyoco_server.worker.machine import Machine, describe
 from pyoco_server.worker.owners import Owners
 from pyoco_server.worker.registration import Registration
+from pyoco_server.worker.resolvers import Resolver
 from pyoco_server.worker.resources import ResourceWatch
 from pyoco_server.worker.slot import FlowTexts, Slot
 from pyoco_server.worker.watchdog import Watchdog
@@ -54,7 +56,7 @@ class Worker:
         settings: The settings.
         worker_id: Its name; two live processes cannot share one.
         tags: What it serves: a run is taken if its tag is among them.
-        resolver: ``module:function`` or ``path/file.py:function`` giving flows by name, or ``None``.
+        resolver: Gives flows by name: ``module:function``, ``path/file.py:function``, a function to carry, or ``None``.
         slots: How many runs at a time.
         max_runs_per_child: Runs after which a process is replaced, with ``shared`` isolation.
         poll_sec: Seconds that one request for a job may wait on the server.
@@ -66,11 +68,12 @@ class Worker:
         *,
         worker_id: str = "worker",
         tags: list[str] | None = None,
-        resolver: str | None = None,
+        resolver: Resolver | None = None,
         slots: int = 1,
         max_runs_per_child: int = DEFAULT_RUNS_PER_CHILD,
         poll_sec: float = DEFAULT_POLL_SEC,
     ) -> None:
+        refuse_while_loading()
         self._settings = settings
         start = _start_directory()
         directories = start / settings.state_dir / "runs"

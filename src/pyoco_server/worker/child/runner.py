@@ -17,6 +17,7 @@ from pyoco.core.models import Flow, RunContext, RunStatus
 from pyoco_server.errors import InvalidFlow
 from pyoco_server.model.run import EndReason
 from pyoco_server.model.text import clean_text
+from pyoco_server.worker.child.flow.carried import see_places
 from pyoco_server.worker.child.flow.exposure import Mask, exposed_by
 from pyoco_server.worker.child.flow.flows import FlowProblem, FlowSource, load_resolver
 from pyoco_server.worker.child.freshness import changed_since_import, forget_directories
@@ -27,6 +28,7 @@ from pyoco_server.worker.child.leaving import (
     unfinished_processes,
     unfinished_threads,
 )
+from pyoco_server.worker.child.loading import loading
 from pyoco_server.worker.child.output.taskoutput import TaskOutput
 from pyoco_server.worker.child.protocol import LOST_WORKER, Message, encode, receive_message
 from pyoco_server.worker.child.restoring import ProcessState
@@ -65,6 +67,7 @@ class Runner:
         self._cancelled: str | None = None
         self._baseline = AtTheEnd()
         self._flows: FlowSource | None = None
+        self._resolver: str | Message | None = None
 
     @classmethod
     def on(cls, descriptors: list[int], setup: Message, installed: int) -> "Runner":
@@ -138,7 +141,8 @@ class Runner:
         """Say whether the resolver loads, and end."""
         error = None
         try:
-            load_resolver(message["resolver"])
+            with loading():
+                load_resolver(message["resolver"])
         except BaseException as raised:  # noqa: BLE001 - whatever a user's module raises on import, SystemExit too
             error = summarise(raised)
         self._output.end()
@@ -150,11 +154,12 @@ class Runner:
         self._send({"type": "begun"})  # from here on, whatever happens is the run's own
         params = job["params"]
         try:
-            flows = self._flow_source(job["resolver"])
-            if job.get("workflow_yaml") is not None:
-                flow, params = flows.from_yaml(job["workflow_yaml"], job["flow_name"], params)
-            else:
-                flow = flows.from_resolver(job["flow_name"], params)
+            with loading():
+                flows = self._flow_source(job["resolver"])
+                if job.get("workflow_yaml") is not None:
+                    flow, params = flows.from_yaml(job["workflow_yaml"], job["flow_name"], params)
+                else:
+                    flow = flows.from_resolver(job["flow_name"], params)
         except FlowProblem as error:
             return _failed(error.reason, str(error), error, task=error.task)
         except InvalidFlow as error:
@@ -173,10 +178,13 @@ class Runner:
             return _failed(EndReason.CHILD_EXITED, text, None)
         return self._execute(job["run_id"], flow, params, job["max_value_bytes"])
 
-    def _flow_source(self, resolver: str | None) -> FlowSource:
-        """Return what makes flows; the resolver is imported for the first run of this process, and not before."""
-        if self._flows is None:
+    def _flow_source(self, resolver: str | Message | None) -> FlowSource:
+        """Return what makes flows; the resolver is had for the first run of this process, or when it has changed."""
+        if self._flows is None or resolver != self._resolver:
             self._flows = FlowSource(load_resolver(resolver) if resolver else None)
+            self._resolver = resolver
+        elif isinstance(resolver, dict):  # the path is what it was before the last run
+            see_places(resolver)
         show_to_subprocesses(sys.path[self._installed :], self._environment)
         return self._flows
 

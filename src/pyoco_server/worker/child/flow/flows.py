@@ -8,7 +8,6 @@ import importlib.util
 import os
 import sys
 from collections import OrderedDict
-from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,13 +18,14 @@ from pyoco.schemas.config import PyocoConfig, TaskConfig
 
 from pyoco_server.model.run import EndReason
 from pyoco_server.model.workflow import FlowFile, TaskSpec, Workflow, build_flow, graph_task_names, parse_workflow
+from pyoco_server.worker.child.flow.carried import unpack
 from pyoco_server.worker.child.flow.exposure import expose
 from pyoco_server.worker.child.flow.modules import CannotLoad, load_function, missing_attribute, refused_argument
 from pyoco_server.worker.child.flow.python_flows import check_flow
+from pyoco_server.worker.child.flow.resolver import Resolver
 from pyoco_server.worker.child.flow.wiring import wire
 from pyoco_server.worker.child.freshness import FreshLoader
 
-Resolver = Callable[[str], Flow]
 _CACHED_FLOWS = 64
 _POLICIES = {"retries", "retry_delay_sec", "timeout_sec", "fail_policy"}
 
@@ -114,13 +114,18 @@ class FlowSource:
         return flow
 
 
-def load_resolver(spec: str) -> Resolver:
-    """Import a resolver named ``module:function`` or ``path/file.py:function``.
+def load_resolver(spec: str | dict[str, Any]) -> Resolver | None:
+    """Import a resolver named ``module:function`` or ``path/file.py:function``, or take the one that was sent.
+
+    Returns:
+        The resolver; ``None`` where only the places were sent that modules of its program lie in.
 
     Raises:
         ValueError: the spec has another form, or what it names is not there or not callable.
         Exception: whatever importing the module raises.
     """
+    if not isinstance(spec, str):
+        return unpack(spec)
     place, _, attribute = spec.rpartition(":")
     if not place or not attribute:
         raise ValueError(f"--flow-resolver {spec!r} must look like module:function or path/file.py:function")
