@@ -18,6 +18,7 @@ from pyoco_server.errors import InvalidInput, KeyNotFound, StoreUnavailable
 from pyoco_server.model.access import Role, check_tenant
 from pyoco_server.model.apikey import ApiKey, ApiKeyRecord, Pepper, is_key_id
 from pyoco_server.model.audit import AuditAction, AuditEntry, AuditTarget
+from pyoco_server.model.existing_key import MADE_BY, ExistingKey
 from pyoco_server.model.provenance import Source
 from pyoco_server.nats_signer import NatsRole
 from pyoco_server.settings import Settings
@@ -59,7 +60,8 @@ def create(settings: Settings, tenant: str, role: str, expires: str | None) -> N
     async def store(keys: KeyStore) -> bool:
         others = await keys.list()
         await keys.create(record)
-        return any(other.ended(now) is None and other.pepper_id != seal.id for other in others)
+        ours = [other for other in others if other.ended(now) is None and not isinstance(other, ExistingKey)]
+        return any(other.pepper_id != seal.id for other in ours)
 
     if _with_store(settings, store, lambda _: _entry(AuditAction.KEY_CREATE, record)):
         print_warning(
@@ -84,6 +86,7 @@ def revoke(settings: Settings, key_id: str) -> None:
     """Make a key useless for ever. A gateway stops taking it within seconds."""
     if not is_key_id(key_id):
         whole = ApiKey.parse(key_id)  # never repeated: it may be a whole key, or a part of one
+        print_json({"error": "not_found", "key_id": whole.key_id if whole else None})
         hint = f"That is a whole key. Its id is {whole.key_id}" if whole else "An id is 24 hexadecimal digits."
         raise KeyNotFound("no api key has this id", hint=hint)
     now = time.time()
@@ -92,7 +95,11 @@ def revoke(settings: Settings, key_id: str) -> None:
         # Once more changes nothing.
         return _entry(AuditAction.KEY_REVOKE, revoked) if revoked.revoked_at == now else None
 
-    record = _with_store(settings, lambda keys: keys.revoke(key_id, now), entry)
+    try:
+        record = _with_store(settings, lambda keys: keys.revoke(key_id, now), entry)
+    except KeyNotFound:
+        print_json({"error": "not_found", "key_id": key_id})  # for programs; the error is for people
+        raise
     print_json({"key_id": record.key_id, "revoked_at": record.revoked_at})
 
 
@@ -128,7 +135,8 @@ def read_end(text: str, now: float) -> float:
 
 def _shown(record: ApiKeyRecord) -> dict[str, Any]:
     names = ("key_id", "tenant_id", "created_at", "revoked_at", "role", "expires_at")
-    return {name: getattr(record, name) for name in names}
+    note = {"note": record.problem() or MADE_BY} if isinstance(record, ExistingKey) else {}
+    return {**{name: getattr(record, name) for name in names}, **note}
 
 
 def _entry(action: AuditAction, record: ApiKeyRecord) -> AuditEntry:

@@ -11,7 +11,7 @@ from pyoco_server import __version__
 from pyoco_server.disk import examine_disks
 from pyoco_server.errors import StoreRefused, StoreUnavailable
 from pyoco_server.gateway.figures import Figures, TagFigures
-from pyoco_server.gateway.guards import dead_parts, failing_tasks, ways_around_keys
+from pyoco_server.gateway.guards import dead_parts, failing_tasks, keys_refused, ways_around_keys
 from pyoco_server.gateway.state import Gateway
 from pyoco_server.gateway.tanks import SERVER
 from pyoco_server.gateway.task_findings import tasks_apart
@@ -57,6 +57,7 @@ async def _look(here: Gateway, figures: Figures, everybodys: Figures) -> list[Fi
         *_workers(here),
         *_records(here),
         *ways_around_keys(here),
+        *keys_refused(here),
         *dead_parts(here.parts),
         *failing_tasks(here.failing_tasks()),
     ]

@@ -9,6 +9,8 @@ from pyoco_server.model.parts import LATELY_SEC, Parts
 from pyoco_server.model.sentences import Moment, Span
 from pyoco_server.supervision import Supervised
 
+_MOST = 20
+
 
 def ways_around_keys(here: Gateway) -> list[Finding]:
     """Return what weakens API keys, where they are on."""
@@ -37,6 +39,17 @@ def failing_tasks(tasks: Iterable[Supervised]) -> list[Finding]:
         )
         for task in tasks
     ]  # fmt: skip
+
+
+def keys_refused(here: Gateway) -> list[Finding]:
+    """Return which keys of the existing system cannot be used, where keys are on."""
+    if here.settings.http_auth_mode != "api_key":
+        return []
+    refused, unusable = here.auth.existing.refused, here.auth.unusable()
+    return [
+        *([warning(FindingCode.EXISTING_KEYS_REFUSED, keys=refused[:_MOST])] if refused else []),
+        *([warning(FindingCode.EXISTING_KEYS_UNUSABLE, keys=unusable[:_MOST])] if unusable else []),
+    ]
 
 
 def dead_parts(parts: Parts) -> list[Finding]:

@@ -27,7 +27,7 @@ class KeyKeeper:
         self._connection = self._own or connection
         self.store = KeyStore(self._connection)
         ring = KeyRing(self.store)
-        self.auth = Authenticator(settings, ring)
+        self.auth = Authenticator(settings, ring, self.store)
         self.feed = BucketFeed(
             self._connection, settings.auth_kv_bucket, on_changes=ring.apply, on_reset=ring.clear
         )  # fmt: skip
@@ -66,6 +66,7 @@ class KeyKeeper:
 
     async def close(self) -> None:
         """Close the connection that keys have for themselves, if there is one."""
+        await self.auth.existing.close()
         if self._own is not None:
             await self._own.close()
 

@@ -210,6 +210,22 @@ TEXTS: dict[FindingCode, Text] = {
         "ゲートウェイと pyoco-server-admin に PYOCO_AUTH_PEPPER を設定してください (openssl rand -hex 32)。"
         "以前のキーは使えなくなるので作り直してください。",
     ),
+    FindingCode.EXISTING_KEYS_REFUSED: Text(
+        "API keys made by the existing system were sent with a secret that does not fit: {keys}. Either it is wrong, or"
+        " PYOCO_AUTH_PEPPER is not what they were made with (or without).",
+        "Start gateways and pyoco-server-admin with the existing system's PYOCO_AUTH_PEPPER, or make new keys and"
+        " revoke these.",
+        "既存システムで作られた API キーが、合わないシークレットで送られました: {keys}。シークレットの誤りか、"
+        "PYOCO_AUTH_PEPPER が作成時のもの (または未設定) と異なります。",
+        "ゲートウェイと pyoco-server-admin に既存システムの PYOCO_AUTH_PEPPER を設定するか、キーを作り直して"
+        "古いものを失効させてください。",
+    ),
+    FindingCode.EXISTING_KEYS_UNUSABLE: Text(
+        "API keys made by the existing system cannot be used: {keys}.",
+        "Make new keys, and revoke these; pyoco-server-admin api-key list tells what is wrong with each.",
+        "既存システムで作られた API キーのうち、使えないものがあります: {keys}。",
+        "キーを作り直し、古いものを失効させてください。理由は pyoco-server-admin api-key list に表示されます。",
+    ),
     FindingCode.PART_DIED: Text(
         "The {part} has died (deaths since {since}: {deaths}, the last one: {exit})[; the next start is at"
         " {next_start_at}].",

@@ -57,6 +57,8 @@ class FindingCode(str, Enum):
     NATS_LETS_ALL_IN = "nats_lets_all_in"
     KEYS_NOT_APART = "keys_not_apart"
     KEYS_WITHOUT_PEPPER = "keys_without_pepper"
+    EXISTING_KEYS_REFUSED = "existing_keys_refused"
+    EXISTING_KEYS_UNUSABLE = "existing_keys_unusable"
     PART_DIED = "part_died"
     TASK_FAILING = "task_failing"
     INDEX_BUILDING = "index_building"
