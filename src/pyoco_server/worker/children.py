@@ -342,9 +342,12 @@ class Children:
         end = await child.end()
         if answer is None or answer.get("error"):
             reason = answer["error"] if answer else ("it did not answer in time" if end.killed else f"it {end}")
+            trace = answer.get("trace") if answer else ""
             raise Unusable(
                 f"the flow resolver does not load: {reason}",
-                hint="The resolver's file and what it imports must load in a plain Python process.",
+                hint=f"It was raised here:\n{trace}"
+                if trace
+                else "The resolver's file and what it imports must load in a plain Python process.",
             )
 
 

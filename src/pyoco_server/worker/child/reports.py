@@ -127,6 +127,8 @@ class Tried(_OfNoRun):
 
     type: Literal["tried"]
     error: str | None
+    trace: str
+    """The user's own lines that led there; empty where there are none."""
 
 
 _REPORT: TypeAdapter[Any] = TypeAdapter(

@@ -19,7 +19,7 @@ from pyoco_server.model.run import EndReason
 from pyoco_server.model.text import clean_text
 from pyoco_server.worker.child.flow.carried import see_places
 from pyoco_server.worker.child.flow.exposure import Mask, exposed_by
-from pyoco_server.worker.child.flow.flows import FlowProblem, FlowSource, load_resolver
+from pyoco_server.worker.child.flow.flows import BadResolver, FlowProblem, FlowSource, load_resolver
 from pyoco_server.worker.child.freshness import changed_since_import, forget_directories
 from pyoco_server.worker.child.leaving import (
     AtTheEnd,
@@ -35,7 +35,13 @@ from pyoco_server.worker.child.restoring import ProcessState
 from pyoco_server.worker.child.subprocesses import show_to_subprocesses
 from pyoco_server.worker.child.tasks.coroutines import coroutines_run
 from pyoco_server.worker.child.tasks.engine import RunEngine
-from pyoco_server.worker.child.tasks.failures import describe_exception, end_reason, note_environment, summarise
+from pyoco_server.worker.child.tasks.failures import (
+    describe_exception,
+    end_reason,
+    note_environment,
+    summarise,
+    where_raised,
+)
 from pyoco_server.worker.child.tasks.forks import end_fork, forks_kept_out
 from pyoco_server.worker.child.tasks.reporter import TaskReporter
 from pyoco_server.worker.child.tasks.retries import RunStopped, supervised, tasks_of
@@ -139,14 +145,16 @@ class Runner:
 
     def _try_resolver(self, message: Message) -> None:
         """Say whether the resolver loads, and end."""
-        error = None
+        error, trace = None, ""
         try:
             with loading():
                 load_resolver(message["resolver"])
+        except BadResolver as bad:
+            error = str(bad)
         except BaseException as raised:  # noqa: BLE001 - whatever a user's module raises on import, SystemExit too
-            error = summarise(raised)
+            error, trace = summarise(raised), where_raised(raised)
         self._output.end()
-        self._send({"type": "tried", "error": error})
+        self._send({"type": "tried", "error": error, "trace": trace})
         os._exit(0)
 
     def _run(self, job: Message) -> Message:
