@@ -60,6 +60,7 @@ class Worker:
         slots: How many runs at a time.
         max_runs_per_child: Runs after which a process is replaced, with ``shared`` isolation.
         poll_sec: Seconds that one request for a job may wait on the server.
+        connection: To NATS; made from the settings when not given.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class Worker:
         slots: int = 1,
         max_runs_per_child: int = DEFAULT_RUNS_PER_CHILD,
         poll_sec: float = DEFAULT_POLL_SEC,
+        connection: Connection | None = None,
     ) -> None:
         refuse_while_loading()
         self._settings = settings
@@ -86,7 +88,7 @@ class Worker:
         """``drained``, with the reason that was given, once somebody asked this worker to drain."""
         self.hurrying = asyncio.Event()
         """Set it to hand running runs back at once, without letting them finish."""
-        self._connection = Connection(settings, f"pyoco-worker:{worker_id}", role=NatsRole.WORKER)
+        self._connection = connection or Connection(settings, f"pyoco-worker:{worker_id}", role=NatsRole.WORKER)
         self._queue = JobQueue(self._connection)
         workers = WorkerStore(self._connection)
         self._registration = Registration(settings, workers, worker_id, self.tags, slots)
