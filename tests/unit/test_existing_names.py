@@ -2,17 +2,20 @@
 
 import dataclasses
 import inspect
+import json
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 
 import pyoco_server
-from pyoco_server import NatsBackendConfig
+from pyoco_server import NatsBackendConfig, admin_cli
 from pyoco_server.config import settings_of
 from pyoco_server.errors import InvalidSetting
+from pyoco_server.gateway.app import create_app
 from pyoco_server.settings import Settings
 
 # Name: its parameters there, in order; "*" before those that are given by name, "=" behind those that may be left out.
@@ -145,3 +148,29 @@ def test_a_value_that_cannot_be_used_is_named() -> None:
     with pytest.raises(InvalidSetting, match="nats_url of the NatsBackendConfig") as told:
         settings_of(NatsBackendConfig("bogus://user:secret-word@x"))
     assert "secret-word" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ("nope", "nope"), ("pyoco_" + "a1" * 12 + "." + "S" * 43, "a1" * 12), ("S" * 43, None), ("pyoco_a1", None),
+        ("a.b", None),
+    ],
+)  # fmt: skip
+def test_a_key_that_is_not_there_is_told_to_programs_and_to_people(
+    given: str, told: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert admin_cli.main(["api-key", "revoke", "--key-id", given]) == 2
+    said = capsys.readouterr()
+    assert json.loads(said.out) == {"error": "not_found", "key_id": told}
+    assert "no api key has this id" in said.err and "S" * 43 not in said.out + said.err
+
+
+@pytest.mark.anyio
+async def test_health_answers_before_anything_has_started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYOCO_NATS_URL", "nats://127.0.0.1:1")
+    transport = httpx2.ASGITransport(app=create_app(Settings.from_env()))
+    async with httpx2.AsyncClient(transport=transport, base_url="http://gateway") as client:
+        answer = await client.get("/health")
+    assert (answer.status_code, answer.json()) == (200, {"status": "ok"})

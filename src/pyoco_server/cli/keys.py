@@ -29,6 +29,7 @@ from pyoco_server.store.keys import KeyStore
 
 _CONNECT_SEC = 5.0
 _DURATION = re.compile(r"([0-9]{1,6})([smhdw])")
+_WORD = re.compile(r"(?!pyoco_)[A-Za-z0-9_-]{1,24}")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _LONGEST = timedelta(days=36500)
 _Answer = TypeVar("_Answer")
@@ -85,8 +86,8 @@ def list_keys(settings: Settings) -> None:
 def revoke(settings: Settings, key_id: str) -> None:
     """Make a key useless for ever. A gateway stops taking it within seconds."""
     if not is_key_id(key_id):
-        whole = ApiKey.parse(key_id)  # never repeated: it may be a whole key, or a part of one
-        print_json({"error": "not_found", "key_id": whole.key_id if whole else None})
+        whole = ApiKey.parse(key_id)  # never repeated where it may be a whole key, or most of a secret
+        print_json({"error": "not_found", "key_id": whole.key_id if whole else _harmless(key_id)})
         hint = f"That is a whole key. Its id is {whole.key_id}" if whole else "An id is 24 hexadecimal digits."
         raise KeyNotFound("no api key has this id", hint=hint)
     now = time.time()
@@ -101,6 +102,11 @@ def revoke(settings: Settings, key_id: str) -> None:
         print_json({"error": "not_found", "key_id": key_id})  # for programs; the error is for people
         raise
     print_json({"key_id": record.key_id, "revoked_at": record.revoked_at})
+
+
+def _harmless(text: str) -> str | None:
+    """Return a text that is no id, if it is too short to give a key away."""
+    return text if _WORD.fullmatch(text) else None
 
 
 def read_end(text: str, now: float) -> float:
