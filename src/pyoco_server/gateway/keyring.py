@@ -47,8 +47,8 @@ class KeyRing:
                 continue
             key_id = change.key.removeprefix(PREFIX)
             known = self._known.get(key_id)
-            ours = known is not None and known.record is not None and not isinstance(known.record, ExistingKey)
-            if key_id == change.key or not ours:  # a key of ours is not changed under the other name
+            # A key of ours is not changed under the other name.
+            if key_id == change.key or known is None or not _is_ours(known.record):
                 self._learn(key_id, StoredKey(read(change.key, change.value), change.revision), None)
 
     def clear(self) -> None:
@@ -117,7 +117,7 @@ class KeyRing:
         known = self._known.get(key_id)
         if known is None:
             known = self._known[key_id] = _Known(stored.record, stored.revision, float("-inf"))
-        elif stored.revision > known.revision:
+        elif stored.revision > known.revision or (_is_ours(stored.record) and isinstance(known.record, ExistingKey)):
             known.record, known.revision = stored.record, stored.revision
         if read_at is not None:
             known.read_at = read_at
@@ -125,3 +125,7 @@ class KeyRing:
         if len(self._known) > _MOST:
             self._known.popitem(last=False)
         return known
+
+
+def _is_ours(record: ApiKeyRecord | None) -> bool:
+    return record is not None and not isinstance(record, ExistingKey)
