@@ -2,6 +2,7 @@
 
 import asyncio
 import hmac
+import os
 import time
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +20,8 @@ from pyoco_server.store.keys import KeyStore
 
 log = structlog.get_logger(__name__)
 
-_AT_A_TIME = 2
+_AT_A_TIME = max(1, min(2, (os.cpu_count() or 1) // 2))
+"""So that the loop has a core of its own."""
 _WAIT_SEC = 10.0
 _EVERY_SEC = 3.0
 _BURST = 10
@@ -30,7 +32,7 @@ _STOP_SEC = 2.0
 class ExistingKeys:
     """Knows keys of the existing system.
 
-    The slow hash is made in threads, two at a time; requests with the same key share one. A secret that is wrong for a
+    The slow hash is made in threads, two at a time at most; requests with the same key share one. A secret that is wrong for a
     key that nobody has used here yet costs as much as the right one, so of each such key ten are tried at once and then
     one in three seconds, whoever sends them: the brake on addresses would also hold up whoever shares one.
 
