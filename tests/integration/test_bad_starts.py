@@ -50,7 +50,6 @@ WORKER = ("pyoco_server.cli.worker", "--nats-url", "nats://127.0.0.1:1", "--flow
     [
         ("nocolon", "names no function"), (":f", "names no function"), ("odd.py:", "names no function"),
         ("odd.py:f()", "names no function"), ("missing.py:f", "there is no file"), ("a/b:f", "no Python file"),
-        ("a-b:f", "not the name of a module"),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize(

@@ -32,9 +32,9 @@ _STOP_SEC = 2.0
 class ExistingKeys:
     """Knows keys of the existing system.
 
-    The slow hash is made in threads, two at a time at most; requests with the same key share one. A secret that is wrong for a
-    key that nobody has used here yet costs as much as the right one, so of each such key ten are tried at once and then
-    one in three seconds, whoever sends them: the brake on addresses would also hold up whoever shares one.
+    The slow hash is made in threads, two at a time at most; requests with the same key share one. A secret that is
+    wrong for a key that nobody has used here yet costs as much as the right one, so of each such key ten are tried at
+    once and then one in three seconds, whoever sends them: the brake on addresses would hold up whoever shares one.
 
     Args:
         ring: The keys, as they are known.
@@ -60,7 +60,7 @@ class ExistingKeys:
         return list(self._refused)
 
     async def refusal(self, key: ApiKey, record: ExistingKey) -> Refusal | None:
-        """Tell why a key is refused; ``None`` for a good one.
+        """Return why a key is refused; ``None`` for a good one.
 
         Args:
             key: What the caller sent.

@@ -93,7 +93,7 @@ class PyocoNatsWorker(Worker):
 
         Raises:
             CommandFailed: it takes no more runs: somebody asked it to drain, or ``stopping`` was set.
-            StoreRefused: NATS does not let us in (any more), or the program's connection is closed for good.
+            StoreRefused: the program's own connection is closed for good.
             PyocoError: something without which the worker is of no use has failed.
         """
         if self.stopping.is_set():
@@ -102,6 +102,6 @@ class PyocoNatsWorker(Worker):
                 hint="End the loop when stopping is set, and close the worker.",
             )
         await self.start()
-        if self._connection.is_turned_away:
-            _ = self._connection.client  # tells why
+        if isinstance(self._connection, AdoptedConnection) and self._connection.is_turned_away:
+            _ = self._connection.client  # it is closed for good, and says so
         return await super().run_once(timeout, drain_sec)
