@@ -21,6 +21,8 @@ log = structlog.get_logger(__name__)
 NatsClient = Client
 """What is handed over."""
 _CLOSE_SEC = 3.0
+_CLOSED = "the program's own connection to NATS is closed for good"
+_HINT = "Connect with max_reconnect_attempts=-1, and close the worker or client before the connection."
 _Callback = Callable[..., Awaitable[None]]
 
 
@@ -41,6 +43,23 @@ class AdoptedConnection(Connection):
         self.cluster = Cluster(client, lambda: self.down_since)
 
     @property
+    def client(self) -> Client:
+        """The connected client.
+
+        Raises:
+            StoreUnavailable: at once, when NATS is away.
+            StoreRefused: the client has given up, or the program has closed it: it does not come back.
+        """
+        if self._client.is_closed:
+            raise StoreRefused(_CLOSED, hint=_HINT)
+        return super().client
+
+    @property
+    def is_turned_away(self) -> bool:
+        """Whether the client does not come back."""
+        return self._client.is_closed
+
+    @property
     def shown_url(self) -> str:
         """Where NATS is, without passwords."""
         url = self._client.connected_url
@@ -48,9 +67,6 @@ class AdoptedConnection(Connection):
 
     async def start(self) -> Self:
         """Begin to hear of what happens to the client."""
-        if self._client.is_closed:
-            await self._on_closed()
-            return self
         client: Any = self._client  # nats-py takes callbacks when it connects, and that has happened
         client._error_cb = _both(self._on_error, client._error_cb)
         client._disconnected_cb = _both(self._on_disconnected, client._disconnected_cb)
@@ -61,14 +77,8 @@ class AdoptedConnection(Connection):
         return self
 
     async def _on_closed(self) -> None:
-        """Say so where the client has given up, or the program has closed it: it does not come back."""
         if not self._closing:
-            self.refused = StoreRefused(
-                "the program's own connection to NATS is closed for good",
-                hint="Connect with max_reconnect_attempts=-1, and close the worker or client before the connection.",
-            )
-            self._refusals = len(self._target.servers)  # whoever waits for it need not
-            log.error("a connection to NATS was closed for good", connection=self.name, reason=self.refused.message)
+            log.error(_CLOSED, connection=self.name, hint=_HINT)
 
     async def close(self) -> None:
         """Close the client; what was published before has been sent."""
