@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pyoco_server.client.async_http import AsyncPyocoHttpClient
     from pyoco_server.client.http import PyocoHttpClient
+    from pyoco_server.config import NatsBackendConfig
     from pyoco_server.logs import configure_logging
-    from pyoco_server.settings import NatsBackendConfig
     from pyoco_server.store.client import PyocoNatsClient
     from pyoco_server.store.topology import ensure_resources
     from pyoco_server.worker.embedding import PyocoNatsWorker
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "NatsBackendConfig": "pyoco_server.settings",
+    "NatsBackendConfig": "pyoco_server.config",
     "ensure_resources": "pyoco_server.store.topology",
     "PyocoNatsClient": "pyoco_server.store.client",
     "PyocoHttpClient": "pyoco_server.client.http",

@@ -175,16 +175,18 @@ class TooManyFailedKeys(PyocoError):
 
     Args:
         retry_after_sec: Seconds until a bad one is looked at again.
+        of_one_key: Wrong secrets of one key of the existing system come, which was never used here: each costs much.
     """
 
     code = "too_many_failed_keys"
     http_status = 429
     exit_code = 4
 
-    def __init__(self, retry_after_sec: int) -> None:
+    def __init__(self, retry_after_sec: int, *, of_one_key: bool = False) -> None:
         super().__init__(
-            "too many invalid api keys from this address",
-            hint=f"Correct the key; the next one is looked at in {retry_after_sec} s. Good keys are not held up.",
+            "too many wrong secrets of this api key" if of_one_key else "too many invalid api keys from this address",
+            hint=f"Correct the key; the next one is looked at in {retry_after_sec} s."
+            + ("" if of_one_key else " Good keys are not held up."),
         )
         self.retry_after_sec = retry_after_sec
 

@@ -8,7 +8,7 @@ import difflib
 import ipaddress
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -281,20 +281,32 @@ class Settings(NatsSettings):
         Raises:
             InvalidSetting: a value cannot be read; the message names the variable and the value.
         """
-        given = {name: value for name, value in overrides.items() if value is not None}
+        return cls._read({name: value for name, value in overrides.items() if value is not None}, _option)
+
+    @classmethod
+    def from_program(cls, name: str, values: Mapping[str, Any]) -> Self:
+        """Return the settings that a program has given; what it does not know is read from the environment.
+
+        Args:
+            name: What it has given them in, for messages.
+            values: By field; ``None`` is a value too.
+
+        Raises:
+            InvalidSetting: one cannot be used; the message names it.
+        """
+        return cls._read(dict(values), lambda field: f"{field} of the {name}")
+
+    @classmethod
+    def _read(cls, given: dict[str, Any], called: Callable[[str], str]) -> Self:
         try:
             # pydantic-settings takes _env_file here; its stubs hide it behind the field names.
-            settings = cls(_env_file=_dotenv_path(), **{**_given_again(), **given})
+            settings = cls(_env_file=dotenv_path(), **{**_given_again(), **given})
         except ValidationError as error:
-            raise InvalidSetting("; ".join(_describe(item, given) for item in error.errors())) from None
+            raise InvalidSetting("; ".join(_describe(item, given, called) for item in error.errors())) from None
         except UnicodeDecodeError as error:
-            raise InvalidSetting(f"the file {_dotenv_path()} is not UTF-8 text: {error}") from None
+            raise InvalidSetting(f"the file {dotenv_path()} is not UTF-8 text: {error}") from None
         settings.check_files()
         return settings
-
-
-NatsBackendConfig = Settings
-"""The name under which existing programs import the settings."""
 
 
 def unknown_variables() -> list[str]:
@@ -343,7 +355,12 @@ def _given_again() -> dict[str, str]:
     }
 
 
-def _dotenv_path() -> Path | None:
+def dotenv_path() -> Path | None:
+    """Return where the ``.env`` is, whether or not it is there; ``None`` where none is to be read.
+
+    Raises:
+        InvalidSetting: it is named, and is not there.
+    """
     if os.environ.get("PYOCO_LOAD_DOTENV", "1").strip().lower() in _FALSE:
         return None
     named = os.environ.get("PYOCO_ENV_FILE", "").strip()
@@ -353,12 +370,16 @@ def _dotenv_path() -> Path | None:
     return path
 
 
-def _describe(item: Any, given: dict[str, Any]) -> str:
+def _option(field: str) -> str:
+    return f"the option --{field.replace('_', '-')}"
+
+
+def _describe(item: Any, given: dict[str, Any], called: Callable[[str], str]) -> str:
     if not item["loc"]:  # from a validator over several fields, which names them itself
         return str(item["msg"]).removeprefix("Value error, ")
     field = str(item["loc"][0])
     value = _raw(field, item["input"])
-    source = f"the option --{field.replace('_', '-')}" if field in given else variable(field)
+    source = called(field) if field in given else variable(field)
     said = str(item["msg"]).removeprefix("Value error, ")  # of a validator of ours
     return f"{source}={value!r} cannot be used: {said[0].lower()}{said[1:]}"
 

@@ -127,7 +127,8 @@ def test_a_job_of_another_program_is_checked_before_its_first_task(system: Syste
         for name, text in texts.items():
             record = RunRecord(run_id=f"foreign-{name}", flow_name="main", tag="cpu", submitted_at=time.time())
             await (await stream.key_value("pyoco_runs")).put(record.run_id, record.to_json())
-            await stream.publish("pyoco.work.cpu", Job.of(record).model_copy(update={"workflow_yaml": text}).to_json())
+            job = Job(run_id=record.run_id, flow_name="main", workflow_yaml=text)
+            await stream.publish("pyoco.work.cpu", job.to_json())
         await connection.close()
 
     asyncio.run(publish())

@@ -18,6 +18,7 @@ from pyoco_server.store import topology
 from pyoco_server.store.connection import Connection
 from pyoco_server.store.control import ControlChannel
 from pyoco_server.store.flows import FlowStore
+from pyoco_server.store.job_maker import JobMaker
 from pyoco_server.store.queue import JobQueue
 from pyoco_server.store.runs import RunStore
 from pyoco_server.store.submissions import Submissions
@@ -58,7 +59,7 @@ class Bench:
         sha256 = hashlib.sha256(text).hexdigest()
         await FlowStore(self.connection).put(text, sha256)
         record = RunRecord(run_id=new_run_id(), flow_name=task, workflow_yaml_sha256=sha256, **fields)
-        await Submissions(self.runs, JobQueue(self.connection)).submit(record)
+        await Submissions(self.runs, JobMaker(JobQueue(self.connection), FlowStore(self.connection))).submit(record)
         self.journal.note("answered", record.run_id)
         return record.run_id
 

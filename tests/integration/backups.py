@@ -17,6 +17,7 @@ from pyoco_server.store.archive import Archive
 from pyoco_server.store.backup import back_up, streams_in_order
 from pyoco_server.store.connection import Connection, connected
 from pyoco_server.store.flows import FlowStore
+from pyoco_server.store.job_maker import JobMaker
 from pyoco_server.store.keys import KeyStore
 from pyoco_server.store.queue import JobQueue
 from pyoco_server.store.restore import Restore
@@ -40,7 +41,7 @@ async def connection(settings: Settings) -> AsyncIterator[Connection]:
 async def filled(connection: Connection) -> Connection:
     """A store with something in every stream that matters."""
     runs = RunStore(connection)
-    submissions = Submissions(runs, JobQueue(connection))
+    submissions = Submissions(runs, JobMaker(JobQueue(connection), FlowStore(connection)))
     await FlowStore(connection).put(b"version: 1\n", "ab" * 32)
     for number in range(20):
         await submissions.submit(record(f"r{number}"))

@@ -12,6 +12,8 @@ from nats.js import api
 from pyoco_server.errors import CommandFailed
 from pyoco_server.settings import Settings
 from pyoco_server.store.connection import Connection, connected
+from pyoco_server.store.flows import FlowStore
+from pyoco_server.store.job_maker import JobMaker
 from pyoco_server.store.queue import JobQueue
 from pyoco_server.store.runs import RunStore
 from pyoco_server.store.submissions import Submissions
@@ -32,7 +34,7 @@ async def test_three_servers_and_one(settings: Settings, tmp_path: Path) -> None
             await _made(there)
             queue = JobQueue(there)
             await queue.ensure_consumer("cpu")
-            submissions = Submissions(RunStore(there), queue)
+            submissions = Submissions(RunStore(there), JobMaker(queue, FlowStore(there)))
             for number in range(30):
                 await submissions.submit(record(f"r{number}"))
             await WheelStore(there).put("a-1-py3-none-any.whl", io.BytesIO(WHEEL), ["cpu"])

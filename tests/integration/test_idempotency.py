@@ -214,7 +214,7 @@ async def test_what_cannot_be_taken_back_is_in_doubt(here: Running, monkeypatch:
     doubts: list[tuple[str, int | None]] = []
     gateway = here.gateway
     submissions = Submissions(
-        gateway.runs, gateway.queue, in_doubt=lambda run_id, revision: doubts.append((run_id, revision))
+        gateway.runs, gateway.submissions.jobs, in_doubt=lambda run_id, revision: doubts.append((run_id, revision))
     )
     monkeypatch.setattr(gateway.queue, "publish", failing(gateway.queue.publish, 3, after=False))
     monkeypatch.setattr(gateway.runs, step, failing(getattr(gateway.runs, step), 1, after=step == "create"))
@@ -235,7 +235,7 @@ async def test_a_run_that_one_leader_refused_and_another_stored_is_in_doubt(
         raise RevisionConflict("a leader of the past")
 
     monkeypatch.setattr(gateway.runs, "create", contradict)
-    submissions = Submissions(gateway.runs, gateway.queue, in_doubt=lambda run_id, _: doubts.append(run_id))
+    submissions = Submissions(gateway.runs, gateway.submissions.jobs, in_doubt=lambda run_id, _: doubts.append(run_id))
     with pytest.raises(StoreUnavailable):
         await submissions.submit(RunRecord(run_id="r", flow_name="f"))
     assert doubts == ["r"]

@@ -15,6 +15,8 @@ from pyoco_server.settings import Settings
 from pyoco_server.store import topology
 from pyoco_server.store.bucket import Bucket
 from pyoco_server.store.connection import Connection
+from pyoco_server.store.flows import FlowStore
+from pyoco_server.store.job_maker import JobMaker
 from pyoco_server.store.queue import JobQueue
 from pyoco_server.store.runs import RunStore
 from pyoco_server.store.submissions import Submissions
@@ -113,7 +115,7 @@ async def test_a_worker_outlives_the_loss_of_a_majority(
     await worker.start()
     serving = asyncio.create_task(worker.run(drain_sec=1))
     runs = RunStore(connection)
-    submissions = Submissions(runs, JobQueue(connection))
+    submissions = Submissions(runs, JobMaker(JobQueue(connection), FlowStore(connection)))
 
     async def run_one() -> bool:
         record = RunRecord(

@@ -22,8 +22,11 @@ from pyoco import Flow, task
 @task
 def big(size=0):
     return "x" * int(size)
+@task
+def small(big):
+    return {"raw": bytes(range(200))} if len(big) == 1 else [1, 2]
 def resolve(name):
-    return Flow(name) >> big
+    return Flow(name) >> big if name == "main" else Flow(name) >> big >> small
 """
 
 
@@ -55,6 +58,26 @@ async def test_a_record_is_cut_to_what_nats_takes(settings: Settings, small_nats
         assert await worker.run_once(timeout=10) == run_id
         run = await client.get_run(run_id)
         assert (run["status"], run["task_records_truncated"]) == (RunStatus.COMPLETED.value, True)
+    finally:
+        await worker.close()
+        await client.close()
+
+
+@pytest.mark.parametrize(("size", "cut"), [(200_000, True), (100, False), (1, True)])
+async def test_what_is_cut_is_told_of(settings: Settings, resolver: str, size: int, cut: bool) -> None:
+    """A large output, or bytes of which only the first are shown; what stands beside it is whole."""
+    client = await PyocoNatsClient.connect(settings)
+    worker = await PyocoNatsWorker.connect(config=settings, flow_resolver=resolver, tags=["default"])
+    try:
+        run_id = await client.submit_run("both", {"size": size})
+        assert await worker.run_once(timeout=10) == run_id
+        run = await client.get_run(run_id)
+        assert (run["status"], run["task_records_truncated"]) == (RunStatus.COMPLETED.value, cut)
+        records = run["task_records"]
+        if size == 200_000:
+            assert records["big"]["output"]["truncated"] and records["small"]["output"] == [1, 2]
+        else:
+            assert records["big"]["output"] == "x" * size
     finally:
         await worker.close()
         await client.close()

@@ -8,6 +8,8 @@ from typing import Any
 import httpx2
 import pytest
 
+from pyoco_server.model.level import HEADER, LEVEL
+
 SSE = {"content-type": "text/event-stream"}
 RUN = {"run_id": "r1", "status": "RUNNING", "flow_name": "main", "tag": "cpu", "updated_at": 1.5}
 Answer = Callable[[httpx2.Request], httpx2.Response]
@@ -26,6 +28,12 @@ class Stream(httpx2.SyncByteStream):
             yield part.encode()
 
 
+def of_ours(response: httpx2.Response) -> httpx2.Response:
+    """Make an answer one of a server that says how much of the interface it has."""
+    response.headers.setdefault(HEADER, str(LEVEL))
+    return response
+
+
 class Server:
     """Answers from a script of watches, the last one again and again, and from ``answer`` for everything else."""
 
@@ -35,14 +43,16 @@ class Server:
         self.answer: Answer = lambda _: httpx2.Response(200, json=RUN)
 
     def __call__(self, request: httpx2.Request) -> httpx2.Response:
+        if request.url.path == "/health":  # a client looks whether the server understands all of a call
+            return of_ours(httpx2.Response(200, json={"status": "ok"}))
         request.read()
         self.seen.append(request)
         if not request.url.path.endswith("/watch"):
-            return self.answer(request)
+            return of_ours(self.answer(request))
         script = self.watches.pop(0) if len(self.watches) > 1 else self.watches[0]
         if isinstance(script, Exception):
             raise script
-        return (
+        return of_ours(
             script if isinstance(script, httpx2.Response) else httpx2.Response(200, headers=SSE, stream=Stream(script))
         )
 

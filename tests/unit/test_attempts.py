@@ -42,7 +42,7 @@ def test_the_table_is_bounded_and_the_last_ones_stay(monkeypatch: pytest.MonkeyP
         fail(failed, address, 0.0)
     fail(failed, "a", 0.0)
     fail(failed, "d", 0.0)
-    assert list(failed._addresses) == ["c", "a", "d"]
+    assert list(failed._brake._known) == ["c", "a", "d"]
     assert failed.wait("a", 0.0)
 
 

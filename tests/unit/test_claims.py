@@ -31,7 +31,7 @@ async def give_back(delay: float = 0.0) -> None:
 DELIVERY = cast(
     Any,
     SimpleNamespace(
-        data=Job(run_id="r", flow_name="f").to_json(), seq=1, num_delivered=1, tag="t", subject="s.t",
+        data=Job(run_id="r", flow_name="f", recorded=True).to_json(), seq=1, num_delivered=1, tag="t", subject="s.t",
         give_back=give_back,
     ),
 )  # fmt: skip

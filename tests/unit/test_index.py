@@ -313,3 +313,12 @@ def test_a_file_is_used_with_tenants_and_without(tmp_path: Path) -> None:
             True,
         )
         index.close()
+
+
+def test_what_another_system_drops_is_known_within_one_batch(index: RunIndex) -> None:
+    """A worker of the existing system names itself in the first of its records only."""
+    theirs = {"flow_name": "f", "status": "RUNNING", "start_time": 5.0}
+    waiting = change("r", 1, flow_name="f", attempt=0, submitted_at=2.0)
+    index.apply([waiting, change("r", 2, **theirs, worker_id="theirs"), change("r", 3, **theirs)])
+    known = index.last_known("r")
+    assert (known["worker_id"], known["attempt"], known["submitted_at"]) == ("theirs", 1, 2.0)

@@ -40,7 +40,7 @@ VALUES: list[Any] = [None, True, -1, 1e308, 10**400, "", "\x00", "x" * 100_000, 
 @pytest.mark.parametrize("message", OURS, ids=lambda one: one["type"])
 def test_what_a_child_says_is_taken_as_it_is(message: dict[str, Any]) -> None:
     body = encode(message)[4:]
-    assert read_report(body) == (message, len(body))
+    assert read_report(body) == (message, len(body), False)
 
 
 @pytest.mark.parametrize(

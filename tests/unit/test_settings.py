@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from pyoco_server.errors import InvalidSetting
 from pyoco_server.nats_settings import ACCESS_FIELDS
-from pyoco_server.settings import NatsBackendConfig, Settings, unknown_variables, variable, without_secrets
+from pyoco_server.settings import Settings, unknown_variables, variable, without_secrets
 from pyoco_server.store.connection import Connection
 
 # The defaults of the outside contract.
@@ -182,10 +182,6 @@ def test_settings_are_frozen() -> None:
     settings: Any = Settings.from_env()
     with pytest.raises(ValidationError):
         settings.default_tag = "gpu"
-
-
-def test_existing_programs_find_the_old_name() -> None:
-    assert NatsBackendConfig.from_env() == Settings.from_env()
 
 
 def test_unknown_variables_are_told_with_the_closest_name(monkeypatch: pytest.MonkeyPatch) -> None:

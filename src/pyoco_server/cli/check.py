@@ -12,10 +12,12 @@ from pyoco_server import __version__
 from pyoco_server.cli.findings import lang_option, output_option, print_findings
 from pyoco_server.cli.language import terminal_language
 from pyoco_server.cli.nats_option import nats_url_option
+from pyoco_server.client.abilities import description
 from pyoco_server.client.diagnosis import odd_answer, proxy_fails
 from pyoco_server.client.requests import client_options
 from pyoco_server.disk import examine_disks
 from pyoco_server.errors import InvalidInput, InvalidSetting, StoreRefused, StoreUnavailable
+from pyoco_server.existing_settings import read_otherwise as otherwise
 from pyoco_server.logs import configure_logging
 from pyoco_server.model.finding_texts import described
 from pyoco_server.model.findings import Finding, FindingCode, error, warning, worst_first
@@ -25,11 +27,18 @@ from pyoco_server.nats_settings import NatsTarget
 from pyoco_server.settings import Settings, unknown_variables
 from pyoco_server.store.connection import Connection, connected
 from pyoco_server.store.examination import examine, examine_keys
+from pyoco_server.store.moving.look import look_before_moving
+
+_JUDGING_SEC = 60.0
+"""Beside the time in which a store is read: that in which what was read is looked through."""
+
+_NOT_FOUND = 404
 
 
 @click.command(epilog="Example: pyoco-server check --url http://127.0.0.1:8000")
 @nats_url_option
 @click.option("--url", help="Ask the gateway there too whether it is ready.")
+@click.option("--moving", is_flag=True, help="Say what a start would do with a store of the existing system.")
 @click.option(
     "--timeout-sec",
     type=click.FloatRange(0.1, 600),
@@ -39,12 +48,17 @@ from pyoco_server.store.examination import examine, examine_keys
 )
 @output_option
 @lang_option
-def check(nats_url: str | None, url: str | None, timeout_sec: float, output: str, lang: Language | None) -> int:
-    """Look at the settings, NATS, its streams and the disk; exit code 0: well, 1: something is wrong."""
+def check(
+    nats_url: str | None, url: str | None, moving: bool, timeout_sec: float, output: str, lang: Language | None
+) -> int:
+    """Look at the settings, NATS, its streams and the disk; exit code 0: well, 1: something is wrong.
+
+    Nothing is changed, also not with --moving, which reads what the streams hold (docs/how-to/moving.md).
+    """
     # What it finds is its answer; log lines would stand between. The settings may be unusable.
     configure_logging(service="pyoco-server", settings=Settings.model_construct(log_level="CRITICAL"), stderr=True)
     language = lang or terminal_language()
-    findings, about = asyncio.run(_look(nats_url, url, timeout_sec))
+    findings, about = asyncio.run(_look(nats_url, url, timeout_sec, moving=moving))
     shown = [described(finding, language, time.time()) for finding in worst_first(findings)]
     head = f"pyoco-server {__version__}" + (f" · NATS {about['nats_server']}" if about["nats_server"] else "")
     return print_findings(shown, output=output, language=language, about=about, head=head)
@@ -53,8 +67,12 @@ def check(nats_url: str | None, url: str | None, timeout_sec: float, output: str
 COMMANDS = [check]
 
 
-async def _look(nats_url: str | None, url: str | None, timeout: float) -> tuple[list[Finding], dict[str, Any]]:
+async def _look(
+    nats_url: str | None, url: str | None, timeout: float, *, moving: bool
+) -> tuple[list[Finding], dict[str, Any]]:
     about: dict[str, Any] = {"pyoco_server": __version__, "nats_server": None, "nats_url": None, "url": url}
+    if moving:
+        about["store"] = None
     asking = asyncio.create_task(_gateway(url, timeout)) if url else None
     try:
         settings = Settings.from_env(nats_url=nats_url)
@@ -66,9 +84,13 @@ async def _look(nats_url: str | None, url: str | None, timeout: float) -> tuple[
         findings = [error(FindingCode.NATS_REFUSED, reason=refused.message, fix=refused.hint)]
     else:
         findings = [warning(FindingCode.SETTING_UNKNOWN, reason=line) for line in unknown_variables()]
+        if moving:
+            findings += [
+                warning(FindingCode.SETTING_READ_OTHERWISE, name=name, reason=why) for name, why in otherwise()
+            ]
         findings += [
             *examine_disks(settings.state_dir, settings.nats_store_dir),
-            *await _nats(settings, timeout, about),
+            *await (_store(settings, timeout, about) if moving else _nats(settings, timeout, about)),
         ]
     return [*findings, *(await asking if asking else [])], about
 
@@ -87,10 +109,29 @@ async def _nats(settings: Settings, timeout: float, about: dict[str, Any]) -> li
     return [finding for part in await asyncio.gather(*parts) for finding in part]
 
 
+async def _store(settings: Settings, timeout: float, about: dict[str, Any]) -> list[Finding]:
+    """Look at what NATS holds, as somebody who moves in; whose store it is goes into ``about``."""
+    about["nats_url"] = settings.nats_target().shown_url
+    enough = time.monotonic() + timeout
+
+    async def look(connection: Connection) -> list[Finding]:
+        about["nats_server"] = connection.server_version
+        looked = await look_before_moving(connection, deadline=enough)
+        about["store"] = looked.store
+        return looked.findings
+
+    return await _reach(settings, settings.nats_target(), timeout, look, beside=_JUDGING_SEC)
+
+
 async def _reach(
-    settings: Settings, target: NatsTarget, timeout: float, look: Callable[[Connection], Awaitable[list[Finding]]]
+    settings: Settings,
+    target: NatsTarget,
+    timeout: float,
+    look: Callable[[Connection], Awaitable[list[Finding]]],
+    *,
+    beside: float = 0.0,
 ) -> list[Finding]:
-    url, deadline, reached = target.shown_url, time.monotonic() + timeout, False
+    url, deadline, reached = target.shown_url, time.monotonic() + timeout + beside, False
     try:
         async with connected(settings, "pyoco-server:check", timeout, target=target) as connection:
             reached = True
@@ -105,12 +146,14 @@ async def _reach(
 
 
 async def _gateway(url: str, timeout: float) -> list[Finding]:
-    proxy = None
+    proxy = document = None
     try:
         options, proxy = client_options(url, None, "", timeout)
         async with httpx2.AsyncClient(**options) as http:
             answer = await asyncio.wait_for(http.get("/ready"), timeout)
             told = answer.json()
+            if answer.status_code == _NOT_FOUND:
+                document = description(await asyncio.wait_for(http.get("/openapi.json"), timeout))
     except InvalidInput as unusable:  # the address, or the proxy or the certificates that the environment names
         return [error(FindingCode.SERVER_UNREACHABLE, url=url, reason=unusable.message)]
     except (httpx2.HTTPError, asyncio.TimeoutError) as failed:
@@ -122,7 +165,8 @@ async def _gateway(url: str, timeout: float) -> list[Finding]:
         return [odd_answer(url, proxy, f"HTTP {answer.status_code}, and no JSON")]
     problems = _problems(told)
     if problems is None:
-        return [odd_answer(url, proxy, f"HTTP {answer.status_code}, and no word of /ready")]
+        odd = odd_answer(url, proxy, f"HTTP {answer.status_code}, and no word of /ready")
+        return [error(FindingCode.SERVER_OLD, url=url) if document is not None else odd]
     return [error(FindingCode.SERVER_NOT_READY, url=url, reason=problem) for problem in problems]
 
 

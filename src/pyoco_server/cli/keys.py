@@ -18,6 +18,7 @@ from pyoco_server.errors import InvalidInput, KeyNotFound, StoreUnavailable
 from pyoco_server.model.access import Role, check_tenant
 from pyoco_server.model.apikey import ApiKey, ApiKeyRecord, Pepper, is_key_id
 from pyoco_server.model.audit import AuditAction, AuditEntry, AuditTarget
+from pyoco_server.model.existing_key import MADE_BY, ExistingKey
 from pyoco_server.model.provenance import Source
 from pyoco_server.nats_signer import NatsRole
 from pyoco_server.settings import Settings
@@ -28,6 +29,7 @@ from pyoco_server.store.keys import KeyStore
 
 _CONNECT_SEC = 5.0
 _DURATION = re.compile(r"([0-9]{1,6})([smhdw])")
+_WORD = re.compile(r"(?!pyoco_)[A-Za-z0-9_-]{1,24}")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _LONGEST = timedelta(days=36500)
 _Answer = TypeVar("_Answer")
@@ -59,7 +61,8 @@ def create(settings: Settings, tenant: str, role: str, expires: str | None) -> N
     async def store(keys: KeyStore) -> bool:
         others = await keys.list()
         await keys.create(record)
-        return any(other.ended(now) is None and other.pepper_id != seal.id for other in others)
+        ours = [other for other in others if other.ended(now) is None and not isinstance(other, ExistingKey)]
+        return any(other.pepper_id != seal.id for other in ours)
 
     if _with_store(settings, store, lambda _: _entry(AuditAction.KEY_CREATE, record)):
         print_warning(
@@ -83,7 +86,8 @@ def list_keys(settings: Settings) -> None:
 def revoke(settings: Settings, key_id: str) -> None:
     """Make a key useless for ever. A gateway stops taking it within seconds."""
     if not is_key_id(key_id):
-        whole = ApiKey.parse(key_id)  # never repeated: it may be a whole key, or a part of one
+        whole = ApiKey.parse(key_id)  # never repeated where it may be a whole key, or most of a secret
+        print_json({"error": "not_found", "key_id": whole.key_id if whole else _harmless(key_id)})
         hint = f"That is a whole key. Its id is {whole.key_id}" if whole else "An id is 24 hexadecimal digits."
         raise KeyNotFound("no api key has this id", hint=hint)
     now = time.time()
@@ -92,8 +96,17 @@ def revoke(settings: Settings, key_id: str) -> None:
         # Once more changes nothing.
         return _entry(AuditAction.KEY_REVOKE, revoked) if revoked.revoked_at == now else None
 
-    record = _with_store(settings, lambda keys: keys.revoke(key_id, now), entry)
+    try:
+        record = _with_store(settings, lambda keys: keys.revoke(key_id, now), entry)
+    except KeyNotFound:
+        print_json({"error": "not_found", "key_id": key_id})  # for programs; the error is for people
+        raise
     print_json({"key_id": record.key_id, "revoked_at": record.revoked_at})
+
+
+def _harmless(text: str) -> str | None:
+    """Return a text that is no id, if it is too short to give a key away."""
+    return text if _WORD.fullmatch(text) else None
 
 
 def read_end(text: str, now: float) -> float:
@@ -128,7 +141,8 @@ def read_end(text: str, now: float) -> float:
 
 def _shown(record: ApiKeyRecord) -> dict[str, Any]:
     names = ("key_id", "tenant_id", "created_at", "revoked_at", "role", "expires_at")
-    return {name: getattr(record, name) for name in names}
+    note = {"note": record.problem() or MADE_BY} if isinstance(record, ExistingKey) else {}
+    return {**{name: getattr(record, name) for name in names}, **note}
 
 
 def _entry(action: AuditAction, record: ApiKeyRecord) -> AuditEntry:

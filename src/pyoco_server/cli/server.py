@@ -18,6 +18,7 @@ from pyoco_server.logs import configure_logging
 from pyoco_server.model.tags import check_worker_id, parse_tags
 from pyoco_server.secrecy import hide, keep_secrets
 from pyoco_server.settings import Settings, unknown_variables
+from pyoco_server.worker.resolver_spec import check_spec
 
 log = structlog.get_logger(__name__)
 
@@ -92,6 +93,8 @@ def up(**options: Any) -> None:
         )
     worker = None
     if options["with_worker"]:
+        if options["worker_flow_resolver"]:
+            check_spec(options["worker_flow_resolver"])
         worker = [
             "--worker-id", check_worker_id(options["worker_id"]),
             "--tags", ",".join(parse_tags(options["worker_tags"])),

@@ -17,6 +17,7 @@ from pyoco_server.logs import configure_logging
 from pyoco_server.model.tags import parse_tags
 from pyoco_server.secrecy import hide, keep_secrets
 from pyoco_server.settings import KEYS_FIELDS, Settings, unknown_variables
+from pyoco_server.worker.resolver_spec import check_spec
 from pyoco_server.worker.worker import DEFAULT_DRAIN_SEC, DEFAULT_POLL_SEC, DEFAULT_RUNS_PER_CHILD, Worker
 
 log = structlog.get_logger(__name__)
@@ -109,6 +110,8 @@ def command(**options: Any) -> None:
     for line in unknown_variables():
         log.warning(line)
     descriptors.raise_limit()
+    if options["flow_resolver"]:
+        check_spec(options["flow_resolver"])
     worker_options = {
         "worker_id": options["worker_id"],
         "tags": parse_tags(options["tags"]),

@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx2
 
-from pyoco_server.client.errors import ApiError, CannotConnect, ForeignAnswer
+from pyoco_server.client.errors import ApiError, CannotConnect, ForeignAnswer, NotJson
 from pyoco_server.client.proxies import Proxy
 
 TERMINAL = frozenset({"COMPLETED", "FAILED", "CANCELLED"})
@@ -54,7 +54,7 @@ def body_of(response: httpx2.Response, proxy: Proxy | None = None) -> Any:
     try:
         return response.json()
     except ValueError:
-        raise ForeignAnswer(response, f"{_named(response)}, which is not JSON", proxy) from None
+        raise NotJson(response, f"{_named(response)}, which is not JSON", proxy) from None
 
 
 def event(received: httpx2.ServerSentEvent) -> dict[str, Any]:

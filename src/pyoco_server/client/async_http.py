@@ -10,8 +10,9 @@ import httpx2
 from typing_extensions import Self
 
 from pyoco_server.client import requests
+from pyoco_server.client.abilities import Abilities, Asking
 from pyoco_server.client.answers import TERMINAL, body_of, check, connection_errors, event, snapshot_of
-from pyoco_server.client.errors import ApiError, CannotConnect
+from pyoco_server.client.errors import ApiError, CannotConnect, ServerTooOld
 from pyoco_server.client.http import EARLY_END_PAUSE
 from pyoco_server.client.operator_calls import AsyncOperatorCalls
 from pyoco_server.client.patience import GIVE_UP_SEC, Patience
@@ -37,6 +38,7 @@ class AsyncPyocoHttpClient(AsyncWheelCalls, AsyncOperatorCalls):
         self._url: str = options["base_url"]
         self._retry_sec = retry_sec
         self._on_retry = on_retry
+        self._abilities = Abilities()
         self._client = httpx2.AsyncClient(**options)
 
     async def close(self) -> None:
@@ -267,22 +269,29 @@ class AsyncPyocoHttpClient(AsyncWheelCalls, AsyncOperatorCalls):
 
     async def _submit(self, call: Call, key: str | None) -> Any:
         patience = Patience(give_up_sec=self._retry_sec)
+        failed: PyocoError | None = None
         while True:
             try:
                 return await self._json(call)
+            except ServerTooOld:
+                if failed is None:
+                    raise
+                raise failed from None  # it may have been carried out, and this server cannot tell a repeat
             except (CannotConnect, ApiError) as error:
                 if key is None:  # it may have been carried out: a repeat could make a second run
                     raise
                 pause = patience.next_pause(error)
                 self._on_retry(error)
                 await anyio.sleep(pause)
+                failed, call = error, call.as_repeat()
 
     async def _events(self, call: Call) -> AsyncGenerator[dict[str, Any], None]:
         with connection_errors(self._url, self._proxy):
             async with self._client.stream(call.method, call.path, **call.options) as response:
                 if not response.is_success:
                     await response.aread()
-                    check(response, self._proxy)
+                await self._ask(self._abilities.after(call, response))
+                check(response, self._proxy)
                 async for received in httpx2.EventSource(response, max_event_size=None):
                     yield event(received)
 
@@ -291,4 +300,16 @@ class AsyncPyocoHttpClient(AsyncWheelCalls, AsyncOperatorCalls):
 
     async def _send(self, call: Call) -> httpx2.Response:
         with connection_errors(self._url, self._proxy):
-            return check(await self._client.request(call.method, call.path, **call.options), self._proxy)
+            await self._ask(self._abilities.before(call))
+            response = await self._client.request(call.method, call.path, **call.options)
+            await self._ask(self._abilities.after(call, response))
+            return check(response, self._proxy)
+
+    async def _ask(self, asking: Asking) -> None:
+        """Ask a server what is to be known of it."""
+        try:
+            question = next(asking)
+            while True:
+                question = asking.send(await self._client.request(question.method, question.path))
+        except StopIteration:
+            return

@@ -1,7 +1,13 @@
 """What a client's call may raise, beside ``InvalidInput``."""
 
-import httpx2
+from collections.abc import Sequence
+from typing import Any
 
+import httpx2
+from typing_extensions import Self
+
+from pyoco_server.client.httpx_kin import kin
+from pyoco_server.client.needs import Need
 from pyoco_server.client.proxies import Proxy
 from pyoco_server.errors import PyocoError
 
@@ -14,7 +20,9 @@ _PROXY_KEY = 407
 class ApiError(PyocoError, httpx2.HTTPStatusError):
     """The server refused, or its answer makes no sense.
 
-    It is an ``HTTPStatusError`` too, so that ``error.response.status_code`` works as in programs written for httpx.
+    It is an ``HTTPStatusError`` too: of httpx2, and where the program has imported httpx, of httpx as well. So
+    ``except httpx.HTTPStatusError as error`` catches it, and ``error.response.status_code``, ``error.response.json()``
+    and ``error.request`` work. The response and the request themselves are httpx2's.
 
     Args:
         response: The answer.
@@ -23,9 +31,14 @@ class ApiError(PyocoError, httpx2.HTTPStatusError):
         hint: What to do.
     """
 
+    def __new__(cls, *_: Any, **__: Any) -> Self:
+        """Make one that is an error of httpx's, too."""
+        return super().__new__(kin(cls, ("HTTPStatusError",)))
+
     def __init__(self, response: httpx2.Response, detail: str, *, code: str = "", hint: str = "") -> None:
-        # Not super(): each of the two bases would pass the other one arguments that it does not take.
-        httpx2.HTTPStatusError.__init__(self, detail, request=response.request, response=response)
+        # Not super(): each base would pass the next one arguments that it does not take.
+        Exception.__init__(self, detail)
+        self.request, self.response = response.request, response
         self.status = self.http_status = response.status_code
         self.message = self.detail = detail
         self.code = code
@@ -56,8 +69,34 @@ class ForeignAnswer(ApiError):
             self.exit_code = CannotConnect.exit_code
 
 
+class ServerTooOld(ApiError):
+    """The server is older than this client, and cannot do what was asked.
+
+    Args:
+        response: The answer that shows it.
+        lacking: What it cannot do.
+        version: Its version, where it tells it.
+        done: What became of the call, in a sentence.
+    """
+
+    def __init__(self, response: httpx2.Response, lacking: Sequence[Need], version: str, done: str) -> None:
+        cannot = " or ".join(dict.fromkeys(need.what for need in lacking))
+        named = f" ({version})" if version else ""
+        hint = f"{done} Upgrade the server, or do without.".strip()
+        super().__init__(response, f"this server is older{named}: it cannot {cannot}", code="server_too_old", hint=hint)
+        self.exit_code = 1
+        self.lacking = tuple(lacking)
+
+
+class NotJson(ForeignAnswer, ValueError):
+    """A good answer that is not JSON. The existing client raised a ``ValueError``, so it is one too."""
+
+
 class CannotConnect(PyocoError):
     """The server cannot be reached, or the connection broke.
+
+    Where the program has imported httpx, it is the error of httpx's that tells the same, such as ``httpx.ConnectError``
+    or ``httpx.ReadTimeout``; and so a ``httpx.TimeoutException``, ``httpx.TransportError``, ``httpx.HTTPError``.
 
     Args:
         url: The server's address.
@@ -68,22 +107,22 @@ class CannotConnect(PyocoError):
     code = "cannot_connect"
     exit_code = 7
 
+    def __new__(cls, url: str, reason: Exception, *_: Any, **__: Any) -> Self:
+        """Make one that is an error of httpx's, too."""
+        return super().__new__(kin(cls, tuple(base.__name__ for base in type(reason).__mro__ if _is_httpx2(base))))
+
     def __init__(self, url: str, reason: Exception, proxy: Proxy | None = None) -> None:
         self.reason = str(reason) or type(reason).__name__
         self.proxy = proxy
         self.lasts = False
         """Whether trying again would be of no use."""
-        if proxy is None:
-            super().__init__(
-                f"cannot reach the server at {url}: {self.reason}",
-                hint="Is it running? Start it with: pyoco-server up",
-            )
-            return
-        status = _status(self.reason) if isinstance(reason, httpx2.ProxyError) else 0
-        self.lasts = 400 <= status < 500
-        super().__init__(
-            f"cannot reach the server at {url} through {proxy}: {self.reason}", hint=proxy_hint(proxy, status)
-        )
+        through, hint = "", "Is it running? Start it with: pyoco-server up"
+        if proxy is not None:
+            status = _status(self.reason) if isinstance(reason, httpx2.ProxyError) else 0
+            self.lasts = 400 <= status < 500
+            through, hint = f" through {proxy}", proxy_hint(proxy, status)
+        super().__init__(f"cannot reach the server at {url}{through}: {self.reason}", hint=hint)
+        self._request = getattr(reason, "_request", None)  # what ``request`` of httpx's errors answers
 
 
 def proxy_hint(proxy: Proxy, status: int) -> str:
@@ -101,3 +140,7 @@ def proxy_hint(proxy: Proxy, status: int) -> str:
 def _status(reason: str) -> int:
     first = reason.partition(" ")[0]
     return int(first) if first.isdigit() else 0
+
+
+def _is_httpx2(base: type) -> bool:
+    return base.__module__.partition(".")[0] == "httpx2"

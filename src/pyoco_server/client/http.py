@@ -8,8 +8,9 @@ import httpx2
 from typing_extensions import Self
 
 from pyoco_server.client import requests
+from pyoco_server.client.abilities import Abilities, Asking
 from pyoco_server.client.answers import TERMINAL, body_of, check, connection_errors, event, snapshot_of
-from pyoco_server.client.errors import ApiError, CannotConnect
+from pyoco_server.client.errors import ApiError, CannotConnect, ServerTooOld
 from pyoco_server.client.operator_calls import OperatorCalls
 from pyoco_server.client.patience import GIVE_UP_SEC, Patience
 from pyoco_server.client.requests import Call
@@ -50,6 +51,7 @@ class PyocoHttpClient(WheelCalls, OperatorCalls):
         self._url: str = options["base_url"]
         self._retry_sec = retry_sec
         self._on_retry = on_retry
+        self._abilities = Abilities()
         self._client = httpx2.Client(**options)
 
     def close(self) -> None:
@@ -307,15 +309,21 @@ class PyocoHttpClient(WheelCalls, OperatorCalls):
 
     def _submit(self, call: Call, key: str | None) -> Any:
         patience = Patience(give_up_sec=self._retry_sec)
+        failed: PyocoError | None = None
         while True:
             try:
                 return self._json(call)
+            except ServerTooOld:
+                if failed is None:
+                    raise
+                raise failed from None  # it may have been carried out, and this server cannot tell a repeat
             except (CannotConnect, ApiError) as error:
                 if key is None:  # it may have been carried out: a repeat could make a second run
                     raise
                 pause = patience.next_pause(error)
                 self._on_retry(error)
                 time.sleep(pause)
+                failed, call = error, call.as_repeat()
 
     def _events(self, call: Call) -> Iterator[dict[str, Any]]:
         with (
@@ -324,7 +332,8 @@ class PyocoHttpClient(WheelCalls, OperatorCalls):
         ):
             if not response.is_success:
                 response.read()
-                check(response, self._proxy)
+            self._ask(self._abilities.after(call, response))
+            check(response, self._proxy)
             for received in httpx2.EventSource(response, max_event_size=None):
                 yield event(received)
 
@@ -333,7 +342,19 @@ class PyocoHttpClient(WheelCalls, OperatorCalls):
 
     def _send(self, call: Call) -> httpx2.Response:
         with connection_errors(self._url, self._proxy):
-            return check(self._client.request(call.method, call.path, **call.options), self._proxy)
+            self._ask(self._abilities.before(call))
+            response = self._client.request(call.method, call.path, **call.options)
+            self._ask(self._abilities.after(call, response))
+            return check(response, self._proxy)
+
+    def _ask(self, asking: Asking) -> None:
+        """Ask a server what is to be known of it."""
+        try:
+            question = next(asking)
+            while True:
+                question = asking.send(self._client.request(question.method, question.path))
+        except StopIteration:
+            return
 
 
 __all__ = ["TERMINAL", "ApiError", "CannotConnect", "PyocoHttpClient"]

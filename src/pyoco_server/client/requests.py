@@ -6,13 +6,14 @@ import os
 import re
 import ssl
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import quote, urlsplit
 
 import httpx2
 
+from pyoco_server.client.needs import Need, OwnKey
 from pyoco_server.client.proxies import Proxy, proxy_for
 from pyoco_server.errors import InvalidInput
 from pyoco_server.model.idempotency import check_key
@@ -31,13 +32,46 @@ _HEADER_VALUE = re.compile(r"[!-~]+([ \t]+[!-~]+)*")
 _DEEPEST = 20
 
 
+_SUBMITTED = ("/runs", "/runs/yaml")
+_NEWER = {
+    "params": "take params for a flow.yaml",
+    "timeout_sec": "limit a run's time",
+    "max_attempts": "limit how often a run is started",
+    "idempotency_key": "tell a repeated submission from a new one",
+}
+"""Options of a submission that the existing system's servers do not know, and leave aside."""
+
+_OF_RUNS = {"/why": "say why a run waits or how it ended", "/logs": "show what a run's tasks print"}
+_LETTERS = "list or replay dead letters"
+
+_LONGEST_TEXT = 512 * 1024
+
+
 @dataclass(frozen=True)
 class Call:
-    """One HTTP request: the arguments of ``Client.request``."""
+    """One HTTP request: the arguments of ``Client.request``.
+
+    Args:
+        needs: What it asks beyond what all servers can do.
+        older_refuse: Whether a server that cannot do that is known to refuse it by itself.
+    """
 
     method: str
     path: str
     options: dict[str, Any] = field(default_factory=dict)
+    needs: tuple[Need, ...] = ()
+    older_refuse: bool = False
+
+    @property
+    def reads(self) -> bool:
+        """Whether it changes nothing."""
+        return self.method == "GET"
+
+    def as_repeat(self) -> "Call":
+        """Return it as a repeat of a submission, which only a server that knows keys may get."""
+        key = Need(_NEWER["idempotency_key"], "post", self.path, "idempotency_key")
+        needs = self.needs if self.path not in _SUBMITTED or key in self.needs else (*self.needs, key)
+        return replace(self, needs=needs)
 
 
 def client_options(
@@ -105,7 +139,8 @@ def check_base_url(url: str) -> str:
 
 def submit(flow_name: str, params: dict[str, Any] | None, **options: Any) -> Call:
     """``POST /runs``."""
-    return Call("POST", "/runs", _json({"flow_name": flow_name, "params": params or {}, **_given(options)}))
+    body = {"flow_name": flow_name, "params": params or {}, **_given(options)}
+    return Call("POST", "/runs", _json(body), _newer("/runs", options))
 
 
 def submit_yaml(workflow_yaml: str | bytes, flow_name: str, params: dict[str, Any] | None, **options: Any) -> Call:
@@ -114,17 +149,26 @@ def submit_yaml(workflow_yaml: str | bytes, flow_name: str, params: dict[str, An
     form = {"flow_name": flow_name, **{name: str(value) for name, value in _given(options).items()}}
     if params:
         form["params"] = encode(params, "params")
-    return Call("POST", "/runs/yaml", {"files": {"workflow": ("flow.yaml", body, "application/x-yaml")}, "data": form})
+    needs = _newer("/runs/yaml", {**options, "params": params or None})
+    # Our servers take the text as a plain field, too. Older ones want a file and refuse the rest, so that what they
+    # would leave aside needs no question before.
+    plain = bool(needs) and len(body) <= _LONGEST_TEXT and _is_text(body)
+    part = (None, body) if plain else ("flow.yaml", body, "application/x-yaml")
+    return Call("POST", "/runs/yaml", {"files": {"workflow": part}, "data": form}, needs, older_refuse=plain)
 
 
 def run(run_id: str, suffix: str = "", **query: Any) -> Call:
     """``GET /runs/{id}…``."""
-    return Call("GET", f"/runs/{_part(run_id)}{suffix}", {"params": _given(query)})
+    what = _OF_RUNS.get(suffix)
+    needs = (Need(what, "get", f"/runs/{{}}{suffix}"),) if what else ()
+    return Call("GET", f"/runs/{_part(run_id)}{suffix}", {"params": _given(query)}, needs)
 
 
 def watch(run_id: str, *, include_records: bool, last_event_id: str | None, **query: Any) -> Call:
     """``GET /runs/{id}/watch``, with time-outs fit for a stream."""
-    return _stream(run(run_id, "/watch", include="records" if include_records else None, **query), last_event_id)
+    call = run(run_id, "/watch", include="records" if include_records else None, **query)
+    needs = (Need("go on after an event that was seen", "get", "/runs/{}/watch", "last-event-id"),)
+    return _stream(replace(call, needs=needs if last_event_id else ()), last_event_id)
 
 
 def follow_logs(run_id: str, *, last_event_id: str | None, **query: Any) -> Call:
@@ -134,23 +178,31 @@ def follow_logs(run_id: str, *, last_event_id: str | None, **query: Any) -> Call
 
 def cancel(run_id: str, reason: str | None) -> Call:
     """``POST /runs/{id}/cancel``."""
-    return Call("POST", f"/runs/{_part(run_id)}/cancel", _json({"reason": reason}) if reason else {})
+    path = f"/runs/{_part(run_id)}/cancel"
+    if not reason:
+        return Call("POST", path)
+    needs = (Need("keep the reason of a cancel", "post", "/runs/{}/cancel", "reason"),)
+    return Call("POST", path, _json({"reason": reason}), needs)
 
 
 def list_runs(*, full: bool, **query: Any) -> Call:
     """``GET /runs``; an empty filter is none."""
-    return Call("GET", "/runs", {"params": {**_filled(query), **({"include": "full"} if full else {})}})
+    # Nothing describes that a status may be several; servers that take a worker beside it know.
+    several = "," in str(query.get("status") or "")
+    needs = (Need("list runs of several statuses at once", "get", "/runs", "worker"),) if several else ()
+    return Call("GET", "/runs", {"params": {**_filled(query), **({"include": "full"} if full else {})}}, needs)
 
 
 def list_page(*, full: bool, **query: Any) -> Call:
     """``GET /runs`` as a page: an empty cursor asks for that form."""
     call = list_runs(full=full, **query)
-    return Call(call.method, call.path, {"params": {"cursor": "", **call.options["params"]}})
+    return replace(call, options={"params": {"cursor": "", **call.options["params"]}})
 
 
 def workers(**query: Any) -> Call:
     """``GET /workers``."""
-    return Call("GET", "/workers", {"params": _filled(query)})
+    needs = (Need("list one worker alone", "get", "/workers", "worker_id"),) if query.get("worker_id") else ()
+    return Call("GET", "/workers", {"params": _filled(query)}, needs)
 
 
 def patch_worker(worker_id: str, hidden: bool) -> Call:
@@ -160,31 +212,32 @@ def patch_worker(worker_id: str, hidden: bool) -> Call:
 
 def drain_worker(worker_id: str, reason: str | None) -> Call:
     """``POST /workers/{id}/drain``."""
-    return Call("POST", f"/workers/{_part(worker_id)}/drain", _json({"reason": reason}) if reason else {})
+    options = _json({"reason": reason}) if reason else {}
+    return _newer_path(
+        "ask a worker to drain", "POST", f"/workers/{_part(worker_id)}/drain", "/workers/{}/drain", options
+    )
 
 
 def rerun(run_id: str, idempotency_key: str | None) -> Call:
     """``POST /runs/{id}/rerun``."""
-    path = f"/runs/{_part(run_id)}/rerun"
-    if idempotency_key is None:
-        return Call("POST", path)
     # A header's bytes beyond ASCII are UTF-8 here; the server reads them so.
-    return Call("POST", path, {"headers": {"Idempotency-Key": check_key(idempotency_key).encode()}})
+    headers = {} if idempotency_key is None else {"headers": {"Idempotency-Key": check_key(idempotency_key).encode()}}
+    return _newer_path("run a run again", "POST", f"/runs/{_part(run_id)}/rerun", "/runs/{}/rerun", headers)
 
 
 def dead_letters(*, cursor: str, **query: Any) -> Call:
     """``GET /dlq`` as a page: an empty cursor asks for that form."""
-    return Call("GET", "/dlq", {"params": {**_filled(query), "cursor": cursor}})
+    return _newer_path(_LETTERS, "GET", "/dlq", "/dlq", {"params": {**_filled(query), "cursor": cursor}})
 
 
 def dead_letter(letter_id: int, method: str = "GET", suffix: str = "") -> Call:
     """``GET`` or ``DELETE /dlq/{id}``, ``POST /dlq/{id}/replay``."""
-    return Call(method, f"/dlq/{int(letter_id)}{suffix}")
+    return _newer_path(_LETTERS, method, f"/dlq/{int(letter_id)}{suffix}", f"/dlq/{{}}{suffix}")
 
 
 def audit(**query: Any) -> Call:
     """``GET /audit``."""
-    return Call("GET", "/audit", {"params": _filled(query)})
+    return _newer_path("say who did what", "GET", "/audit", "/audit", {"params": _filled(query)})
 
 
 def wheels() -> Call:
@@ -222,12 +275,14 @@ def upload_wheel(
     labels = ",".join(tag.strip() for tag in tags or () if tag.strip())
     form = {"replace": "true" if replace else "false", **_filled({"tags": labels, "tenant": tenant})}
     files = {"wheel": (filename, data, "application/octet-stream")}
-    return Call("POST", "/wheels", {"files": files, "data": form, "timeout": UPLOAD_TIMEOUT})
+    options = {"files": files, "data": form, "timeout": UPLOAD_TIMEOUT}
+    return Call("POST", "/wheels", options, _tenants_wheel(tenant, "post", "/wheels"))
 
 
 def pin(wheel: str, method: str, tenant: str | None = None) -> Call:
     """``POST`` or ``DELETE /wheels/{name}/pin``."""
-    return Call(method, f"/wheels/{_part(wheel)}/pin", {"params": _given({"tenant": tenant})})
+    query = {"params": _given({"tenant": tenant})}
+    return _newer_path("go back to a stored wheel", method, f"/wheels/{_part(wheel)}/pin", "/wheels/{}/pin", query)
 
 
 def wheel_history(**query: Any) -> Call:
@@ -237,7 +292,8 @@ def wheel_history(**query: Any) -> Call:
 
 def delete_wheel(name: str, tenant: str | None = None) -> Call:
     """``DELETE /wheels/{name}``."""
-    return Call("DELETE", f"/wheels/{_part(name)}", {"params": _given({"tenant": tenant})})
+    needs = _tenants_wheel(tenant, "delete", "/wheels/{}")
+    return Call("DELETE", f"/wheels/{_part(name)}", {"params": _given({"tenant": tenant})}, needs)
 
 
 def metrics() -> Call:
@@ -247,7 +303,7 @@ def metrics() -> Call:
 
 def doctor(lang: str | None) -> Call:
     """``GET /doctor``."""
-    return Call("GET", "/doctor", {"params": _filled({"lang": lang})})
+    return _newer_path("say what is wrong with it", "GET", "/doctor", "/doctor", {"params": _filled({"lang": lang})})
 
 
 def as_page(body: Any) -> dict[str, Any]:
@@ -291,7 +347,30 @@ def _bad_piece(value: Any, path: str) -> tuple[str, Any]:
 
 def _stream(call: Call, last_event_id: str | None) -> Call:
     headers = {"Last-Event-ID": last_event_id} if last_event_id else {}
-    return Call(call.method, call.path, {**call.options, "headers": headers, "timeout": httpx2.Timeout(READ_TIMEOUT)})
+    return replace(call, options={**call.options, "headers": headers, "timeout": httpx2.Timeout(READ_TIMEOUT)})
+
+
+def _newer(path: str, options: dict[str, Any]) -> tuple[Need, ...]:
+    """Return what a submission asks beyond what all servers can do."""
+    given = [name for name, value in _given(options).items() if not isinstance(value, OwnKey)]
+    return tuple(Need(what, "post", path, name) for name, what in _NEWER.items() if name in given)
+
+
+def _newer_path(what: str, method: str, path: str, template: str, options: dict[str, Any] | None = None) -> Call:
+    """Return a call to a path that the existing system's servers do not have."""
+    return Call(method, path, options or {}, (Need(what, method.lower(), template),), older_refuse=True)
+
+
+def _tenants_wheel(tenant: str | None, method: str, path: str) -> tuple[Need, ...]:
+    return (Need("keep a tenant's wheels apart", method, path, "tenant"),) if tenant else ()
+
+
+def _is_text(body: bytes) -> bool:
+    try:
+        body.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _json(body: dict[str, Any]) -> dict[str, Any]:

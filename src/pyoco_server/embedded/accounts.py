@@ -149,4 +149,6 @@ def _keys_sends(settings: Settings) -> list[str]:
         f"{api}.STREAM.INFO.{stream}", f"{api}.STREAM.CREATE.{stream}",
         f"{api}.DIRECT.GET.{stream}.>", f"{api}.STREAM.MSG.GET.{stream}",
         f"{api}.CONSUMER.CREATE.{stream}", f"{api}.CONSUMER.MSG.NEXT.{stream}.*",
+        # That a key of the existing system was checked; it opens nothing without that key's own record.
+        f"$KV.{settings.auth_kv_bucket}.sealed.*",
     ]  # fmt: skip

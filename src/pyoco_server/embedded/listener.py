@@ -153,6 +153,12 @@ class Listener:
         """Have the gateway tell of what runs beside it."""
         self._app.state.gateway.parts = parts
 
+    async def lost(self) -> str:
+        """Wait until the gateway cannot go on; why is the answer."""
+        supervisor = self._app.state.gateway.supervisor
+        await supervisor.lost.wait()
+        return "; ".join(task.sentence() for task in supervisor.failing() if task.vital)
+
     def stop(self) -> None:
         """End ``serve`` soon: open streams are ended, requests get a few seconds."""
         gateway = getattr(self._app.state, "gateway", None)

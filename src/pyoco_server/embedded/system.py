@@ -135,6 +135,9 @@ class System:
         watched: set[asyncio.Future[Any]] = {stopped, *self._keeping.values()}
         if self._serving is not None:
             watched.add(self._serving)
+        lost = asyncio.create_task(self._listener.lost()) if self._listener is not None else None
+        if lost is not None:
+            watched.add(lost)
         try:
             while not stop.is_set():
                 done, watched = await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
@@ -142,10 +145,14 @@ class System:
                     raise CommandFailed(
                         "the gateway has ended by itself; everything is stopped", hint="Its log says why."
                     )
+                if lost is not None and lost in done:
+                    raise CommandFailed(f"the gateway cannot go on: {lost.result()}", hint="Its log has the error.")
                 for task in done - {stopped}:
                     task.result()
         finally:
             stopped.cancel()
+            if lost is not None:
+                lost.cancel()
 
     async def stop(self) -> None:
         """Stop in order: workers first, so that they can still write; then the gateway; NATS last."""

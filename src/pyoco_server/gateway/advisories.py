@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import structlog
 
 from pyoco_server.errors import InvalidInput, RevisionConflict, StoreUnavailable
+from pyoco_server.gateway.refused_jobs import RefusedJobs
 from pyoco_server.model.deadletter import (
     TERMINATED,
     DeadLetter,
@@ -62,7 +63,14 @@ class Backstop:
     """Follows the advisories, in one task."""
 
     def __init__(
-        self, connection: Connection, *, runs: RunStore, queue: JobQueue, letters: DeadLetterStore, workers: WorkerStore
+        self,
+        connection: Connection,
+        *,
+        runs: RunStore,
+        queue: JobQueue,
+        letters: DeadLetterStore,
+        workers: WorkerStore,
+        refused: RefusedJobs,
     ) -> None:
         self._connection = connection
         self._settings: Settings = connection.settings
@@ -70,6 +78,7 @@ class Backstop:
         self._queue = queue
         self._letters = letters
         self._workers = workers
+        self._refused = refused
         self._advisories = AdvisoryQueue(connection)
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -139,21 +148,22 @@ class Backstop:
 
     async def _look_at(self, advisory: Advisory) -> bool:
         if advisory.terminated:
-            await self._note_terminated(advisory)
-            return True
+            return await self._note_terminated(advisory)
         returned = self._connection.returned_at
         if returned is not None and time.monotonic() - returned < 2 * self._settings.worker_heartbeat_interval_sec:
             return False  # workers need a moment to show themselves after an absence of NATS
         return await self.settle(advisory.job_seq, advisory.deliveries)
 
-    async def _note_terminated(self, advisory: Advisory) -> None:
+    async def _note_terminated(self, advisory: Advisory) -> bool:
         """Leave a letter for a job that somebody took off the queue; our workers leave one before they do.
 
         One that was merely deleted while it was delivered has no story of its own: its run was cancelled, or is over
         and NATS was killed in between; a run that lost its job so is the reconciler's to find.
         """
         if advisory.reason.startswith(TERMINATED) or advisory.reason == _DELETED:
-            return
+            return True
+        if not advisory.reason and (moved := await self._refused.settle(advisory.job_seq)) is not None:
+            return moved
         tag = self._queue.tag_of_consumer(advisory.consumer)
         why = advisory.reason or "no reason was given"
         letter = DeadLetter(
@@ -164,13 +174,16 @@ class Backstop:
         )
         await self._letters.publish(letter, f"advisory:{advisory.id}")
         log.error("a job was taken off the queue", tag=tag, job_seq=advisory.job_seq, reason=why)
+        return True
 
     async def _is_held(self, record: RunRecord, job_seq: int) -> bool:
         """Tell whether a live worker holds the run by this very job."""
         if record.status not in _CLAIMED or record.job_seq not in (None, job_seq):
             return False
-        stored = await self._workers.get(record.worker_id) if record.worker_id else None
         patience = self._settings.worker_disconnect_timeout_sec
+        if record.instance_id is None:  # a worker of the existing system writes the record, and does not say who it is
+            return time.time() - (record.heartbeat_at or 0.0) <= patience
+        stored = await self._workers.get(record.worker_id) if record.worker_id else None
         return stored is not None and stored.record.holds(
             record.run_id, record.instance_id, now=time.time(), patience=patience
         )
@@ -185,7 +198,7 @@ class Backstop:
         if record.status in _CLAIMED and record.job_seq not in (None, stuck.seq):
             return  # another job has the run: this one is spent
         if not record.status.is_terminal:
-            allowed, found = record.max_attempts or self._settings.run_max_attempts, stored.unreadable
+            allowed, found = record.attempts_allowed(self._settings.run_max_attempts), stored.unreadable
             record = end_unreadable(record, RunStatus.FAILED, found.why) if found else undeliverable(record, allowed)
             await self._runs.update(record, stored.revision)
             if record.status is RunStatus.FAILED:

@@ -13,6 +13,7 @@ from pyoco_server.gateway.description import DescribedApp
 from pyoco_server.gateway.guard import Guard
 from pyoco_server.gateway.head import Head
 from pyoco_server.gateway.http_metrics import HttpMetrics
+from pyoco_server.gateway.level import Level
 from pyoco_server.gateway.limits import BodyLimit
 from pyoco_server.gateway.metrics import Metrics
 from pyoco_server.gateway.prefix import Prefix, own_parts
@@ -82,6 +83,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(Prefix, settings=settings, own=own_parts(app, settings))
     app.add_middleware(SingleHeaders, settings=settings)
     app.add_middleware(HttpMetrics, metrics=app.state.metrics)  # it sees all answers
+    app.add_middleware(Level)
     app.add_middleware(Head)  # the last one is the outermost: to all others it is a GET
     return app
 

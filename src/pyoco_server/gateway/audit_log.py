@@ -1,6 +1,7 @@
 """What becomes of an entry of the audit trail: a line of the log at once, and a message in the stream soon after."""
 
 import asyncio
+import contextlib
 import time
 from collections import deque
 from itertools import islice
@@ -12,6 +13,7 @@ from pyoco_server.errors import StoreUnavailable
 from pyoco_server.gateway.metrics import Metrics
 from pyoco_server.model.audit import AuditEntry
 from pyoco_server.store.audit import AuditTrail
+from pyoco_server.supervision import Supervisor
 from pyoco_server.waiting import first_event
 
 log = structlog.get_logger(__name__)
@@ -43,18 +45,19 @@ class AuditLog:
         self._lost = 0
         self._told_at = float("-inf")
         self._closing = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self.supervisor = Supervisor(self._closing)
+        """Its own: it goes on until everybody else has stopped."""
 
     def start(self) -> None:
         """Begin to store."""
-        self._task = asyncio.create_task(self._run(), name="audit")
+        self.supervisor.every("audit", self._round, self._pause, self._came)
 
     async def close(self) -> None:
         """Store what is left, for a few seconds at most; the log has it in any case."""
         self._closing.set()
-        if self._task is not None:
-            await asyncio.wait({self._task}, timeout=_LAST_SEC)
-            self._task.cancel()
+        await self.supervisor.close(_LAST_SEC)
+        with contextlib.suppress(StoreUnavailable, asyncio.TimeoutError):  # told of below
+            await asyncio.wait_for(self._store(), _LAST_SEC)
         if self._waiting:
             self._tell("the server stops", lost=len(self._waiting), now=True)
 
@@ -67,18 +70,16 @@ class AuditLog:
         self._waiting.append(entry)
         self._came.set()
 
-    async def _run(self) -> None:
-        while not (self._closing.is_set() and not self._waiting):
-            await first_event(_IDLE_SEC, self._came, self._closing)
+    async def _round(self) -> None:
+        if self._waiting:
             await first_event(_GATHER_SEC, self._closing)
-            try:
-                await self._store()
-            except StoreUnavailable as error:
-                self._tell(error.message)
-                await asyncio.sleep(_RETRY_SEC)
-            except Exception:  # a bug: it is logged, and must not end the trail
-                log.exception("storing the audit trail failed; starting over")
-                await asyncio.sleep(_RETRY_SEC)
+        try:
+            await self._store()
+        except StoreUnavailable as error:
+            self._tell(error.message)
+
+    def _pause(self) -> float:
+        return _RETRY_SEC if self._waiting else _IDLE_SEC
 
     async def _store(self) -> None:
         """Store all that waits.
@@ -91,7 +92,6 @@ class AuditLog:
             await self._trail.store_all(some)
             for _ in some:
                 self._waiting.popleft()
-        self._came.clear()
 
     def _tell(self, reason: str, *, lost: int = 0, now: bool = False) -> None:
         """Log that the trail has trouble, every few seconds at most."""

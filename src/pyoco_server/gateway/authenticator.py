@@ -9,10 +9,13 @@ from starlette.types import Scope
 
 from pyoco_server.errors import InvalidKey, KeyRequired, StoreUnavailable, TooManyFailedKeys
 from pyoco_server.gateway.attempts import FailedKeys, source
+from pyoco_server.gateway.existing_keys import ExistingKeys, tell_of_existing
 from pyoco_server.gateway.keyring import KeyRing
 from pyoco_server.model.access import ANYBODY, Caller, Role
 from pyoco_server.model.apikey import ApiKey, Pepper
+from pyoco_server.model.existing_key import ExistingKey
 from pyoco_server.settings import Settings
+from pyoco_server.store.keys import KeyStore
 
 log = structlog.get_logger(__name__)
 
@@ -23,9 +26,10 @@ class Authenticator:
     Args:
         settings: Whether keys are asked for, and in which header.
         ring: The keys.
+        store: Where they are.
     """
 
-    def __init__(self, settings: Settings, ring: KeyRing) -> None:
+    def __init__(self, settings: Settings, ring: KeyRing, store: KeyStore) -> None:
         self.is_on = settings.http_auth_mode == "api_key"
         self._header = settings.http_api_key_header
         self._raw_header = settings.http_api_key_header.lower().encode()
@@ -33,6 +37,7 @@ class Authenticator:
         self._failed = FailedKeys()
         pepper = settings.auth_pepper
         self._pepper = Pepper(pepper.get_secret_value() if pepper else None)
+        self.existing = ExistingKeys(ring, store, self._pepper)
 
     async def identify(self, scope: Scope) -> Caller:
         """Tell who sends a request; without authentication it is anybody.
@@ -40,7 +45,7 @@ class Authenticator:
         Raises:
             KeyRequired: there is no key.
             InvalidKey: there is a bad one.
-            TooManyFailedKeys: and so were too many before it.
+            TooManyFailedKeys: and so were too many before it, from this address or of this key.
             StoreUnavailable: NATS is away, so nobody can tell.
         """
         if not self.is_on:
@@ -54,7 +59,10 @@ class Authenticator:
         if wait and (key is None or not self._ring.knows(key.key_id)):
             raise TooManyFailedKeys(wait)
         record = await self._ring.get(key.key_id) if key else None
-        refusal = self._pepper.refusal(key, record, time.time())
+        if key is not None and isinstance(record, ExistingKey):
+            refusal = await self.existing.refusal(key, record)
+        else:
+            refusal = self._pepper.refusal(key, record, time.time())
         if refusal is not None:
             self._failed.failed(address, refusal, record.key_id if record else None, time.monotonic())
             if wait:
@@ -94,12 +102,18 @@ class Authenticator:
         finally:
             await events.aclose()
 
+    def unusable(self) -> list[str]:
+        """Return the ids of keys by whose records no key can be known."""
+        return [one.key_id for one in self._ring.records() if isinstance(one, ExistingKey) and one.problem()]
+
     def tell_of_keys(self) -> None:
         """Log what an operator must know of the keys that are there."""
         records = self._ring.records()
         now = time.time()
         good = [record for record in records if record.ended(now) is None]
-        foreign = [record.key_id for record in good if record.pepper_id != self._pepper.id]
+        existing = [record for record in good if isinstance(record, ExistingKey)]
+        foreign = [record for record in good if record.pepper_id != self._pepper.id and record not in existing]
+        tell_of_existing(existing)
         if foreign:
             log.warning(
                 "api keys were made with another PYOCO_AUTH_PEPPER (or without one); they are refused",

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from pyoco_server.gateway.totals import RunTotals
 from pyoco_server.model.access import Tenants
-from pyoco_server.waiting import first_event
 
 EVERY_SEC = 10.0
 SAMPLES = 60
@@ -37,12 +36,14 @@ class Depths:
         self._caught_up = caught_up
         self._samples: deque[Sample] = deque(maxlen=SAMPLES)
 
-    async def run(self, stop: asyncio.Event) -> None:
-        """Look every few seconds until ``stop``."""
-        while not stop.is_set():
-            if self._caught_up.is_set():
-                self.look()
-            await first_event(EVERY_SEC, stop)
+    async def round(self) -> None:
+        """Take a sample, if there is anything to know yet."""
+        if self._caught_up.is_set():
+            self.look()
+
+    def pause(self) -> float:
+        """Return the seconds between two samples."""
+        return EVERY_SEC
 
     def look(self) -> None:
         """Take a sample."""

@@ -11,7 +11,7 @@ from pyoco_server import __version__
 from pyoco_server.disk import examine_disks
 from pyoco_server.errors import StoreRefused, StoreUnavailable
 from pyoco_server.gateway.figures import Figures, TagFigures
-from pyoco_server.gateway.guards import dead_parts, ways_around_keys
+from pyoco_server.gateway.guards import dead_parts, failing_tasks, keys_refused, ways_around_keys
 from pyoco_server.gateway.state import Gateway
 from pyoco_server.gateway.tanks import SERVER
 from pyoco_server.gateway.task_findings import tasks_apart
@@ -57,7 +57,9 @@ async def _look(here: Gateway, figures: Figures, everybodys: Figures) -> list[Fi
         *_workers(here),
         *_records(here),
         *ways_around_keys(here),
+        *keys_refused(here),
         *dead_parts(here.parts),
+        *failing_tasks(here.failing_tasks()),
     ]
     return [*findings, *_connections(here), *_room(here), *await _durability(here)]
 
@@ -173,7 +175,7 @@ def _workers(here: Gateway) -> list[Finding]:
     live = [record for record, state in known if state.is_active]
     gone = [record for record, state in known if state is WorkerState.DISCONNECTED]
     apart = tasks_apart(live, keys=here.settings.http_auth_mode != "none")
-    return [*_unfit(live), *_disconnected(gone), *_wheels(live), *apart, *_versions(live)]
+    return [*_unfit(live), *_disconnected(gone), *_wheels(live), *apart, *_versions(live), *_existing(live)]
 
 
 def _unfit(live: Iterable[WorkerRecord]) -> list[Finding]:
@@ -210,6 +212,15 @@ def _wheels(live: Iterable[WorkerRecord]) -> list[Finding]:
         )
         for record in broken[:_MOST]
     ]  # fmt: skip
+
+
+def _existing(live: Iterable[WorkerRecord]) -> list[Finding]:
+    theirs = [record for record in live if record.existing_system]
+    if not theirs:
+        return []
+    tags = sorted({tag for record in theirs for tag in record.tags})[:_MOST]
+    who = sorted(record.worker_id for record in theirs)[:_MOST]
+    return [warning(FindingCode.WORKERS_OF_EXISTING_SYSTEM, who=who, tags=tags)]
 
 
 def _versions(live: Iterable[WorkerRecord]) -> list[Finding]:

@@ -1,11 +1,15 @@
 """Where keys guard less than they seem to: what ``doctor`` says of the ways around them."""
 
 import time
+from collections.abc import Iterable
 
 from pyoco_server.gateway.state import Gateway
 from pyoco_server.model.findings import Finding, FindingCode, error, info, warning
 from pyoco_server.model.parts import LATELY_SEC, Parts
-from pyoco_server.model.sentences import Moment
+from pyoco_server.model.sentences import Moment, Span
+from pyoco_server.supervision import Supervised
+
+_MOST = 20
 
 
 def ways_around_keys(here: Gateway) -> list[Finding]:
@@ -24,6 +28,28 @@ def ways_around_keys(here: Gateway) -> list[Finding]:
         make = info if guarded else warning
         findings.append(make(FindingCode.KEYS_WITHOUT_PEPPER, bucket=settings.auth_kv_bucket))
     return findings
+
+
+def failing_tasks(tasks: Iterable[Supervised]) -> list[Finding]:
+    """Return a finding for each background task that fails."""
+    return [
+        (error if task.vital else warning)(
+            FindingCode.TASK_FAILING, task=task.name, failures=task.failures_in_a_row, reason=task.reason,
+            lasts=Span(max(0.0, time.time() - (task.failing_since or time.time()))),
+        )
+        for task in tasks
+    ]  # fmt: skip
+
+
+def keys_refused(here: Gateway) -> list[Finding]:
+    """Return which keys of the existing system cannot be used, where keys are on."""
+    if here.settings.http_auth_mode != "api_key":
+        return []
+    refused, unusable = here.auth.existing.refused, here.auth.unusable()
+    return [
+        *([warning(FindingCode.EXISTING_KEYS_REFUSED, keys=refused[:_MOST])] if refused else []),
+        *([warning(FindingCode.EXISTING_KEYS_UNUSABLE, keys=unusable[:_MOST])] if unusable else []),
+    ]
 
 
 def dead_parts(parts: Parts) -> list[Finding]:

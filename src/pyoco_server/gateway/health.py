@@ -2,10 +2,9 @@
 
 from typing import Any
 
+from pyoco_server.model.run import ENDED
 from pyoco_server.settings import Settings
 from pyoco_server.store.stream_state import StreamState
-
-_STATUSES = ("COMPLETED", "FAILED", "CANCELLED")
 
 
 def of_stream(state: StreamState | None, *, counts: bool) -> dict[str, Any] | None:
@@ -43,7 +42,7 @@ def warnings(settings: Settings, streams: dict[str, StreamState | None], *told: 
     found = [sentence for sentence in told if sentence]
     runs = f"KV_{settings.runs_kv_bucket}"
     state = streams.get(runs)
-    if state is not None and not state.expiry and any(settings.kept_for(status) for status in _STATUSES):
+    if state is not None and not state.expiry and any(settings.kept_for(status) for status in ENDED):
         found.append(
             f"{runs} was made without expiry (allow_msg_ttl): runs are removed by gateways alone, and each removal "
             "leaves a mark that stays; docs/how-to/retention.md tells how to allow it"

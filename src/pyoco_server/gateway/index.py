@@ -10,40 +10,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pydantic_core
 import structlog
 
 from pyoco_server.gateway.database import IndexFile
 from pyoco_server.gateway.job_ledger import JobLedger
 from pyoco_server.gateway.listing import RunListing
 from pyoco_server.gateway.news import RunChange, RunNews
-from pyoco_server.gateway.pace import RunPace, classes
-from pyoco_server.gateway.records import LastKnown, number, whole
+from pyoco_server.gateway.pace import RunPace
 from pyoco_server.gateway.roll import Roll
+from pyoco_server.gateway.rows import UPSERT, RunRow, row_of
 from pyoco_server.gateway.totals import RunTotals
-from pyoco_server.model.access import Tenants, tenant_of
-from pyoco_server.model.run import RunStatus
-from pyoco_server.model.snapshot import summary
+from pyoco_server.model.access import Tenants
+from pyoco_server.model.run import ENDED
 from pyoco_server.store.feed import Change
 
 log = structlog.get_logger(__name__)
 
-_UPSERT = """
-INSERT INTO runs VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,NULL)
-ON CONFLICT (run_id) DO UPDATE SET revision=excluded.revision, updated_at=excluded.updated_at,
-  status=excluded.status, flow_name=excluded.flow_name, tag=excluded.tag, tenant_id=excluded.tenant_id,
-  sha256=excluded.sha256, summary=excluded.summary, submitted_at=excluded.submitted_at, seen_at=excluded.seen_at,
-  worker_id=excluded.worker_id, rerun_of=excluded.rerun_of, stored_at=excluded.stored_at,
-  minute=excluded.minute, wait_class=excluded.wait_class, run_class=excluded.run_class,
-  unreadable=excluded.unreadable, job_seq=NULL
-WHERE excluded.revision > runs.revision
-"""
 _COUNT_WAITING = "SELECT count(*) FROM runs INDEXED BY runs_waiting WHERE status='PENDING'"
 _COUNT_OWN_WAITING = "SELECT count(*) FROM runs INDEXED BY tenants_waiting WHERE status='PENDING'"
 _AT_ONCE = 500
-_SUMMARY = 4
-"""Where a row has it, counted from behind the status."""
-_TERMINAL = tuple(status.value for status in RunStatus if status.is_terminal)
 
 
 @dataclass
@@ -122,17 +107,24 @@ class RunIndex:
         Raises:
             sqlite3.Error: the file cannot be written; nothing of the changes was taken in.
         """
-        rows = []
+        rows: list[RunRow] = []
+        newest: dict[str, RunRow] = {}
+
+        def last_known(run_id: str) -> dict[str, Any]:
+            row = newest.get(run_id)
+            return self.last_known(run_id) if row is None else dict(json.loads(row.summary))
+
         removed = []
         for change in changes:
             if change.value is None:
                 removed.append((change.key, change.revision))
                 continue
-            rows.append(_row(change, self.last_known))
+            rows.append(row_of(change, last_known))
+            newest[change.key] = rows[-1]
         with self._transaction():
             self.pace.forget_old(time.time())
             ended = self._newly_ended(rows) if tell_ends else []
-            self._db.executemany(_UPSERT, rows)
+            self._db.executemany(UPSERT, rows)
             tenants = self.tenants_of(run_id for run_id, _ in removed) if self.news.heard else {}
             self._db.executemany("DELETE FROM runs WHERE run_id=? AND revision<?", removed)
             if identity is not None and changes:
@@ -146,11 +138,9 @@ class RunIndex:
         self._tell(rows, removed, tenants)
         return ended
 
-    def _tell(
-        self, rows: list[tuple[Any, ...]], removed: list[tuple[str, int]], tenants: dict[str, str | None]
-    ) -> None:
-        for run_id, revision, _, _, flow_name, tag, tenant_id, _, item, *_ in rows:
-            self.news.put(RunChange(run_id, revision, tenant_id, flow_name, tag, item))
+    def _tell(self, rows: list[RunRow], removed: list[tuple[str, int]], tenants: dict[str, str | None]) -> None:
+        for row in rows:
+            self.news.put(RunChange(row.run_id, row.revision, row.tenant_id, row.flow_name, row.tag, row.summary))
         if removed and not self.news.heard:
             self.news.forget()  # a removed run is told of by nothing that stays
             return
@@ -158,13 +148,14 @@ class RunIndex:
             if run_id in tenants:
                 self.news.put(RunChange(run_id, revision, tenants[run_id]))
 
-    def _newly_ended(self, rows: list[tuple[Any, ...]]) -> list[dict[str, Any]]:
+    def _newly_ended(self, rows: list[RunRow]) -> list[dict[str, Any]]:
         ended: dict[str, str] = {}
-        for run_id, revision, _, status, *others in rows:
-            if status in _TERMINAL and run_id not in ended:
-                known = self._db.execute("SELECT revision, status FROM runs WHERE run_id=?", (run_id,)).fetchone()
-                if known is None or (known[0] < revision and known[1] not in _TERMINAL):
-                    ended[run_id] = others[_SUMMARY]
+        query = "SELECT revision, status FROM runs WHERE run_id=?"
+        for row in rows:
+            if row.status in ENDED and row.run_id not in ended:
+                revision, status = self._db.execute(query, (row.run_id,)).fetchone() or (0, None)
+                if revision < row.revision and status not in ENDED:
+                    ended[row.run_id] = row.summary
         return [json.loads(item) for item in ended.values()]
 
     @contextlib.contextmanager
@@ -230,23 +221,3 @@ class RunIndex:
             self._mailboxes[run_id].remove(mailbox)
             if not self._mailboxes[run_id]:
                 del self._mailboxes[run_id]
-
-
-def _row(change: Change, last_known: LastKnown) -> tuple[Any, ...]:
-    """Give a record's row. Other programs write records too: what is missing or odd is left empty."""
-    snapshot = whole(change.key, change.value or b"", last_known)
-    updated_at = number(snapshot.get("updated_at"))
-    shown = {**summary(snapshot), "updated_at": updated_at}
-    status, flow_name, tag, sha256 = (
-        _text(shown[name]) for name in ("status", "flow_name", "tag", "workflow_yaml_sha256")
-    )
-    texts = (status, flow_name, tag, tenant_of(shown["tenant_id"]), sha256)
-    now = time.time()
-    links = (_text(shown["worker_id"]), _text(shown["rerun_of"]))
-    others = (number(snapshot.get("submitted_at")), now, *links, change.stored_at or now, *classes(snapshot, now))
-    item = pydantic_core.to_json(shown).decode()
-    return (change.key, change.revision, updated_at, *texts, item, *others, snapshot["unreadable"] is not None)
-
-
-def _text(value: Any) -> str | None:
-    return value if isinstance(value, str) else None

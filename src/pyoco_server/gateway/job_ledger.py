@@ -89,6 +89,12 @@ class JobLedger:
         row = self._db.execute(query, (run_id, revision)).fetchone()
         return int(row[0]) if row else None
 
+    def run_at(self, job_seq: int) -> str | None:
+        """Return the waiting run whose job was seen at a sequence; ``None`` if there is none."""
+        query = "SELECT run_id FROM runs INDEXED BY runs_jobs WHERE status='PENDING' AND job_seq=?"
+        row = self._db.execute(query, (job_seq,)).fetchone()
+        return str(row[0]) if row else None
+
     def without_job(self, seen_before: float, limit: int) -> list[WaitingRun]:
         """Give waiting runs whose jobs have not been seen, the oldest first.
 

@@ -1,25 +1,13 @@
 """The gateway's API keys: where they are, and the tasks that keep them known."""
 
-import asyncio
-
-import structlog
-
-from pyoco_server.errors import StoreUnavailable
 from pyoco_server.gateway.authenticator import Authenticator
 from pyoco_server.gateway.keyring import KeyRing
+from pyoco_server.gateway.stream_keeper import StreamKeeper
 from pyoco_server.settings import Settings
 from pyoco_server.store.connection import Connection
 from pyoco_server.store.feed import BucketFeed
 from pyoco_server.store.keys import KeyStore
-from pyoco_server.waiting import first_event
-
-log = structlog.get_logger(__name__)
-
-_RETRY_SEC = 0.5
-_CONNECTING_SEC = 0.05
-_RESTART_SEC = 2.0
-_LOOK_AGAIN_SEC = 60.0
-_STOP_SEC = 5.0
+from pyoco_server.supervision import Supervisor
 
 
 class KeyKeeper:
@@ -39,11 +27,11 @@ class KeyKeeper:
         self._connection = self._own or connection
         self.store = KeyStore(self._connection)
         ring = KeyRing(self.store)
-        self.auth = Authenticator(settings, ring)
+        self.auth = Authenticator(settings, ring, self.store)
         self.feed = BucketFeed(
             self._connection, settings.auth_kv_bucket, on_changes=ring.apply, on_reset=ring.clear
         )  # fmt: skip
-        self._look = asyncio.Event()
+        self._bucket = StreamKeeper(self._connection, self.store.ensure)
 
     @property
     def are_apart(self) -> bool:
@@ -68,48 +56,27 @@ class KeyKeeper:
         """
         if self._own is not None:
             await self._own.start()
-        self._connection.reconnected.append(self._look_again)
 
-    async def run(self, stopping: asyncio.Event) -> None:
-        """Keep the keys known until ``stopping`` is set."""
-        if not self.auth.is_on:
-            return
-        parts = [asyncio.create_task(part(stopping)) for part in (self._keep_bucket, self._follow, self._tell)]
-        await stopping.wait()
-        self.feed.stop()
-        _, late = await asyncio.wait(parts, timeout=_STOP_SEC)
-        for task in late:
-            task.cancel()
+    def begin(self, supervisor: Supervisor) -> None:
+        """Keep the keys known from now on, where keys are asked for."""
+        if self.auth.is_on:
+            supervisor.rounds("key-bucket", self._bucket, self._bucket.look)
+            supervisor.keep("keys", self._follow)
+            supervisor.once("key-notice", self._tell, after=self.feed.caught_up)
+
+    async def close(self) -> None:
+        """Close the connection that keys have for themselves, if there is one."""
+        await self.auth.existing.close()
         if self._own is not None:
             await self._own.close()
 
-    async def _keep_bucket(self, stopping: asyncio.Event) -> None:
-        """Make the bucket if it is missing, also after each return of NATS: the store may be a fresh one."""
-        while not stopping.is_set():
-            self._look.clear()
-            pause = _LOOK_AGAIN_SEC
-            try:
-                await self.store.ensure()
-            except StoreUnavailable as error:
-                log.debug("the bucket of API keys cannot be looked at now", reason=error.message)
-                pause = _RETRY_SEC if self._connection.is_up else _CONNECTING_SEC
-            await first_event(pause, self._look, stopping)
+    async def _tell(self) -> None:
+        self.auth.tell_of_keys()
 
-    async def _look_again(self) -> None:
-        self._look.set()
-
-    async def _follow(self, stopping: asyncio.Event) -> None:
-        while not stopping.is_set():
-            try:
-                await self.feed.run()
-            except Exception:  # a bug: it is logged, and keys are read one by one meanwhile
-                log.exception("following the API keys failed; starting over")
-                self.feed.caught_up.clear()
-                self.feed.revision = 0
-                await first_event(_RESTART_SEC, stopping)
-
-    async def _tell(self, stopping: asyncio.Event) -> None:
-        while not self.feed.caught_up.is_set() and not stopping.is_set():
-            await first_event(_LOOK_AGAIN_SEC, self.feed.caught_up, stopping)
-        if not stopping.is_set():
-            self.auth.tell_of_keys()
+    async def _follow(self) -> None:
+        try:
+            await self.feed.run()
+        except BaseException:  # a bug, a cancel: it is told of, and keys are read one by one meanwhile
+            self.feed.caught_up.clear()
+            self.feed.revision = 0
+            raise

@@ -6,11 +6,9 @@ from collections.abc import Callable
 
 import structlog
 
-from pyoco_server.errors import StoreUnavailable
 from pyoco_server.gateway.records import parse
 from pyoco_server.model.deadletter import DeadLetterReason
 from pyoco_server.store.deadletters import DeadLetterStore
-from pyoco_server.waiting import first_event
 
 log = structlog.get_logger(__name__)
 
@@ -38,6 +36,7 @@ class LetterReasons:
         self._letters = letters
         self._received = received
         self._looking = asyncio.Lock()
+        self._done = False
         self._forget(None)
 
     def by_reason(self) -> dict[str, int] | None:
@@ -46,17 +45,9 @@ class LetterReasons:
             return None
         return {reason: self._codes.count(code) for reason, code in _CODES.items()}
 
-    async def run(self, stop: asyncio.Event) -> None:
-        """Go on until ``stop``; whatever goes wrong in a round, the next one follows."""
-        while not stop.is_set():
-            done = False
-            try:
-                done = await self.round()
-            except StoreUnavailable as error:
-                log.debug("the dead letters cannot be counted now", reason=error.message)
-            except Exception:  # a bug: it is logged, and must not end the others
-                log.exception("counting the dead letters failed")
-            await first_event(_ROUND_SEC if done else _SOON_SEC, stop)
+    def pause(self) -> float:
+        """Return for how many seconds a round may wait."""
+        return _ROUND_SEC if self._done else _SOON_SEC
 
     async def round(self) -> bool:
         """Read what came, for a moment at most, and forget what went; whether it is all known then is the answer.
@@ -64,8 +55,10 @@ class LetterReasons:
         Raises:
             StoreUnavailable: NATS is away.
         """
+        self._done = False
         async with self._looking:
-            return await self._look()
+            self._done = await self._look()
+        return self._done
 
     async def _look(self) -> bool:
         stream = await self._letters.stream()

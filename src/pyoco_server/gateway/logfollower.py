@@ -17,7 +17,7 @@ from pyoco_server.gateway.routes.runs import read_record
 from pyoco_server.gateway.state import Gateway
 from pyoco_server.model.access import Caller
 from pyoco_server.model.oneline import one_line
-from pyoco_server.model.run import RunStatus
+from pyoco_server.model.run import ENDED
 from pyoco_server.model.runlog import LogChunk
 from pyoco_server.waiting import first_event
 
@@ -28,7 +28,6 @@ _SOON_SEC = 0.02
 _EXPECT_SEC = 0.3
 """How long a chunk that was heard of may take until it can be read."""
 _READ_SEC = 0.5
-_TERMINAL = {status.value for status in RunStatus if status.is_terminal}
 
 
 class LogFollower:
@@ -140,7 +139,7 @@ class LogFollower:
     def _note(self, raw: bytes) -> None:
         snapshot = readable(self._run_id, raw, who=self._who, records=False, last_known=self._here.index.last_known)
         self._status = snapshot.get("status") if snapshot else None
-        self._over = snapshot is None or self._status in _TERMINAL  # asked anew, the answer is 404
+        self._over = snapshot is None or self._status in ENDED  # asked anew, the answer is 404
 
     async def _read(self) -> tuple[bool, Lines | None]:
         """Read on; whether NATS answered, and what. Heartbeats go on while it does not."""

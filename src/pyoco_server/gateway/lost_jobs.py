@@ -17,12 +17,11 @@ from pydantic import ValidationError
 
 from pyoco_server.errors import InvalidInput, RevisionConflict
 from pyoco_server.gateway.job_ledger import NOWHERE, JobLedger, WaitingRun
-from pyoco_server.model.job import Job
 from pyoco_server.model.run import RunStatus, end_unreadable
 from pyoco_server.model.snapshot import end_fields, log_fields
 from pyoco_server.model.tags import check_tag
+from pyoco_server.store.job_maker import JobMaker
 from pyoco_server.store.jobs import JOB_FOLLOWS, PAGE, QueuedJobs
-from pyoco_server.store.queue import JobQueue
 from pyoco_server.store.runs import RunStore, StoredRun
 
 log = structlog.get_logger(__name__)
@@ -54,17 +53,17 @@ class LostJobs:
 
     Args:
         runs: The records.
-        queue: The queue.
+        maker: Makes the jobs and queues them.
         jobs: What is on it.
         ledger: Which jobs were seen.
         after_sec: How long a run must have waited before its job is looked for.
     """
 
     def __init__(
-        self, runs: RunStore, queue: JobQueue, jobs: QueuedJobs, ledger: JobLedger, *, after_sec: float
+        self, runs: RunStore, maker: JobMaker, jobs: QueuedJobs, ledger: JobLedger, *, after_sec: float
     ) -> None:
         self._runs = runs
-        self._queue = queue
+        self._maker = maker
         self._jobs = jobs
         self._ledger = ledger
         self._after_sec = after_sec
@@ -165,18 +164,16 @@ class LostJobs:
         try:
             if record.run_id != run.run_id:
                 raise InvalidInput(f"the record names itself {record.run_id!r}")
-            job, tag = Job.of(record), check_tag(record.tag)
+            tag, why = check_tag(record.tag), str(stored.revision)
+            for _ in range(_PUBLISH_TRIES):
+                seq = await self._maker.queue(record, tag, requeued=why)
+                if await self._jobs.holds(seq, run.run_id) or await self._waits(run) is None:
+                    self._ledger.mark({run.run_id: seq}, run.revision)
+                    return True
+                why = f"{stored.revision}:{seq}"  # dropped as the repeat of one that has vanished too
         except (ValidationError, InvalidInput) as error:  # another program's record
             log.error("a waiting run cannot be queued", run_id=run.run_id, reason=str(error))
             self._ledger.mark({run.run_id: NOWHERE}, run.revision)
-            return False
-        why = str(stored.revision)
-        for _ in range(_PUBLISH_TRIES):
-            seq = await self._queue.publish(job, tag, requeued=why)
-            if await self._jobs.holds(seq, run.run_id) or await self._waits(run) is None:
-                self._ledger.mark({run.run_id: seq}, run.revision)
-                return True
-            why = f"{stored.revision}:{seq}"  # dropped as the repeat of one that has vanished too
         return False  # the next round tries on
 
     async def _waits(self, run: WaitingRun) -> StoredRun | None:

@@ -128,7 +128,7 @@ class LostOwners:
     def _moved_on(self, stored: StoredRun) -> RunRecord:
         if stored.unreadable is not None:
             return end_unreadable(stored.record, RunStatus.FAILED, stored.unreadable.why)
-        return undeliverable(stored.record, stored.record.max_attempts or self._settings.run_max_attempts)
+        return undeliverable(stored.record, stored.record.attempts_allowed(self._settings.run_max_attempts))
 
     async def _follow_up(self, settled: StoredRun) -> None:
         record = settled.record

@@ -1,11 +1,11 @@
 """The metrics of one gateway: what happened since it started, and the figures of this moment."""
 
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
-from prometheus_client.metrics_core import Metric
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from pyoco_server import __version__
@@ -14,6 +14,7 @@ from pyoco_server.gateway.figures import Figures
 from pyoco_server.gateway.instant import families, nats_up
 from pyoco_server.gateway.letter_reasons import REASONS
 from pyoco_server.gateway.run_metrics import RunMetrics
+from pyoco_server.supervision import Supervisor
 
 _HTTP_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)
 
@@ -71,6 +72,10 @@ class Metrics:
         self._connections_open.set_function(lambda: connections.open)
         self._connections_limit.set(connections.most)
 
+    def watch_tasks(self, supervisors: Iterable[Supervisor]) -> None:
+        """Show how often background tasks have failed, and which of them fail now."""
+        self._registry.register(_Tasks(tuple(supervisors)))
+
     def connection_ended(self, why: Why) -> None:
         """Take note of a connection that was ended from this side, or refused."""
         self._connection_ended[why]()
@@ -98,6 +103,27 @@ class Metrics:
             created = f"{metric.name}_created"
             metric.samples = [sample for sample in metric.samples if sample.name != created]
             yield metric
+
+
+class _Tasks(Collector):
+    """The background tasks of a gateway."""
+
+    def __init__(self, supervisors: tuple[Supervisor, ...]) -> None:
+        self._supervisors = supervisors
+
+    def collect(self) -> Iterator[Metric]:
+        failures = CounterMetricFamily(
+            "pyoco_background_task_failures", "Failures of background tasks of this gateway.", labels=("task",)
+        )
+        failing = GaugeMetricFamily(
+            "pyoco_background_task_failing",
+            "1 while it has failed and not worked since.",
+            labels=("task",),
+        )
+        for one in (one for supervisor in self._supervisors for one in supervisor.known):
+            failures.add_metric((one.name,), one.failures)
+            failing.add_metric((one.name,), float(one.is_failing))
+        yield from (failures, failing)
 
 
 class _Answer(Collector):

@@ -6,11 +6,11 @@ from typing import Any
 
 from pyoco_server.gateway.depths import EVERY_SEC
 from pyoco_server.gateway.figures import Figures, TagFigures
-from pyoco_server.gateway.pace import ENDED, MINUTES, SPANS
+from pyoco_server.gateway.pace import MINUTES, SPANS
 from pyoco_server.gateway.state import Gateway
 from pyoco_server.gateway.why import Facts, explain
 from pyoco_server.model.access import Caller
-from pyoco_server.model.run import RunStatus
+from pyoco_server.model.run import ENDED, RunStatus
 
 _HOUR_SEC, _DAY_SEC = 3600.0, 86400.0
 _ROOM = ("accepts_submissions", "used_share", "full_share", "used_bytes", "limit_bytes", "limit_of", "disk_free_bytes")

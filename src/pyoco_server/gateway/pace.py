@@ -15,11 +15,10 @@ from typing import Any
 
 from pyoco_server.gateway.records import number
 from pyoco_server.model.access import Tenants
-from pyoco_server.model.run import RunStatus
+from pyoco_server.model.run import ENDED
 
 MINUTES = 60
 """So many are kept and told, the one that goes on now among them."""
-ENDED = tuple(status.value for status in RunStatus if status.is_terminal)
 SPANS = {"wait": "queue_wait_ms", "run": "run_ms"}
 """What is told of how long runs waited and ran, and the records' fields for it."""
 _WIDER = math.log(1.1)

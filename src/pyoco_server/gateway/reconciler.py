@@ -4,13 +4,12 @@ It works from the index and single look-ups, never over history. Every decision 
 queued again carries the record's revision as its name, so that the second gateway's is dropped.
 """
 
-import asyncio
 import time
 from collections import OrderedDict
 
 import structlog
 
-from pyoco_server.errors import RevisionConflict, StoreUnavailable
+from pyoco_server.errors import RevisionConflict
 from pyoco_server.gateway.gone_workers import GoneWorkers
 from pyoco_server.gateway.lost_jobs import LostJobs
 from pyoco_server.gateway.lost_owners import LostOwners
@@ -18,7 +17,6 @@ from pyoco_server.model.run import RunStatus
 from pyoco_server.store.connection import Connection
 from pyoco_server.store.feed import BucketFeed
 from pyoco_server.store.runs import RunStore
-from pyoco_server.waiting import first_event
 
 log = structlog.get_logger(__name__)
 
@@ -111,17 +109,10 @@ class Reconciler:
         self._interval_sec = interval_sec
         self._after_sec = after_sec
 
-    async def run(self, stop: asyncio.Event) -> None:
-        """Go on until ``stop``; whatever goes wrong in a round, the next one follows."""
-        while not stop.is_set():
-            # What was answered 503 is taken back before anybody thinks that its job is missing.
-            await first_event(min(self._interval_sec, _QUICK_SEC) if self._doubts else self._interval_sec, stop)
-            try:
-                await self.round()
-            except StoreUnavailable as error:
-                log.debug("the reconciler waits for NATS", reason=error.message)
-            except Exception:  # a bug, a full disk: it is logged, and must not end the others
-                log.exception("a round of the reconciler failed")
+    def pause(self) -> float:
+        """Return for how many seconds a round may wait."""
+        # What was answered 503 is taken back before anybody thinks that its job is missing.
+        return min(self._interval_sec, _QUICK_SEC) if self._doubts else self._interval_sec
 
     async def round(self) -> None:
         """Do one round, or nothing while NATS is away or the index is behind.

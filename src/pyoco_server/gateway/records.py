@@ -6,6 +6,7 @@ from typing import Any
 
 import pydantic_core
 
+from pyoco_server.gateway.completing import completed, is_of_existing_system
 from pyoco_server.model.access import Caller, tenant_of
 from pyoco_server.model.record_form import stored_form
 from pyoco_server.model.run import RunRecord
@@ -52,6 +53,8 @@ def whole(run_id: str, raw: bytes, last_known: LastKnown) -> dict[str, Any]:
             snapshot: dict[str, Any] = pydantic_core.from_json(raw, allow_inf_nan=False)
         except ValueError:  # numbers that JSON does not know
             snapshot = pydantic_core.from_json(stored_form(RunRecord.from_json(raw), max(_SIZE, 2 * len(raw))))
+        if is_of_existing_system(snapshot):
+            snapshot = completed(snapshot, last_known(run_id))
         return {**snapshot, "run_id": run_id, "unreadable": None}
     known = {} if found.intact else last_known(run_id)
     snapshot = pydantic_core.from_json(stored_form(found.record, max(_SIZE, 2 * len(raw))))

@@ -48,6 +48,8 @@ async def rerun(here: Gateway, who: Caller, run_id: str, key: str | None) -> Sub
     if stored.unreadable:
         raise NotReplayable(f"run {run_id} cannot be run again: its record cannot be read: {stored.unreadable.why}")
     record = _owned(who, again(stored.record, new_run_id()))
+    if not stored.record.attempt:  # a worker of the existing system may have had it, which writes another name
+        record = record.evolve(flow_name=here.index.last_known(run_id).get("flow_name") or record.flow_name)
     if key is not None:
         new_id, digest = idempotency.run_id_of(record.tenant_id, key), idempotency.digest(rerun_of=run_id)
         record = record.evolve(run_id=new_id, idempotency_key=key, submission_digest=digest)
@@ -139,7 +141,10 @@ async def _store_flow(here: Gateway, old: RunRecord, text: Any, trouble: str, cl
     except (InvalidInput, TooLarge) as error:
         raise NotReplayable(f"{trouble}: {error.message}", hint=error.hint) from None
     await here.flows.put(text.encode(), checked.sha256)
-    return old.evolve(workflow_yaml_sha256=checked.sha256, workflow_yaml_bytes=checked.size_bytes)
+    return old.evolve(
+        workflow_yaml_sha256=checked.sha256, workflow_yaml_bytes=checked.size_bytes,
+        own_workers_only=checked.own_workers_only,
+    )  # fmt: skip
 
 
 async def _check(here: Gateway, record: RunRecord, trouble: str) -> None:

@@ -11,18 +11,18 @@ import time
 
 import structlog
 
-from pyoco_server.errors import RevisionConflict, StoreFull, StoreUnavailable
+from pyoco_server.errors import RevisionConflict, StoreFull
 from pyoco_server.gateway.census import Census
 from pyoco_server.gateway.index import RunIndex
 from pyoco_server.gateway.loose_flows import LooseFlows
-from pyoco_server.gateway.roll import ENDED, RollEntry
+from pyoco_server.gateway.roll import RollEntry
 from pyoco_server.gateway.spent_logs import SpentLogs
+from pyoco_server.model.run import ENDED
 from pyoco_server.settings import Settings
 from pyoco_server.store.connection import Connection
 from pyoco_server.store.feed import BucketFeed, Change
 from pyoco_server.store.runs import RunStore
 from pyoco_server.store.stream_state import read_stream
-from pyoco_server.waiting import first_event
 
 log = structlog.get_logger(__name__)
 
@@ -70,16 +70,9 @@ class Retention:
         self._spent_logs = spent_logs
         self._loose_flows = loose_flows
 
-    async def run(self, stop: asyncio.Event) -> None:
-        """Go on until ``stop``; whatever goes wrong in a round, the next one follows."""
-        while not stop.is_set():
-            await first_event(self._settings.retention_interval_sec, stop)
-            try:
-                await self.round()
-            except StoreUnavailable as error:
-                log.debug("retention waits for NATS", reason=error.message)
-            except Exception:  # a bug, a full disk: it is logged, and must not end the others
-                log.exception("a round of retention failed")
+    def pause(self) -> float:
+        """Return the seconds between two rounds."""
+        return self._settings.retention_interval_sec
 
     async def round(self) -> None:
         """Do one round, or nothing while NATS is away or the index is behind.

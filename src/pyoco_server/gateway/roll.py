@@ -4,9 +4,8 @@ import sqlite3
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from pyoco_server.model.run import RunStatus
-
-ENDED = tuple(status.value for status in RunStatus if status.is_terminal)
+from pyoco_server.gateway.database import ENDED_SQL
+from pyoco_server.model.run import ENDED
 
 
 @dataclass(frozen=True)
@@ -52,10 +51,8 @@ class Roll:
             before: Only those that ended before this, in unix seconds by NATS's clock.
             limit: How many at most.
         """
-        query = (
-            "SELECT run_id, revision, stored_at FROM runs INDEXED BY runs_ended "
-            "WHERE status=? AND status IN ('COMPLETED','FAILED','CANCELLED') ORDER BY revision LIMIT ?"
-        )
+        condition = f"status=? AND {ENDED_SQL} ORDER BY revision LIMIT ?"
+        query = f"SELECT run_id, revision, stored_at FROM runs INDEXED BY runs_ended WHERE {condition}"  # noqa: S608
         rows = self._db.execute(query, (status, limit)).fetchall()
         return [RollEntry(run_id, revision) for run_id, revision, stored_at in rows if stored_at < before]
 

@@ -22,7 +22,6 @@ from pyoco_server.gateway.tanks import ACCOUNT, Disk, Monitors, Tank, read_disk
 from pyoco_server.settings import Settings
 from pyoco_server.store.account import Account, read_account
 from pyoco_server.store.connection import Connection
-from pyoco_server.waiting import first_event
 
 log = structlog.get_logger(__name__)
 
@@ -78,16 +77,18 @@ class StoreRoom:
         """Bytes that were stored since each of the last looks began, the latest one last."""
         self._set_aside = 0
 
-    async def run(self, stop: asyncio.Event) -> None:
-        """Look every few seconds until ``stop``; whatever goes wrong, it looks again."""
-        while not stop.is_set():
-            try:
-                await self.look()
-                await self._make_room()
-                self._tell()
-            except Exception:  # a bug: it is logged, and must not leave the figures of today for ever
-                log.exception("looking how full the store is failed")
-            await first_event(_LOOK_SEC, stop)
+    async def round(self) -> None:
+        """Look, make room where hardly any is left, and log what has changed."""
+        await self.look()
+        await self._make_room()
+        self._tell()
+
+    def pause(self) -> float:
+        """Return for how many seconds a round may wait."""
+        return _LOOK_SEC
+
+    async def close(self) -> None:
+        """Let go of the connections to NATS's monitoring."""
         await self._monitors.close()
 
     async def look(self, *, apart: float = 0.0) -> None:

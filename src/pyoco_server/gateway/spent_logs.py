@@ -6,10 +6,8 @@ from collections.abc import Iterable
 
 import structlog
 
-from pyoco_server.errors import StoreUnavailable
 from pyoco_server.store.logs import LogStore
 from pyoco_server.store.runs import RunStore
-from pyoco_server.waiting import first_event
 
 log = structlog.get_logger(__name__)
 
@@ -33,29 +31,31 @@ class SpentLogs:
         self._runs = runs
         self._logs = logs
         self._waiting: deque[str] = deque(maxlen=_REMEMBERED)
-        self._news = asyncio.Event()
+        self._stuck = False
+        self.news = asyncio.Event()
 
     def add(self, run_ids: Iterable[str]) -> None:
         """Take note of runs that are gone."""
         self._waiting.extend(run_ids)
         if self._waiting:
-            self._news.set()
+            self.news.set()
 
-    async def run(self, stop: asyncio.Event) -> None:
-        """Remove logs as runs go, until ``stop``; trouble is retried for ever."""
-        while not stop.is_set():
-            await first_event(_LOOK_SEC, self._news, stop)
-            self._news.clear()
-            try:
-                while self._waiting and not stop.is_set():
-                    await self.bite()
-            except StoreUnavailable as error:
-                log.debug("logs of runs that are gone wait for NATS", reason=error.message)
-                self._news.set()
-                await first_event(_RETRY_SEC, stop)
-            except Exception:  # a bug: it is logged, and must not end the task
-                log.exception("logs of runs that are gone could not be removed")
-                await first_event(_RETRY_SEC, stop)
+    async def round(self) -> None:
+        """Remove the logs of some of the runs that wait for it.
+
+        Raises:
+            StoreUnavailable: NATS is away; they wait on.
+        """
+        self._stuck = True
+        if self._waiting:
+            await self.bite()
+        self._stuck = False
+
+    def pause(self) -> float:
+        """Return for how many seconds a round may wait; ``news`` ends it early."""
+        if self._waiting:
+            return _RETRY_SEC if self._stuck else 0.0
+        return _LOOK_SEC
 
     async def bite(self) -> None:
         """Remove the logs of the runs that have waited longest, a few hundred at most.

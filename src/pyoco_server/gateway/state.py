@@ -19,6 +19,7 @@ from pyoco_server.gateway.durability import DurabilityReader
 from pyoco_server.gateway.figures import FiguresReader
 from pyoco_server.gateway.gone_workers import GoneWorkers
 from pyoco_server.gateway.index import RunIndex
+from pyoco_server.gateway.insisting import Insistence
 from pyoco_server.gateway.keykeeper import KeyKeeper
 from pyoco_server.gateway.letter_counts import LetterCounts
 from pyoco_server.gateway.letter_flows import LetterFlows
@@ -28,10 +29,12 @@ from pyoco_server.gateway.lost_jobs import LostJobs
 from pyoco_server.gateway.lost_owners import LostOwners
 from pyoco_server.gateway.metrics import Metrics
 from pyoco_server.gateway.reconciler import Doubts, Reconciler
+from pyoco_server.gateway.refused_jobs import RefusedJobs
 from pyoco_server.gateway.relief import Relief
 from pyoco_server.gateway.retention import Retention
 from pyoco_server.gateway.room import StoreRoom
 from pyoco_server.gateway.spent_logs import SpentLogs
+from pyoco_server.gateway.stream_keeper import StreamKeeper
 from pyoco_server.gateway.stream_watch import StreamWatch
 from pyoco_server.gateway.upload_room import Uploads
 from pyoco_server.gateway.worker_index import WorkerIndex
@@ -44,6 +47,7 @@ from pyoco_server.store.control import ControlChannel
 from pyoco_server.store.deadletters import DeadLetterStore
 from pyoco_server.store.feed import BucketFeed, Change
 from pyoco_server.store.flows import FlowStore
+from pyoco_server.store.job_maker import JobMaker
 from pyoco_server.store.jobs import QueuedJobs
 from pyoco_server.store.logs import LogStore
 from pyoco_server.store.queue import JobQueue
@@ -52,17 +56,15 @@ from pyoco_server.store.submissions import Submission, Submissions
 from pyoco_server.store.wheel_history import WheelHistory
 from pyoco_server.store.wheels import WheelStore
 from pyoco_server.store.workers import WorkerStore
+from pyoco_server.supervision import Supervised, Supervisor
 from pyoco_server.waiting import first_event
 
 log = structlog.get_logger(__name__)
 
 _CATCH_UP_SEC = 5.0
-_RETRY_SEC = 0.5
-_RESTART_SEC = 2.0
+_STOP_SEC = 5.0
 _LOG_READS = 8
 _SWEEP_SEC = 1800.0
-_LOOK_AGAIN_SEC = 60.0
-"""How often the streams are looked at without a cause: somebody may have removed one."""
 
 
 class Gateway:
@@ -104,17 +106,18 @@ class Gateway:
         self.index = RunIndex(
             settings.state_dir, settings.runs_kv_bucket, by_tenant=settings.http_auth_mode == "api_key"
         )
-        self.backstop = Backstop(
-            self.connection, runs=self.runs, queue=self.queue, letters=self.letters, workers=self.workers
-        )
         self.jobs = QueuedJobs(self.connection)
         doubts = Doubts(self.runs)
         self.submissions = Submissions(
-            self.runs, self.queue, in_doubt=doubts.add, job_of=self.index.jobs.seq_of, room=self.room.hold
+            self.runs,
+            JobMaker(self.queue, self.flows, self.worker_index.existing_serve),
+            in_doubt=doubts.add,
+            job_of=self.index.jobs.seq_of,
+            room=self.room.hold,
         )
+        self.backstop = self._make_backstop()
         self.letter_reasons = LetterReasons(self.letters, lambda reason: self.metrics.letter_received[reason]())
-        self.figures = FiguresReader(self)
-        self.letter_counts = LetterCounts(self)
+        self.figures, self.letter_counts = FiguresReader(self), LetterCounts(self)
         self.stream_watch = StreamWatch(
             self.connection,
             {"letters": settings.dlq_stream, "wheels": topology.object_stream(settings.wheel_object_store_bucket)},
@@ -126,9 +129,10 @@ class Gateway:
         """What ``up`` keeps running beside this gateway."""
         self.stopping = asyncio.Event()
         """Set when the server stops; open streams end then."""
-        self._made = asyncio.Event()
-        self._look = asyncio.Event()
-        self._tasks: list[asyncio.Task[None]] = []
+        self.insistence = Insistence(self.runs, self.index, self.stopping)
+        self.streams = StreamKeeper(self.connection, self._make_streams)
+        self.supervisor = Supervisor(self.stopping)
+        self.supervisors = (self.supervisor, self.connection.supervisor, self.audit.supervisor)
         self.run_feed = BucketFeed(
             self.connection,
             settings.runs_kv_bucket,
@@ -149,7 +153,9 @@ class Gateway:
             self.connection,
             [self.run_feed, self.worker_feed],
             doubts,
-            LostJobs(self.runs, self.queue, self.jobs, self.index.jobs, after_sec=settings.reconcile_after_sec),
+            LostJobs(
+                self.runs, self.submissions.jobs, self.jobs, self.index.jobs, after_sec=settings.reconcile_after_sec
+            ),
             LostOwners(
                 settings, self.runs, self.jobs, self.submissions, self.letters, self.index.jobs, self.worker_index
             ),
@@ -170,37 +176,47 @@ class Gateway:
         self.metrics.watch_connections(self.connections)
         await self.connection.start()
         await self.keys.start()
-        self.connection.reconnected.append(self._look_again)
         self.audit.start()
-        self._tasks = [
-            asyncio.create_task(self._keep_streams(), name="streams"),
-            asyncio.create_task(self._follow(self.run_feed, lambda: self.index.revision), name="run-index"),
-            asyncio.create_task(self._follow(self.worker_feed, lambda: 0), name="worker-index"),
-            asyncio.create_task(self._watch_advisories(), name="advisories"),
-            asyncio.create_task(self.reconciler.run(self.stopping), name="reconciler"),
-            asyncio.create_task(self._sweep_wheels(), name="wheel-sweep"),
-            asyncio.create_task(self.keys.run(self.stopping), name="keys"),
-            asyncio.create_task(self.retention.run(self.stopping), name="retention"),
-            asyncio.create_task(self.spent_logs.run(self.stopping), name="spent-logs"),
-            asyncio.create_task(self.room.run(self.stopping), name="room"),
-            asyncio.create_task(self.letter_reasons.run(self.stopping), name="letter-reasons"),
-            asyncio.create_task(self.depths.run(self.stopping), name="depths"),
-            asyncio.create_task(self.stream_watch.run(self.stopping), name="stream-watch"),
-        ]
+        self.keys.begin(self.supervisor)
+        keep, rounds, made = self.supervisor.keep, self.supervisor.rounds, self.streams.made
+        rounds("streams", self.streams, self.streams.look, vital=True)
+        keep("run-index", lambda: self._follow(self.run_feed, lambda: self.index.revision), after=made, vital=True)
+        keep("worker-index", lambda: self._follow(self.worker_feed, lambda: 0), after=made, vital=True)
+        keep("advisories", lambda: self.backstop.run(self.stopping), after=made)
+        rounds("reconciler", self.reconciler, after=made)
+        self.supervisor.every("wheel-sweep", self._sweep_wheels, _SWEEP_SEC, after=made)
+        rounds("retention", self.retention, after=made)
+        rounds("spent-logs", self.spent_logs, self.spent_logs.news)
+        rounds("room", self.room)
+        rounds("letter-reasons", self.letter_reasons)
+        rounds("depths", self.depths)
+        rounds("stream-watch", self.stream_watch, self.stream_watch.heard)
+        self.metrics.watch_tasks(self.supervisors)
 
     async def stop(self) -> None:
         """Let go of everything."""
         self.stopping.set()
         self.run_feed.stop()
         self.worker_feed.stop()
-        if self._tasks:
-            _, late = await asyncio.wait(self._tasks, timeout=5)
-            for task in late:
-                task.cancel()
+        self.keys.feed.stop()
+        await self.supervisor.close(_STOP_SEC)
+        await self.room.close()
         await self.checker.close()
         await self.audit.close()
+        await self.keys.close()
         await self.connection.close()
         self.index.close()
+
+    def _make_backstop(self) -> Backstop:
+        refused = RefusedJobs(self.runs, self.submissions, self.letters, self.index.jobs, self.worker_index)
+        return Backstop(
+            self.connection,
+            runs=self.runs,
+            queue=self.queue,
+            letters=self.letters,
+            workers=self.workers,
+            refused=refused,
+        )
 
     async def fresh_index(self) -> RunIndex:
         """Give the index, once it has seen everything that was stored.
@@ -262,69 +278,34 @@ class Gateway:
         self.index.clear()
         self.flows.forget()
 
-    async def _keep_streams(self) -> None:
-        """Make what is missing in NATS, at the start and after each of its returns: the store may be a fresh one."""
-        told = ""
-        while not self.stopping.is_set():
-            self._look.clear()
-            try:
-                await topology.ensure(self.connection)
-                if not self._made.is_set():
-                    await self.queue.make_consumers_for_others()
-            except StoreUnavailable as error:
-                # While NATS is away its connection says so; a NATS that is there and refuses is told of once.
-                if self.connection.up_since is not None and error.message != told:
-                    told = error.message
-                    log.warning("a stream cannot be made; nothing works without it", reason=told, hint=error.hint)
-                await first_event(_RETRY_SEC if self.connection.is_up else 0.05, self.stopping)
-                continue
-            self._made.set()
-            await first_event(_LOOK_AGAIN_SEC, self._look, self.stopping)
-
-    async def _look_again(self) -> None:
-        self._look.set()
-
-    async def _watch_advisories(self) -> None:
-        await self._until_made()
-        while not self.stopping.is_set():
-            try:
-                await self.backstop.run(self.stopping)
-            except Exception:  # a bug: it is logged, and must not leave jobs lying for ever
-                log.exception("following the advisories failed; starting over")
-                await first_event(_RESTART_SEC, self.stopping)
+    async def _make_streams(self) -> None:
+        await topology.ensure(self.connection)
+        if not self.streams.made.is_set():
+            await self.queue.make_consumers_for_others()
 
     async def _sweep_wheels(self) -> None:
         """Remove what gateways that died in an upload have left behind."""
-        await self._until_made()
-        while not self.stopping.is_set():
-            try:
-                swept = await self.wheels.sweep()
-                if swept:
-                    log.info("removed the bytes of uploads that never ended", uploads=swept)
-            except StoreUnavailable as error:
-                log.debug("the wheels cannot be swept now", reason=error.message)
-            await first_event(_SWEEP_SEC, self.stopping)
-
-    async def _until_made(self) -> None:
-        while not self._made.is_set() and not self.stopping.is_set():
-            await first_event(_LOOK_AGAIN_SEC, self._made, self.stopping)
+        swept = await self.wheels.sweep()
+        if swept:
+            log.info("removed the bytes of uploads that never ended", uploads=swept)
 
     async def _follow(self, feed: BucketFeed, seen: Callable[[], int]) -> None:
-        """Follow a bucket; whatever goes wrong, lists come back to life.
+        """Follow a bucket; after a failure lists come back to life.
 
         Args:
             feed: The feed.
-            seen: Tells the last revision that was taken in, from where to go on after a failure.
+            seen: Returns the last revision that was taken in, from where to go on after a failure.
         """
-        await self._until_made()
-        while not self.stopping.is_set():
-            try:
-                await feed.run()
-            except Exception:  # a full disk, a bug: it is logged, and /ready tells of it meanwhile
-                log.exception("following a bucket failed; starting over")
-                feed.caught_up.clear()
-                feed.revision = seen()
-                await first_event(_RESTART_SEC, self.stopping)
+        try:
+            await feed.run()
+        except BaseException:  # a full disk, a bug, a cancel: it is told of, and /ready says that the index is behind
+            feed.caught_up.clear()
+            feed.revision = seen()
+            raise
+
+    def failing_tasks(self) -> list[Supervised]:
+        """Return the background tasks that have failed, and have not worked since."""
+        return [one for supervisor in self.supervisors for one in supervisor.failing()]
 
 
 def _gateway(request: Request) -> Gateway:

@@ -7,14 +7,12 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from pyoco_server.errors import StoreUnavailable
 from pyoco_server.store.connection import Connection
 from pyoco_server.store.stream_state import read_stream
-from pyoco_server.waiting import first_event
 
 log = structlog.get_logger(__name__)
 
-_LOOK_SEC = 1.0
+_LOOK_SEC, _IDLE_SEC = 1.0, 60.0
 
 
 @dataclass
@@ -46,7 +44,8 @@ class StreamWatch:
         self._connection = connection
         self._streams = streams
         self._boxes: list[ChangeBox] = []
-        self._heard = asyncio.Event()
+        self.heard = asyncio.Event()
+        """Set when the first one begins to listen."""
         self._seen: dict[str, tuple[int, int, int]] = {}
 
     @contextlib.contextmanager
@@ -54,30 +53,29 @@ class StreamWatch:
         """Receive the kinds that change while the block lasts; all of them at first, as none knows what it missed."""
         box = ChangeBox(changed=set(self._streams))
         box.arrived.set()
+        if not self._boxes:
+            self.heard.set()
         self._boxes.append(box)
-        self._heard.set()
         try:
             yield box
         finally:
             self._boxes.remove(box)
             if not self._boxes:
-                self._heard.clear()
                 self._seen.clear()
 
-    async def run(self, stop: asyncio.Event) -> None:
-        """Look until ``stop``; while NATS is away nothing changes."""
-        while not stop.is_set():
-            if not self._heard.is_set():
-                await first_event(60.0, self._heard, stop)
-                continue
+    async def round(self) -> None:
+        """Look at the streams, if anybody listens.
+
+        Raises:
+            StoreUnavailable: NATS is away; nothing changes.
+        """
+        if self._boxes:
             for kind, stream in self._streams.items():
-                try:
-                    await self._look(kind, stream)
-                except StoreUnavailable as error:
-                    log.debug("a stream cannot be looked at now", stream=stream, reason=error.message)
-                except Exception:  # a bug: it is logged, and must not leave the pages without news for ever
-                    log.exception("looking at a stream failed")
-            await first_event(_LOOK_SEC, stop)
+                await self._look(kind, stream)
+
+    def pause(self) -> float:
+        """Return for how many seconds a round may wait; ``heard`` ends it early."""
+        return _LOOK_SEC if self._boxes else _IDLE_SEC
 
     async def _look(self, kind: str, stream: str) -> None:
         state = await read_stream(self._connection, stream)

@@ -15,14 +15,13 @@ from pyoco_server.gateway.routes.runs import read_record, with_worker
 from pyoco_server.gateway.state import Gateway
 from pyoco_server.model.access import Caller
 from pyoco_server.model.oneline import one_line
-from pyoco_server.model.run import RunStatus
+from pyoco_server.model.run import ENDED
 from pyoco_server.waiting import first_event
 
 _HEARTBEAT_SEC = 2.0
 """Existing clients give up after five seconds of silence."""
 _READ_SEC = 0.5
 """How long a heartbeat may wait for a read of the record."""
-_TERMINAL = {status.value for status in RunStatus if status.is_terminal}
 
 
 class Watch:
@@ -116,7 +115,7 @@ class Watch:
         if snapshot is None:  # asked anew, the answer is 404
             self._ended = True
             return None
-        self._ended = snapshot.get("status") in _TERMINAL
+        self._ended = snapshot.get("status") in ENDED
         old = self._since is not None and number(snapshot.get("updated_at")) <= self._since
         if old or revision == self._seen:
             return None

@@ -8,7 +8,7 @@ from enum import Enum
 from typing import Any
 
 from pyoco_server.gateway.records import number
-from pyoco_server.model.run import EndReason, RunStatus
+from pyoco_server.model.run import ENDED, EndReason, RunStatus
 from pyoco_server.model.sentences import Moment, OfTenant, Span, plain
 from pyoco_server.model.wheel_sync import as_used_by
 from pyoco_server.model.worker import WorkerRecord, WorkerState
@@ -17,7 +17,6 @@ from pyoco_server.store.queue import ConsumerFigures
 LATE_SEC = 30.0
 """Seconds after which it is strange that a run still waits beside a free worker."""
 _OVERDUE_SEC = 5.0
-_TERMINAL = {status.value for status in RunStatus if status.is_terminal}
 _TEXT = 300
 _LAST_MOMENT = 1e11
 """No calendar goes further; another program's record may hold any number."""
@@ -145,7 +144,7 @@ def explain(snapshot: dict[str, Any], facts: Facts) -> Why:
         why = _running(snapshot, facts, common)
     elif status == RunStatus.CANCELLING.value:
         why = _cancelling(snapshot, facts)
-    elif status in _TERMINAL:
+    elif status in ENDED:
         why = _ended(snapshot, facts)
     else:
         why = Why(WhyCode.UNKNOWN_STATUS, {"status": status})

@@ -40,17 +40,22 @@ class WorkerIndex:
     def __init__(self, disconnect_timeout_sec: float) -> None:
         self._timeout = disconnect_timeout_sec
         self._records: dict[str, WorkerRecord] = {}
+        self._existing: set[str] = set()
+        """Keys of workers of the existing system."""
         self._boxes: list[WorkerBox] = []
 
     def apply(self, changes: list[Change]) -> None:
         """Take in changes of the bucket."""
         self._tell({change.key for change in changes})
         for change in changes:
+            self._existing.discard(change.key)
             if change.value is None:
                 self._records.pop(change.key, None)
                 continue
             try:
-                self._records[change.key] = WorkerRecord.from_json(change.value)
+                record = self._records[change.key] = WorkerRecord.from_json(change.value)
+                if record.existing_system:
+                    self._existing.add(change.key)
             except ValidationError as error:
                 log.warning("a worker's record cannot be read", worker_id=change.key, reason=str(error))
 
@@ -58,6 +63,7 @@ class WorkerIndex:
         """Forget everything."""
         self._tell(set(self._records))
         self._records.clear()
+        self._existing.clear()
 
     @contextlib.contextmanager
     def listen(self) -> Iterator[WorkerBox]:
@@ -87,6 +93,24 @@ class WorkerIndex:
         found = [(record, self.state(record)) for record in self._records.values() if tag in record.tags]
         return sorted(found, key=lambda one: one[0].last_seen_at, reverse=True)
 
+    def existing_serve(self, tag: str) -> bool:
+        """Tell whether a worker of the existing system is there that serves a tag."""
+        records = map(self._records.__getitem__, self._existing)
+        return any(tag in record.tags and self.state(record).is_active for record in records)
+
+    def own_serve(self, tag: str, within_sec: float) -> bool:
+        """Tell whether a worker of ours serves a tag, or did so a moment ago.
+
+        Args:
+            tag: Which one.
+            within_sec: How long ago that may be.
+        """
+        return any(
+            state.is_active or time.time() - record.last_seen_at <= within_sec
+            for record, state in self.serving(tag)
+            if not record.existing_system
+        )
+
     def states(self) -> list[tuple[WorkerRecord, WorkerState]]:
         """Give every worker and its state now, hidden ones too."""
         return [(record, self.state(record)) for record in self._records.values()]
@@ -105,6 +129,7 @@ class WorkerIndex:
         if self._records.get(key) is record:
             self._tell({key})
             del self._records[key]
+            self._existing.discard(key)
 
     def list(
         self,

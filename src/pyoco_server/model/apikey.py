@@ -107,6 +107,10 @@ class Refusal(str, Enum):
     UNKNOWN_FORM = "unknown_form"
     REVOKED = "revoked"
     EXPIRED = "expired"
+    EXISTING_WRONG = "existing_system_wrong"
+    """Of the existing system, which does not tell a wrong secret from another pepper."""
+    EXISTING_FORM = "existing_system_form"
+    """Of the existing system, and its record says nothing that can be checked."""
 
 
 class Pepper:
@@ -118,6 +122,7 @@ class Pepper:
 
     def __init__(self, secret: str | None) -> None:
         self._key = secret.encode() if secret else _NO_PEPPER
+        self._behind = secret or ""
         self.id = hmac.new(self._key, b"which pepper", hashlib.sha256).hexdigest()[:8] if secret else None
         self._nobody = ApiKeyRecord(key_id="", tenant_id="", digest="0" * 64)
 
@@ -153,6 +158,10 @@ class Pepper:
         if same and record.key_id == key.key_id:
             return None
         return Refusal.WRONG_SECRET if record.pepper_id == self.id else Refusal.OTHER_PEPPER
+
+    def behind(self, key: ApiKey) -> bytes:
+        """Return what the existing system makes its hash of: the secret with the pepper behind it."""
+        return (key.secret + self._behind).encode()
 
     def _digest(self, record: ApiKeyRecord, key: ApiKey) -> str:
         sealed = [key.key_id, key.secret, record.tenant_id, record.role, record.expires_at]

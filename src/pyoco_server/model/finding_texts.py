@@ -4,6 +4,7 @@ from typing import Any
 
 from pyoco_server.model.findings import Finding, FindingCode
 from pyoco_server.model.languages import Language
+from pyoco_server.model.moving.texts import MOVING_TEXTS
 from pyoco_server.model.sentences import Text, plain
 
 
@@ -159,9 +160,9 @@ TEXTS: dict[FindingCode, Text] = {
         "サーバーのログに理由があります。trace で探せます。",
     ),
     FindingCode.SERVER_OLD: Text(
-        "The server at {url} cannot be asked what it knows: it has no /doctor.",
+        "The server at {url} is older: it has no /doctor, and cannot be asked what it knows.",
         "Bring server, workers and clients to one version.",
-        "サーバー ({url}) には /doctor がなく、状態を聞けません。",
+        "サーバー ({url}) は古いバージョンです。/doctor がなく、状態を聞けません。",
         "サーバー、ワーカー、クライアントのバージョンをそろえてください。",
     ),
     FindingCode.KEY_MISSING: Text(
@@ -209,12 +210,36 @@ TEXTS: dict[FindingCode, Text] = {
         "ゲートウェイと pyoco-server-admin に PYOCO_AUTH_PEPPER を設定してください (openssl rand -hex 32)。"
         "以前のキーは使えなくなるので作り直してください。",
     ),
+    FindingCode.EXISTING_KEYS_REFUSED: Text(
+        "API keys made by the existing system were sent with a secret that does not fit: {keys}. Either it is wrong, or"
+        " PYOCO_AUTH_PEPPER is not what they were made with (or without).",
+        "Start gateways and pyoco-server-admin with the existing system's PYOCO_AUTH_PEPPER, or make new keys and"
+        " revoke these.",
+        "既存システムで作られた API キーが、合わないシークレットで送られました: {keys}。シークレットの誤りか、"
+        "PYOCO_AUTH_PEPPER が作成時のもの (または未設定) と異なります。",
+        "ゲートウェイと pyoco-server-admin に既存システムの PYOCO_AUTH_PEPPER を設定するか、キーを作り直して"
+        "古いものを失効させてください。",
+    ),
+    FindingCode.EXISTING_KEYS_UNUSABLE: Text(
+        "API keys made by the existing system cannot be used: {keys}.",
+        "Make new keys, and revoke these; pyoco-server-admin api-key list tells what is wrong with each.",
+        "既存システムで作られた API キーのうち、使えないものがあります: {keys}。",
+        "キーを作り直し、古いものを失効させてください。理由は pyoco-server-admin api-key list に表示されます。",
+    ),
     FindingCode.PART_DIED: Text(
         "The {part} has died (deaths since {since}: {deaths}, the last one: {exit})[; the next start is at"
         " {next_start_at}].",
         "The log says why. It is started again by itself.",
         "{part} が異常終了しました ({since}以降 {deaths} 回、最後: {exit})[。次の起動は{next_start_at}です]。",
         "原因はログを確認してください。自動で再起動します。",
+    ),
+    FindingCode.TASK_FAILING: Text(
+        "The background task {task} of the gateway fails: {failures} times in a row, for {lasts}; the last time:"
+        " {reason}.",
+        "It is tried again by itself. The log has the whole error; please report it.",
+        "ゲートウェイのバックグラウンド処理 {task} が失敗し続けています ({lasts}の間に連続 {failures} 回、"
+        "最後: {reason})。",
+        "自動で再試行されます。詳細はログにあります。不具合としてご報告ください。",
     ),
     FindingCode.INDEX_BUILDING: Text(
         "The index of runs is still being built: lists and counts are not complete.",
@@ -324,6 +349,16 @@ TEXTS: dict[FindingCode, Text] = {
         "サーバーのバージョン {ours} とそろっていません: {who} は {version} です。",
         "サーバー、ワーカー、クライアントのバージョンをそろえてください。",
     ),
+    FindingCode.WORKERS_OF_EXISTING_SYSTEM: Text(
+        "Workers of the existing pyoco-server serve the tags {tags}: {who}. They refuse what they do not know (retries,"
+        " time limits, max_attempts, our additions to flow.yaml), keep no logs and count no attempts, and a cancel"
+        " waits for their task's end.",
+        "Start workers of this version for these tags, then stop those while they have no run.",
+        "既存の pyoco-server のワーカーがタグ {tags} を担当しています: {who}。知らないもの (再試行、制限時間、"
+        "max_attempts、flow.yaml の追加機能) は拒否し、ログも試行回数も残しません。"
+        "キャンセルは実行中のタスクの終了を待ちます。",
+        "このバージョンのワーカーを同じタグで起動し、既存のワーカーは実行がないときに停止してください。",
+    ),
     FindingCode.CLOCK_APART: Text(
         "The clock of {who} differs by {offset}: times are shown wrongly, and the living may count as lost.",
         "Let all machines keep their time by NTP (timedatectl set-ntp true).",
@@ -348,4 +383,5 @@ TEXTS: dict[FindingCode, Text] = {
         "ストリーム {stream} は他より安全でない状態で保存されています: {reason}。",
         "nats stream edit {stream}",
     ),
+    **MOVING_TEXTS,
 }

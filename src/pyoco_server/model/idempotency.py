@@ -10,6 +10,8 @@ from pyoco_server.model.terminal import is_plain
 
 MAX_KEY = 255
 """Longest key, in characters."""
+DIGESTED = ("flow_name", "params", "tag", "tags", "timeout_sec", "max_attempts", "workflow_yaml_sha256")
+"""What of a run decides whether two requests are the same."""
 _NAMESPACE = uuid.UUID("6f2cfb0a-6d0f-5f0e-9a53-0c1f6f6f3a51")
 
 

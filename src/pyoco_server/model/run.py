@@ -34,6 +34,8 @@ class RunStatus(str, Enum):
 
 _RUN_ID = re.compile(r"[A-Za-z0-9_=-]{1,128}")
 _TERMINAL = {RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.CANCELLED}
+ENDED = tuple(status.value for status in RunStatus if status.is_terminal)
+"""The statuses of runs that have ended, as they are stored."""
 
 
 class TaskStatus(str, Enum):
@@ -110,6 +112,8 @@ class RunRecord(BaseModel):
     api_key_id: str | None = None
     workflow_yaml_sha256: str | None = None
     workflow_yaml_bytes: int | None = None
+    own_workers_only: str | None = None
+    """What of its flow.yaml workers of the existing system would run wrongly, in words; ``None`` if nothing."""
     cancel_requested_at: float | None = None
     cancel_requested_by: str | None = None
     cancel_reason: str | None = None
@@ -124,8 +128,16 @@ class RunRecord(BaseModel):
         changes.setdefault("updated_at", max(time.time(), self.updated_at))
         return self.model_copy(update=changes)
 
+    def attempts_allowed(self, default: int) -> int:
+        """Return how often the run may be started.
+
+        Args:
+            default: For runs that were submitted without a limit of their own.
+        """
+        return self.max_attempts or default
+
     def to_json(self) -> bytes:
-        """Give the stored form."""
+        """Return the stored form."""
         return self.model_dump_json(warnings=False).encode()  # whoever stores it looks whether it can be read back
 
     @classmethod
@@ -163,6 +175,7 @@ def claim(record: RunRecord, *, worker_id: str, instance_id: str, job_seq: int) 
         queue_wait_ms=record.queue_wait_ms if record.attempt else waited,
         tasks=dict.fromkeys(record.tasks, TaskStatus.PENDING),
         task_records={},
+        task_records_truncated=False,
         error=None,
         environment=None,
         isolation=None,
@@ -181,6 +194,7 @@ def hand_back(record: RunRecord) -> RunRecord:
         start_time=None,
         tasks=dict.fromkeys(record.tasks, TaskStatus.PENDING),
         task_records={},
+        task_records_truncated=False,
     )
 
 
@@ -199,6 +213,7 @@ def requeue(record: RunRecord) -> RunRecord:
         job_seq=None,
         tasks=dict.fromkeys(record.tasks, TaskStatus.PENDING),
         task_records={},
+        task_records_truncated=False,
     )
 
 
@@ -244,6 +259,7 @@ def again(record: RunRecord, run_id: str) -> RunRecord:
         api_key_id=record.api_key_id,
         workflow_yaml_sha256=record.workflow_yaml_sha256,
         workflow_yaml_bytes=record.workflow_yaml_bytes,
+        own_workers_only=record.own_workers_only,
         rerun_of=record.run_id or None,
     )
 

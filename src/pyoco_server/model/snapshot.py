@@ -3,8 +3,8 @@
 from typing import Any
 
 from pyoco_server.model.run import RunRecord
-from pyoco_server.model.text import clean_text
-from pyoco_server.model.values import clean_value
+from pyoco_server.model.text import clean_text, is_cut
+from pyoco_server.model.values import clean_value, is_part
 
 SUMMARY_FIELDS = (
     "run_id",
@@ -54,6 +54,22 @@ def fit(record: RunRecord, max_bytes: int) -> RunRecord:
     if len(smaller.to_json()) > max_bytes and smaller.error:
         smaller = smaller.model_copy(update={"error": clean_text(smaller.error, 500)})
     return smaller
+
+
+def is_cut_task(task: dict[str, Any]) -> bool:
+    """Return whether something of a task's record is not kept: a preview stands for it, or a text lacks its middle."""
+    if any(_holds_preview(task.get(name)) for name in ("output", "artifacts", "inputs")):
+        return True
+    exception = task.get("exception")
+    texts = [task.get(name) for name in ("error", "last_error", "traceback")]
+    texts += [exception.get("message")] if isinstance(exception, dict) else []
+    return any(isinstance(text, str) and is_cut(text) for text in texts)
+
+
+def _holds_preview(value: Any) -> bool:
+    if isinstance(value, dict):
+        return is_part(value) or any(map(_holds_preview, value.values()))
+    return isinstance(value, list) and any(map(_holds_preview, value))
 
 
 def _cut_task(task: dict[str, Any], limit: int) -> dict[str, Any]:

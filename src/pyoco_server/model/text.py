@@ -10,6 +10,7 @@ import pydantic_core
 MAX_TEXT = 8_000
 """Characters kept of one error text."""
 MAX_TRACEBACK = 16_000
+_CUT = " characters cut …"
 
 
 def clean_text(text: str, limit: int = MAX_TEXT) -> str:
@@ -21,8 +22,13 @@ def clean_text(text: str, limit: int = MAX_TEXT) -> str:
     if length > limit:
         half = limit // 2
         first, last = str.__getitem__(text, slice(half)), str.__getitem__(text, slice(length - half, None))
-        text = f"{first}\n… {length - 2 * half} characters cut …\n{last}"
+        text = f"{first}\n… {length - 2 * half}{_CUT}\n{last}"
     return str.encode(text, "utf-8", "replace").decode("utf-8")
+
+
+def is_cut(text: str) -> bool:
+    """Return whether the middle of a text was cut out."""
+    return _CUT in text
 
 
 def clean_json(value: Any) -> Any:

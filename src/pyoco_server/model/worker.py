@@ -130,6 +130,7 @@ class WorkerRecord(BaseModel):
         stop_reason: Why: a signal's name, ``drained``, …
         wheel_sync: What it has from the registry of wheels.
         trouble: What keeps it from beginning runs; ``None`` while nothing does.
+        existing_system: Whether it is a worker of the existing system, which knows less: told by what it leaves out.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow")
@@ -174,6 +175,7 @@ class WorkerRecord(BaseModel):
     updated_at: float = 0.0
     wheel_sync: dict[str, Any] = Field(default_factory=lambda: {"enabled": False})
     trouble: WorkerTrouble | None = None
+    existing_system: bool = False
 
     @property
     def unfit_slots(self) -> int:
@@ -205,7 +207,11 @@ class WorkerRecord(BaseModel):
         Raises:
             pydantic.ValidationError: not a worker's record.
         """
-        return cls.model_validate_json(raw)
+        record = cls.model_validate_json(raw)
+        if not record.existing_system and "slots" in record.model_fields_set:  # ours write every field
+            return record
+        runs = [record.current_run_id] if record.current_run_id and record.state.is_active else []
+        return record.evolve(existing_system=True, current_run_ids=runs, slots_in_use=len(runs))
 
     def state_at(self, now: float, disconnect_timeout_sec: float) -> WorkerState:
         """Derive the state that a reader sees at ``now`` (unix seconds)."""

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import nats.errors
 import structlog
+from nats.aio.client import Client
 from nats.js import JetStreamContext
 from nats.js.errors import APIError, NoStreamResponseError, NotFoundError
 from typing_extensions import Self
@@ -21,6 +22,7 @@ from pyoco_server.store.cluster import Cluster
 from pyoco_server.store.patient_client import PatientClient
 from pyoco_server.store.pulse import Pulse
 from pyoco_server.store.refusals import denied_right, refusal
+from pyoco_server.supervision import Supervisor
 
 log = structlog.get_logger(__name__)
 
@@ -101,7 +103,9 @@ class Connection:
         self._refusals = 0
         self._denied: tuple[float, str] | None = None
         self._doubtful: set[tuple[str, asyncio.Future[str]]] = set()
-        self._client = PatientClient(self._target)
+        patient = PatientClient(self._target)
+        self._client: Client = patient
+        self._connect_for_ever = patient.connect_for_ever
         self._js = JetStreamContext(self._client, timeout=REQUEST_TIMEOUT)
         self._js_of_short_tries = JetStreamContext(self._client, timeout=SHORT_TRY)
         self._connecting: asyncio.Task[None] | None = None
@@ -111,11 +115,11 @@ class Connection:
         self.cluster = Cluster(self._client, lambda: self.down_since)
         """What is known of the servers behind it, and of their replicas."""
         self._pulse = Pulse(
-            self._client, self.cluster, self._ask_pulse, self._ping,
+            patient, self.cluster, self._ask_pulse, self._ping,
             settings.work_stream if target is None else f"KV_{settings.auth_kv_bucket}",
             on_silence=self._on_silence, on_return=self._on_answers,
         )  # fmt: skip
-        self._pulsing: asyncio.Task[None] | None = None
+        self.supervisor = Supervisor(self._over)
 
     @property
     def is_up(self) -> bool:
@@ -150,7 +154,7 @@ class Connection:
         return bool(info.get("auth_required") or info.get("tls_verify"))
 
     @property
-    def client(self) -> PatientClient:
+    def client(self) -> Client:
         """The connected client.
 
         Raises:
@@ -197,7 +201,7 @@ class Connection:
         """
         self._target.check_files()
         self._connecting = asyncio.create_task(self._connect(), name="nats-connect")
-        self._pulsing = asyncio.create_task(self._pulse.beat(self._over), name="nats-pulse")
+        self.supervisor.every("nats-pulse", self._pulse.beat, self._pulse.pause)
         return self
 
     async def wait_up(self, timeout: float) -> bool:
@@ -219,8 +223,7 @@ class Connection:
         """Close the connection; what was published before has been sent."""
         self._closing = True
         self._over.set()
-        if self._pulsing is not None:
-            await asyncio.wait({self._pulsing}, timeout=_PULSE_TIMEOUT + 1)
+        await self.supervisor.close(_PULSE_TIMEOUT + 1)
         if self._connecting is None:
             return  # it was never begun
         if not self._connecting.done():
@@ -314,7 +317,7 @@ class Connection:
             request.cancel()
 
     async def _connect(self) -> None:
-        await self._client.connect_for_ever(
+        await self._connect_for_ever(
             name=self.name,
             reconnect_time_wait=_RECONNECT_WAIT,
             connect_timeout=_CONNECT_TIMEOUT,

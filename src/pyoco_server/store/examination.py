@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Iterable
 from enum import Enum
 from typing import Any
 
@@ -38,15 +39,15 @@ async def examine(connection: Connection) -> list[Finding]:
     Raises:
         StoreUnavailable: NATS is away, or does not answer.
     """
-    findings = _version(connection)
-    account = await _account(connection)
+    findings = nats_version(connection)
+    account = await account_of(connection)
     if "error" in account:
         reason = account["error"].get("description") or account["error"]
         return [*findings, error(FindingCode.JETSTREAM_OFF, url=connection.shown_url, reason=reason)]
     streams = topology.definitions(connection.settings)
-    found = await asyncio.gather(*(_look(connection, str(stream.name)) for stream in streams))
+    found = await asyncio.gather(*(look_at(connection, str(stream.name)) for stream in streams))
     findings += _streams(list(zip(streams, found, strict=True)))
-    findings += _expiry(connection.settings, found)
+    findings += expiry(connection.settings, found)
     limit = account.get("limits", {}).get("max_storage", 0)
     return [*findings, *how_full(FindingCode.STORAGE_FULL, account.get("storage", 0), limit)]
 
@@ -58,17 +59,18 @@ async def examine_keys(connection: Connection) -> list[Finding]:
         StoreUnavailable: NATS is away, or does not answer.
     """
     wanted = topology.keys_definition(connection.settings)
-    found = await _look(connection, str(wanted.name))
+    found = await look_at(connection, str(wanted.name))
     return _streams([(wanted, found)])
 
 
-def _version(connection: Connection) -> list[Finding]:
+def nats_version(connection: Connection) -> list[Finding]:
+    """Return a finding where NATS is older than it should be."""
     found = connection.server_version
     old = Version(found) < Version(OLDEST_NATS)
     return [warning(FindingCode.NATS_OLD, version=found, wanted=OLDEST_NATS)] if old else []
 
 
-async def _account(connection: Connection) -> dict[str, Any]:
+async def account_of(connection: Connection) -> dict[str, Any]:
     """Ask what our account may use of JetStream, and uses."""
     try:
         answer = await connection.request("$JS.API.INFO", what="asking for JetStream")
@@ -79,7 +81,12 @@ async def _account(connection: Connection) -> dict[str, Any]:
     return dict(json.loads(answer.data))
 
 
-async def _look(connection: Connection, name: str) -> api.StreamInfo | Unseen | None:
+async def look_at(connection: Connection, name: str) -> api.StreamInfo | Unseen | None:
+    """Look at a stream; ``None`` if it is missing.
+
+    Raises:
+        StoreUnavailable: NATS is away, or does not answer.
+    """
     with connection.errors(f"looking at the stream {name}", missing=True):
         try:
             asking = connection.js.stream_info(name)
@@ -90,7 +97,7 @@ async def _look(connection: Connection, name: str) -> api.StreamInfo | Unseen | 
             return UNSEEN
 
 
-def _expiry(settings: Settings, found: list[api.StreamInfo | Unseen | None]) -> list[Finding]:
+def expiry(settings: Settings, found: Iterable[api.StreamInfo | Unseen | None]) -> list[Finding]:
     """Look whether runs expire by NATS's own clock, if they shall expire at all."""
     wanted = any(settings.kept_for(status.value) for status in RunStatus if status.is_terminal)
     name = f"KV_{settings.runs_kv_bucket}"
@@ -109,6 +116,16 @@ def _streams(looked_at: list[tuple[api.StreamConfig, api.StreamInfo | Unseen | N
         findings.append(noted(FindingCode.STREAM_NOT_SEEN, streams=unseen))
     if missing := [wanted.name for wanted, info in looked_at if info is None]:
         findings.append(error(FindingCode.STREAM_MISSING, streams=missing))
+    return findings + differing(there)
+
+
+def differing(there: list[tuple[api.StreamConfig, api.StreamInfo]]) -> list[Finding]:
+    """Return what of streams is not as it should be.
+
+    Args:
+        there: Each stream as it is wanted, and as it is.
+    """
+    findings = []
     if marked := [wanted.name for wanted, info in there if RESTORING in (info.config.metadata or {})]:
         findings.append(error(FindingCode.RESTORE_NOT_ENDED, streams=marked))
     alike: dict[tuple[str, str, str], list[str]] = {}

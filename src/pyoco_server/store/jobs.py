@@ -7,8 +7,7 @@ is stored right after its record: reading on from the record's time finds it wit
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-import pydantic_core
-
+from pyoco_server.model.job import run_id_in
 from pyoco_server.store.connection import Connection
 from pyoco_server.store.direct import DirectReader, remove_message
 from pyoco_server.store.messages import read
@@ -59,7 +58,7 @@ class QueuedJobs:
         message = await read(self._connection, self._stream, seq=seq, what="looking for a job")
         if message is None or message.time is None:
             return None
-        return QueuedJob(seq, _run_id(message.data or b""), message.time)
+        return QueuedJob(seq, run_id_in(message.data or b""), message.time)
 
     async def holds(self, seq: int | None, run_id: str) -> bool:
         """Tell whether the job of a run is still at a sequence.
@@ -83,7 +82,7 @@ class QueuedJobs:
         if isinstance(start, datetime):
             start -= _CLOCKS_APART
         messages = await self._reader.read(start=start, subject=f"{self._prefix}.{tag or '>'}", limit=PAGE)
-        return [QueuedJob(message.seq, _run_id(message.data), message.stored_at) for message in messages]
+        return [QueuedJob(message.seq, run_id_in(message.data), message.stored_at) for message in messages]
 
     async def find(self, run_id: str, tag: str, stored_at: datetime, *, pages: int) -> QueuedJob | None:
         """Look for the job of a run whose record was stored at a time.
@@ -113,11 +112,3 @@ class QueuedJobs:
             StoreUnavailable: NATS is away.
         """
         return await self.holds(seq, run_id) and await remove_message(self._connection, self._stream, seq)
-
-
-def _run_id(data: bytes) -> str | None:
-    try:
-        run_id = pydantic_core.from_json(data)["run_id"]
-    except (ValueError, TypeError, KeyError):  # no job; the worker that gets it says so
-        return None
-    return run_id if isinstance(run_id, str) else None

@@ -4,7 +4,6 @@ A server of a cluster may be reachable and have no say: while the others choose 
 or when it is cut off from them. A connection alone does not tell.
 """
 
-import asyncio
 import json
 import time
 from collections.abc import Awaitable, Callable
@@ -14,7 +13,6 @@ import structlog
 from pyoco_server.errors import RightMissing, StoreUnavailable
 from pyoco_server.store.cluster import Cluster
 from pyoco_server.store.patient_client import PatientClient
-from pyoco_server.waiting import first_event
 
 log = structlog.get_logger(__name__)
 
@@ -56,27 +54,26 @@ class Pulse:
         self._on_silence = on_silence
         self._on_return = on_return
         self._moved_at = 0.0
+        self._may_ask = True
 
-    async def beat(self, stop: asyncio.Event) -> None:
-        """Go on until ``stop``."""
-        may_ask = True
-        while not stop.is_set():
-            await first_event(_EVERY if self._cluster.silent_since is None else _EVERY_IN_SILENCE, stop)
-            if stop.is_set():
-                return
-            if self._client.is_maimed:
-                log.error("the client of NATS has stopped working; connecting anew", server=self._server)
-                await self._client.force_reconnect()
-            if not self._client.is_connected:
-                self._cluster.silent_since = None  # the connection itself tells of that, and of its return
-                continue
-            if may_ask:
-                try:
-                    self._note(await self._answers())
-                except RightMissing as error:
-                    log.debug("whether JetStream has a leader cannot be asked", reason=error.message)
-                    may_ask = False
-                await self._move_on()
+    def pause(self) -> float:
+        """Return the seconds between two beats."""
+        return _EVERY if self._cluster.silent_since is None else _EVERY_IN_SILENCE
+
+    async def beat(self) -> None:
+        """Look once whether NATS answers."""
+        if self._client.is_maimed:
+            log.error("the client of NATS has stopped working; connecting anew", server=self._server)
+            await self._client.force_reconnect()
+        if not self._client.is_connected:
+            self._cluster.silent_since = None  # the connection itself tells of that, and of its return
+        elif self._may_ask:
+            try:
+                self._note(await self._answers())
+            except RightMissing as error:
+                log.debug("whether JetStream has a leader cannot be asked", reason=error.message)
+                self._may_ask = False
+            await self._move_on()
 
     def _note(self, answered: bool) -> None:
         now = time.monotonic()

@@ -10,7 +10,7 @@ from nats.js import api
 from nats.js.errors import NotFoundError
 
 from pyoco_server.errors import InvalidInput, RightMissing, StoreUnavailable
-from pyoco_server.model.job import Job
+from pyoco_server.model.job import ALWAYS_WHOLE, Job
 from pyoco_server.model.tags import check_tag
 from pyoco_server.store.connection import REQUEST_TIMEOUT, Connection
 from pyoco_server.store.direct import remove_message
@@ -85,12 +85,13 @@ class JobQueue:
         self._settings = connection.settings
         self._may_create = True
 
-    async def publish(self, job: Job, tag: str, *, requeued: str | None = None) -> int:
+    async def publish(self, job: Job, tag: str, *, requeued: str | None = None, most: int | None = ALWAYS_WHOLE) -> int:
         """Put a job on the queue of its tag; the server drops a repeat within five minutes.
 
         Args:
             job: The job.
             tag: The tag.
+            most: Bytes that the message may have; a larger one is sealed.
             requeued: Why there is a second job, such as the record's revision: repeats are told by it, and the run's
                 first job does not count as one.
 
@@ -101,7 +102,7 @@ class JobQueue:
             StoreUnavailable: no acknowledgement; publishing again is safe.
         """
         name = job.run_id if requeued is None else f"{job.run_id}:{requeued}"
-        return await self._publish(tag, job.to_json(), name, f"queueing run {job.run_id}")
+        return await self._publish(tag, job.to_json(most), name, f"queueing run {job.run_id}")
 
     async def look(self, seq: int) -> tuple[str, bytes] | None:
         """Read a job where it lies: its tag and the message; ``None`` if it is not on the queue (any more)."""
@@ -196,8 +197,7 @@ class JobQueue:
             ack_wait=self._settings.consumer_ack_wait_sec,
             max_deliver=self._settings.consumer_max_deliver,
             max_ack_pending=self._settings.consumer_max_ack_pending,
-            max_waiting=4096,
-        )
+        )  # nothing else: a worker of the existing system asks for just that, and does not start where more was set
         creating = self.connection.js.add_consumer(stream, config)
         try:
             await self.connection.if_allowed(f"$JS.API.CONSUMER.DURABLE.CREATE.{stream}.{name}", creating)

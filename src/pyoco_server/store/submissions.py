@@ -11,10 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pyoco_server.errors import KeyReused, RevisionConflict, StoreFull, StoreUnavailable
-from pyoco_server.model.job import Job
+from pyoco_server.model import idempotency
 from pyoco_server.model.run import RunRecord, RunStatus
 from pyoco_server.store import deadline
-from pyoco_server.store.queue import JobQueue
+from pyoco_server.store.job_maker import JobMaker
 from pyoco_server.store.runs import RunStore, StoredRun
 from pyoco_server.store.topology import DUPLICATE_WINDOW
 
@@ -26,7 +26,7 @@ _CLOCKS_APART = 60.0
 """Seconds by which the clocks of two gateways may differ."""
 
 _BESIDE = 4096
-"""Bytes that a run's job, its entry in the audit trail, subjects and headers take at most beside its record."""
+"""Bytes that a run's sealed job, its entry in the audit trail, subjects and headers take at most beside its record."""
 
 Doubt = Callable[[str, int | None], None]
 Room = Callable[[int], contextlib.AbstractAsyncContextManager[None]]
@@ -48,7 +48,7 @@ class Submissions:
 
     Args:
         runs: The records.
-        queue: The queue.
+        jobs: Makes the jobs and queues them.
         in_doubt: Told the run_id, and the revision where it is known, of a run without a key that could be neither made
             nor taken back.
         job_of: Tells where the job of a run lies, if that is known, for the record's revision.
@@ -59,14 +59,14 @@ class Submissions:
     def __init__(
         self,
         runs: RunStore,
-        queue: JobQueue,
+        jobs: JobMaker,
         *,
         in_doubt: Doubt = lambda _run_id, _revision: None,
         job_of: Callable[[str, int], int | None] = lambda _run_id, _revision: None,
         room: Room = lambda _size: contextlib.nullcontext(),
     ) -> None:
         self._runs = runs
-        self._queue = queue
+        self.jobs = jobs
         self._in_doubt = in_doubt
         self._job_of = job_of
         self._room = room
@@ -84,7 +84,8 @@ class Submissions:
             KeyReused: the key belongs to another request.
         """
         try:
-            async with self._room(len(record.to_json()) + _BESIDE):
+            size = len(record.to_json())
+            async with self._room(size + self.jobs.size(record, size) + _BESIDE):
                 once = record.idempotency_key is None
                 return await (self._submit_once(record) if once else self._submit_keyed(record))
         except StoreFull as error:
@@ -121,8 +122,12 @@ class Submissions:
             return Submission(stored, await self._publish(stored), created=True)
         raise StoreUnavailable(f"run {record.run_id} can be neither made nor read")
 
-    async def put_job(self, stored: StoredRun) -> int:
+    async def put_job(self, stored: StoredRun, *, after: int | None = None) -> int:
         """Queue the job of a waiting run; where the first one may be there still, the server drops the second.
+
+        Args:
+            stored: The run.
+            after: The sequence of a job of it that is gone: a second one after that is dropped.
 
         Returns:
             The job's sequence.
@@ -134,8 +139,9 @@ class Submissions:
         age = time.time() - (record.submitted_at or 0.0)
         # A key's run may have had a predecessor with the same id that was not kept: its job's name tells them apart.
         keyed = record.idempotency_key is not None
-        fresh = record.attempt == 0 and age < DUPLICATE_WINDOW - _CLOCKS_APART and not keyed
-        return await self._queue.publish(Job.of(record), record.tag, requeued=None if fresh else str(stored.revision))
+        fresh = record.attempt == 0 and age < DUPLICATE_WINDOW - _CLOCKS_APART and not keyed and after is None
+        why = None if fresh else str(stored.revision) if after is None else f"{stored.revision}:{after}"
+        return await self.jobs.queue(record, record.tag, requeued=why)
 
     async def _submit_once(self, record: RunRecord) -> Submission:
         try:
@@ -171,7 +177,7 @@ class Submissions:
     async def _repeat(self, record: RunRecord, found: StoredRun) -> Submission:
         if found.record.tenant_id != record.tenant_id:  # by no way of ours; whose it is stays untold
             raise KeyReused(f"the idempotency key {record.idempotency_key!r} cannot be used")
-        if found.record.submission_digest != record.submission_digest:
+        if _digest_of(found.record, record) != record.submission_digest:
             raise KeyReused(
                 f"the idempotency key {record.idempotency_key!r} was used for another request: run {record.run_id}"
             )
@@ -190,3 +196,16 @@ class Submissions:
                 if time.monotonic() - began > _PUBLISH_SEC or deadline.is_over():
                     raise
         return await self.put_job(stored)
+
+
+def _digest_of(found: RunRecord, asked: RunRecord) -> str | None:
+    """Return the hash of the request that made a run, also where a worker of the existing system has dropped it.
+
+    Args:
+        found: The run.
+        asked: As for ``submit``. Such a worker writes the name that the flow gives itself.
+    """
+    if found.submission_digest is not None or found.idempotency_key is not None:
+        return found.submission_digest
+    known = found.evolve(flow_name=asked.flow_name)
+    return idempotency.digest(**{name: getattr(known, name) for name in idempotency.DIGESTED})

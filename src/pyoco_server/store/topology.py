@@ -10,6 +10,7 @@ import structlog
 from nats.js import JetStreamContext, api
 from nats.js.errors import APIError, NotFoundError
 
+from pyoco_server.config import NatsBackendConfig, settings_of
 from pyoco_server.errors import RightMissing, StoreUnavailable
 from pyoco_server.settings import Settings
 from pyoco_server.store.bucket import MARK_SEC
@@ -214,9 +215,9 @@ async def ensure_one(connection: Connection, wanted: api.StreamConfig) -> None:
             ) from None
 
 
-async def ensure_resources(js: JetStreamContext, config: Settings) -> None:
+async def ensure_resources(js: JetStreamContext, config: Settings | NatsBackendConfig) -> None:
     """Create what is missing, for programs that hold a JetStream context of their own."""
-    for wanted in definitions(config):
+    for wanted in definitions(settings_of(config)):
         await _ensure_stream(js, wanted)
 
 

@@ -16,6 +16,7 @@ from pyoco_server.settings import Settings
 from pyoco_server.worker.apart import TOGETHER, Apart
 from pyoco_server.worker.child.process import ChildProcess, NotForked, Template, Unusable
 from pyoco_server.worker.machine import Machine, MachineFault, no_process
+from pyoco_server.worker.resolvers import Resolver, for_child
 from pyoco_server.worker.warm import Warm
 from pyoco_server.worker.wheels.environments import Environment
 
@@ -93,7 +94,7 @@ class Children:
     def __init__(
         self,
         settings: Settings,
-        resolver: str | None,
+        resolver: Resolver | None,
         *,
         wheels: Wheels | None,
         machine: Machine,
@@ -325,21 +326,28 @@ class Children:
         self._resolves_in.add(_key(environment))
 
     @staticmethod
-    async def _try_resolver(template: Template, resolver: str) -> None:
+    async def _try_resolver(template: Template, resolver: Resolver) -> None:
         """Import the resolver once, in a process of its own: what does not load is told before the first run.
 
         Raises:
             Unusable: it does not load.
         """
+        try:
+            packed = for_child(resolver)
+        except CommandFailed as error:
+            raise Unusable(error.message, hint=error.hint) from None
         child = template.fork()
         await child.born()
-        answer = await child.ask({"type": "try", "resolver": resolver}, _TRY_SEC)
+        answer = await child.ask({"type": "try", "resolver": packed}, _TRY_SEC)
         end = await child.end()
         if answer is None or answer.get("error"):
             reason = answer["error"] if answer else ("it did not answer in time" if end.killed else f"it {end}")
+            trace = answer.get("trace") if answer else ""
             raise Unusable(
                 f"the flow resolver does not load: {reason}",
-                hint="The resolver's file and what it imports must load in a plain Python process.",
+                hint=f"It was raised here:\n{trace}"
+                if trace
+                else "The resolver's file and what it imports must load in a plain Python process.",
             )
 
 

@@ -18,6 +18,7 @@ from pyoco_server.model.deadletter import (
 from pyoco_server.model.job import Job
 from pyoco_server.model.run import RunRecord, RunStatus, cancelled, claim, end_unreadable, undeliverable
 from pyoco_server.model.snapshot import end_fields, log_fields
+from pyoco_server.model.unrecorded import check_agrees, record_of, regained
 from pyoco_server.settings import Settings
 from pyoco_server.store.deadletters import DeadLetterStore
 from pyoco_server.store.queue import Delivery
@@ -31,6 +32,8 @@ _CONFIRM_PAUSES = (0.1, 0.3, 1.0)
 """Seconds between the tries of a claim that was not answered."""
 _MISSES = 3
 _MISS_PAUSE = 2.0
+_RECORD_FOLLOWS = 1.0
+"""Seconds in which the record of another program's job may follow the job."""
 _PROBATION = 5.0
 """Seconds after which a last attempt that runs has not killed its worker, and the next one may start beside it."""
 
@@ -79,8 +82,9 @@ class Claims:
         for _ in range(_CLAIM_TRIES):
             stored = await self._runs.get(job.run_id, salvaged=True)
             if stored is None:
-                await self._miss(delivery, job)
-                return None
+                stored = await self._miss(delivery, job)
+                if stored is None:
+                    return None
             if (
                 stored.record in tried
             ):  # two servers took themselves for the leader: one refused it, the other stored it
@@ -139,10 +143,20 @@ class Claims:
 
     async def _start(self, delivery: Delivery, job: Job, stored: StoredRun, tried: list[RunRecord]) -> Claimed | None:
         """Claim the next attempt, if there is one; what was tried is noted."""
-        record = stored.record
-        allowed = record.max_attempts or self._settings.run_max_attempts
+        record = regained(stored.record, job, delivery.num_delivered)
+        if not job.recorded and record.status is RunStatus.PENDING and not record.attempt:
+            try:
+                check_agrees(job, record)
+            except InvalidInput as error:
+                await self._refuse(delivery, error.message, job)
+                return None
+            record = record.evolve(
+                workflow_yaml_sha256=record.workflow_yaml_sha256 or job.flow_sha256,
+                params=record.params or job.params or {},
+            )
+        allowed = record.attempts_allowed(self._settings.run_max_attempts)
         if record.attempt >= allowed:
-            await self._exhaust(delivery, stored, allowed)
+            await self._end(delivery, undeliverable(record, allowed), stored)
             return None
         if record.attempt and record.attempt + 1 == allowed and (wait := self._wait_for_last(record.run_id)) > 0:
             log.info("a last attempt waits until another one has shown itself harmless", run_id=record.run_id)
@@ -192,22 +206,39 @@ class Claims:
                 await asyncio.sleep(pause)
         raise AssertionError("unreachable")
 
-    async def _exhaust(self, delivery: Delivery, stored: StoredRun, allowed: int) -> None:
-        await self._end(delivery, undeliverable(stored.record, allowed), stored)
-
     async def _end(self, delivery: Delivery, ended: RunRecord, stored: StoredRun) -> None:
         await self._runs.update(ended, stored.revision)
         await self.bury(ended, delivery)
         await delivery.ack()
         log.error("run failed", **log_fields(ended), **end_fields(ended), lost_worker=stored.record.worker_id)
 
-    async def _miss(self, delivery: Delivery, job: Job) -> None:
-        """Deal with a job whose record is not found; where that may be a mistake, only when it happens again."""
+    async def _miss(self, delivery: Delivery, job: Job) -> StoredRun | None:
+        """Deal with a job whose record is not found: another program's has its record made, where none follows.
+
+        Returns:
+            The record; ``None`` where there is none, and the delivery has been dealt with.
+        """
         if self._runs.may_be_late and delivery.num_delivered < _MISSES:
             log.info("a run is not found; looking again soon", run_id=job.run_id)
             await delivery.give_back(_MISS_PAUSE)
-        else:
+        elif job.recorded:  # it was taken back, or has expired
             await self._refuse(delivery, f"there is no record of run {job.run_id}", job)
+        elif delivery.num_delivered == 1:  # its publisher may write it over ours, without looking
+            await delivery.give_back(_RECORD_FOLLOWS)
+        else:
+            return await self._make_record(delivery, job)
+        return None
+
+    async def _make_record(self, delivery: Delivery, job: Job) -> StoredRun | None:
+        try:
+            record = record_of(job, delivery.tag, self._runs.max_bytes // 2)
+        except InvalidInput as error:
+            await self._refuse(delivery, error.message, job)
+            return None
+        try:
+            return StoredRun(record, await self._runs.create(record))
+        except RevisionConflict:
+            return await self._runs.get(job.run_id, salvaged=True)
 
     async def _refuse(self, delivery: Delivery, error: str, job: Job | None) -> None:
         letter = letter_of_job(

@@ -10,7 +10,7 @@ from typing import Any
 
 import structlog
 
-from pyoco_server.errors import StoreUnavailable
+from pyoco_server.errors import CommandFailed, StoreUnavailable
 from pyoco_server.model.run import EndReason, RunRecord, RunStatus, TaskStatus
 from pyoco_server.model.worker import TroubleKind
 from pyoco_server.settings import Settings
@@ -23,6 +23,7 @@ from pyoco_server.worker.claims import Claimed
 from pyoco_server.worker.failure_log import FailureLog
 from pyoco_server.worker.machine import MachineFault
 from pyoco_server.worker.recorder import Recorder
+from pyoco_server.worker.resolvers import Resolver, for_child
 
 log = structlog.get_logger(__name__)
 
@@ -71,7 +72,7 @@ class Execution:
         *,
         lease: float,
         directory: Path,
-        resolver: str | None,
+        resolver: Resolver | None,
         read_flow: Callable[[str], Awaitable[str | None]],
         end_log: Callable[[], Awaitable[None]],
         explain_missing: Callable[[str], str] = lambda error: "",
@@ -137,7 +138,7 @@ class Execution:
             return await self.recorder.hand_back()
         if self._fenced:
             record = self.recorder.record
-            last = await self.recorder.give_up(record.max_attempts or self._settings.run_max_attempts)
+            last = await self.recorder.give_up(record.attempts_allowed(self._settings.run_max_attempts))
         else:
             last = await self.recorder.settle(outcome.status, outcome.reason, outcome.error)
         self._failures.run_ended(last)
@@ -157,8 +158,8 @@ class Execution:
     async def _run_in_child(self) -> Outcome:
         self._child.begin(self._lease)
         record = self.recorder.record
-        workflow = self._job.workflow_yaml
         sha256 = record.workflow_yaml_sha256 or self._job.workflow_yaml_sha256
+        workflow = None if self._job.recorded else self._job.workflow_yaml  # what is stored need not be hashed
         if workflow is None and sha256 is not None:
             workflow = await self._fetch_flow(sha256)
             if workflow is None:
@@ -166,6 +167,10 @@ class Execution:
                 return self._ending or _failure(
                     EndReason.INVALID_FLOW, f"the text of the flow.yaml ({sha256[:12]}…) is not in the store"
                 )
+        try:
+            resolver = for_child(self._resolver, asked=workflow is None)
+        except CommandFailed as error:
+            return self._ending or _failure(EndReason.INVALID_FLOW, f"{error.message}. {error.hint}".rstrip(" ."))
         if record.timeout_sec:
             text = f"the run took longer than its timeout_sec of {record.timeout_sec:g} s"
             self._later(record.timeout_sec, self._time_out, _failure(EndReason.RUN_TIMEOUT, text))
@@ -178,7 +183,7 @@ class Execution:
                 "params": record.params or self._job.params or {},
                 "workflow_yaml": workflow,
                 "directory": str(self._directory),
-                "resolver": self._resolver,
+                "resolver": resolver,
                 "exit_wait_sec": self._settings.run_exit_wait_sec,
                 "max_value_bytes": self._settings.max_run_snapshot_bytes // 2,
             }
@@ -209,12 +214,13 @@ class Execution:
                 await asyncio.sleep(0)  # what has arrived is read without a pause: a flood must not stop the rest
         return await self._explain_death()
 
-    def _hear(self, message: Message, size: int) -> Outcome | None:
+    def _hear(self, message: Message, size: int, may_be_cut: bool = True) -> Outcome | None:
         """Take a message of the child; return the outcome if it was the last one.
 
         Args:
             message: The message.
             size: Its length in bytes.
+            may_be_cut: Whether it may hold less than there was.
 
         Raises:
             Nonsense: it is not of this run: a process that outlived its own run speaks, or user code does.
@@ -233,7 +239,7 @@ class Execution:
         elif message["type"] == "task":
             if message["name"] not in self.recorder.record.tasks:
                 raise Nonsense(f"news of a task {message['name'][:100]!r} that the flow does not have")
-            self.recorder.note_task(message["name"], message["fields"], size)
+            self.recorder.note_task(message["name"], message["fields"], size, may_be_cut=may_be_cut)
             stopping = self._ending is not None or self._stopped.is_set()
             self._failures.note_task(message["name"], message["fields"], stopping=stopping)
             self._watch_task(message["name"], message["fields"])

@@ -18,6 +18,8 @@ _FRESH_CLAIM = 1.0
 _RETURN_GRACE = 3.0
 """Seconds after NATS's return in which nobody counts as dead: all others are returning too."""
 _MARGIN = 0.1
+_QUIET_SEC = 5.0
+"""A worker of the existing system, whose name its runs' records do not tell, writes them at least this often."""
 
 
 class Owners:
@@ -50,6 +52,11 @@ class Owners:
         now = time.time()
         if record.start_time is not None and 0 <= now - record.start_time < _FRESH_CLAIM:
             return _FRESH_CLAIM
+        if record.instance_id is None:
+            return max(0.0, min(_QUIET_SEC, self.ack_wait) - (now - (record.heartbeat_at or 0.0)))
+        return await self._patience_with_ours(record, now)
+
+    async def _patience_with_ours(self, record: RunRecord, now: float) -> float:
         stored = await self._workers.get(record.worker_id) if record.worker_id else None
         if stored is None:
             return 0.0

@@ -10,7 +10,7 @@ import structlog
 
 from pyoco_server.errors import RevisionConflict, StoreUnavailable
 from pyoco_server.model.run import EndReason, RunRecord, RunStatus, TaskStatus, hand_back, settle, undeliverable
-from pyoco_server.model.snapshot import fit
+from pyoco_server.model.snapshot import fit, is_cut_task
 from pyoco_server.store.runs import RunStore, StoredRun
 
 log = structlog.get_logger(__name__)
@@ -59,8 +59,12 @@ class Recorder:
         self._last_write = 0.0
         self._closed = False
         self._doubtful_since: float | None = None
+        self._cut: set[str] = set()
+        """Tasks of whose records something is not kept."""
         self._unfitted = 0
         """Bytes that were told since the record was last cut to what is stored."""
+        self._fitted = False
+        """Whether that has cut anything; it is not known of which task."""
 
     def plan(self, tasks: list[str]) -> None:
         """Note the tasks that the flow has."""
@@ -68,23 +72,28 @@ class Recorder:
         self.record = self.record.evolve(tasks={name: known.get(name, TaskStatus.PENDING) for name in tasks})
         self._schedule()
 
-    def note_task(self, name: str, fields: dict[str, Any], size: int) -> None:
+    def note_task(self, name: str, fields: dict[str, Any], size: int, *, may_be_cut: bool = True) -> None:
         """Note what a task did.
 
         Args:
             name: The task.
             fields: What has changed in its record.
             size: About how many bytes that takes.
+            may_be_cut: Whether it may hold less than there was.
         """
-        known = self.record.task_records.get(name, {})
+        task = {**self.record.task_records.get(name, {}), **fields}
+        if may_be_cut or name in self._cut:
+            (self._cut.add if is_cut_task(task) else self._cut.discard)(name)
         self.record = self.record.evolve(
             tasks={**self.record.tasks, name: TaskStatus(fields["state"])},
-            task_records={**self.record.task_records, name: {**known, **fields}},
+            task_records={**self.record.task_records, name: task},
+            task_records_truncated=bool(self._cut) or self._fitted,
         )
         self._unfitted += size
         if self._unfitted > _KEPT_RECORDS * self._runs.max_bytes:  # more is never stored, so more is not kept
-            self.record = fit(self.record, self._runs.max_bytes)
-            self._unfitted = 0
+            fitted = fit(self.record, self._runs.max_bytes)
+            self._fitted = self._fitted or fitted is not self.record
+            self.record, self._unfitted = fitted, 0
         self._schedule()
 
     async def refresh(self) -> None:
@@ -181,6 +190,8 @@ class Recorder:
                 self._lose()
             return theirs
         self._revision = stored.revision
+        if theirs.status is RunStatus.PENDING:
+            return None  # its publisher has written it after its job, without looking
         if theirs.status is RunStatus.CANCELLING and self.record.status is not RunStatus.CANCELLING:
             if self._closed:
                 log.info("a cancel came before the end of the run was written", run_id=theirs.run_id)
@@ -210,6 +221,8 @@ class Recorder:
         return not {"attempt", "instance_id"} <= found.known or self._is_ours(stored.record)
 
     def _is_ours(self, stored: RunRecord) -> bool:
+        if stored.status is RunStatus.PENDING and not stored.attempt and stored.instance_id is None:
+            return True  # only a publisher, or we ourselves, make a run wait for its first attempt
         return stored.attempt == self.record.attempt and stored.instance_id == self.record.instance_id
 
     def _lose(self) -> None:

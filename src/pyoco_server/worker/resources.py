@@ -1,6 +1,5 @@
 """What the worker and its runs take of the machine: read once per heartbeat interval, beside the event loop."""
 
-import asyncio
 import os
 import time
 from collections.abc import Callable
@@ -9,7 +8,6 @@ from typing import Any
 import psutil
 import structlog
 
-from pyoco_server.waiting import first_event
 from pyoco_server.worker.gpus import GpuReader
 from pyoco_server.worker.sideline import Sideline
 
@@ -71,17 +69,10 @@ class ResourceWatch:
         self._gpus = Sideline(lambda: {"gpus": gpus.read()}, _DEADLINE)
         self._told: set[str] = set()
 
-    async def run(self, interval: Callable[[], float], stop: asyncio.Event) -> None:
-        """Read again and again.
-
-        Args:
-            interval: Tells the seconds between two readings.
-            stop: Ends it.
-        """
-        while not stop.is_set():
-            processes = await self._read("processes", self._processes, _NO_PROCESSES)
-            self._note({**processes, **await self._read("gpus", self._gpus, _NO_GPUS)})
-            await first_event(interval(), stop)
+    async def read(self) -> None:
+        """Read them once."""
+        processes = await self._read("processes", self._processes, _NO_PROCESSES)
+        self._note({**processes, **await self._read("gpus", self._gpus, _NO_GPUS)})
 
     async def _read(self, name: str, reading: Sideline[dict[str, Any]], missing: dict[str, Any]) -> dict[str, Any]:
         try:

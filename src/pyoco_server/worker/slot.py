@@ -25,6 +25,7 @@ from pyoco_server.worker.execution import Execution
 from pyoco_server.worker.fitness import Fitness, hand_back
 from pyoco_server.worker.machine import MachineFault
 from pyoco_server.worker.registration import Registration
+from pyoco_server.worker.resolvers import Resolver
 from pyoco_server.worker.runlog import NoRunLog, RunLog
 from pyoco_server.worker.wheels.worker_wheels import WorkerWheels
 
@@ -80,7 +81,7 @@ class Slot:
         flows: FlowTexts,
         logs: LogStore,
         registration: Registration,
-        resolver: str | None,
+        resolver: Resolver | None,
         fitness: Fitness,
         max_runs_per_child: int,
         slots: int = 1,

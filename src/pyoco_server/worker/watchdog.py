@@ -1,6 +1,5 @@
 """Ends a worker that is alive but deaf, and only such a one."""
 
-import asyncio
 import time
 from collections.abc import Callable
 
@@ -10,7 +9,6 @@ from pyoco_server.errors import CommandFailed, StoreUnavailable
 from pyoco_server.store.connection import Connection
 from pyoco_server.store.puller import TagPuller
 from pyoco_server.store.queue import JobQueue
-from pyoco_server.waiting import first_event
 
 log = structlog.get_logger(__name__)
 
@@ -42,24 +40,26 @@ class Watchdog:
         self._headless_at = 0.0
         """When a consumer was last without a leader: nobody got an answer then."""
 
-    async def watch(self, stop: asyncio.Event) -> None:
-        """Go on until ``stop``.
+    def pause(self) -> float:
+        """Return the seconds between two looks."""
+        return _EVERY
+
+    async def look(self) -> None:
+        """Look once.
 
         Raises:
             CommandFailed: NATS is there, its consumers are well, and pulls are not answered.
         """
-        while not stop.is_set():
-            await first_event(_EVERY, stop)
-            silent = max((self._silence(puller) for puller in self._pullers()), default=0.0)
-            if silent <= _SUSPICIOUS_SEC or not await self._consumers_answer():
-                self._suspected_since = None
-                continue
-            self._suspected_since = self._suspected_since or time.monotonic()
-            if time.monotonic() - self._suspected_since > _SURE_SEC:
-                raise CommandFailed(
-                    f"NATS is reachable, but no request for a job was answered for {silent:.0f} s",
-                    hint="Look at GET /ready and at NATS's own log; start the worker again.",
-                )
+        silent = max((self._silence(puller) for puller in self._pullers()), default=0.0)
+        if silent <= _SUSPICIOUS_SEC or not await self._consumers_answer():
+            self._suspected_since = None
+            return
+        self._suspected_since = self._suspected_since or time.monotonic()
+        if time.monotonic() - self._suspected_since > _SURE_SEC:
+            raise CommandFailed(
+                f"NATS is reachable, but no request for a job was answered for {silent:.0f} s",
+                hint="Look at GET /ready and at NATS's own log; start the worker again.",
+            )
 
     def _silence(self, puller: TagPuller) -> float:
         up_since, unanswered_since = self._connection.up_since, puller.unanswered_since

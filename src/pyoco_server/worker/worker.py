@@ -24,13 +24,16 @@ from pyoco_server.store.queue import JobQueue
 from pyoco_server.store.runs import RunStore
 from pyoco_server.store.wheels import WheelStore
 from pyoco_server.store.workers import WorkerStore
+from pyoco_server.supervision import Supervisor
 from pyoco_server.waiting import first_event
 from pyoco_server.worker.apart import Apart
+from pyoco_server.worker.child.loading import refuse_while_loading
 from pyoco_server.worker.claims import Claims
 from pyoco_server.worker.fitness import Fitness
 from pyoco_server.worker.machine import Machine, describe
 from pyoco_server.worker.owners import Owners
 from pyoco_server.worker.registration import Registration
+from pyoco_server.worker.resolvers import Resolver
 from pyoco_server.worker.resources import ResourceWatch
 from pyoco_server.worker.slot import FlowTexts, Slot
 from pyoco_server.worker.watchdog import Watchdog
@@ -43,6 +46,7 @@ DEFAULT_DRAIN_SEC = 30.0
 DEFAULT_RUNS_PER_CHILD = 500
 _CONNECT_NOTE = 5.0
 _NO_RIGHT_PAUSE = 0.5
+_STOP_SEC = 5.0
 
 
 class Worker:
@@ -52,10 +56,11 @@ class Worker:
         settings: The settings.
         worker_id: Its name; two live processes cannot share one.
         tags: What it serves: a run is taken if its tag is among them.
-        resolver: ``module:function`` or ``path/file.py:function`` giving flows by name, or ``None``.
+        resolver: Gives flows by name: ``module:function``, ``path/file.py:function``, a function to carry, or ``None``.
         slots: How many runs at a time.
         max_runs_per_child: Runs after which a process is replaced, with ``shared`` isolation.
         poll_sec: Seconds that one request for a job may wait on the server.
+        connection: To NATS; made from the settings when not given.
     """
 
     def __init__(
@@ -64,11 +69,13 @@ class Worker:
         *,
         worker_id: str = "worker",
         tags: list[str] | None = None,
-        resolver: str | None = None,
+        resolver: Resolver | None = None,
         slots: int = 1,
         max_runs_per_child: int = DEFAULT_RUNS_PER_CHILD,
         poll_sec: float = DEFAULT_POLL_SEC,
+        connection: Connection | None = None,
     ) -> None:
+        refuse_while_loading()
         self._settings = settings
         start = _start_directory()
         directories = start / settings.state_dir / "runs"
@@ -81,7 +88,7 @@ class Worker:
         """``drained``, with the reason that was given, once somebody asked this worker to drain."""
         self.hurrying = asyncio.Event()
         """Set it to hand running runs back at once, without letting them finish."""
-        self._connection = Connection(settings, f"pyoco-worker:{worker_id}", role=NatsRole.WORKER)
+        self._connection = connection or Connection(settings, f"pyoco-worker:{worker_id}", role=NatsRole.WORKER)
         self._queue = JobQueue(self._connection)
         workers = WorkerStore(self._connection)
         self._registration = Registration(settings, workers, worker_id, self.tags, slots)
@@ -89,9 +96,9 @@ class Worker:
         self._registration.asked_to_drain = self._drain_on_request
         self._resources = ResourceWatch(self._registration.note_resources)
         self._owners = Owners(self._connection, workers, self._registration)
-        self._side_tasks: list[asyncio.Task[None]] = []
         self._looks: set[asyncio.Task[None]] = set()
         self._over = asyncio.Event()
+        self._supervisor = Supervisor(self._over, fatal=(PyocoError,), on_lost=self._stop.set)
         runs, letters = RunStore(self._connection), DeadLetterStore(self._connection)
         flows = FlowTexts(FlowStore(self._connection))
         self._fitness = Fitness(
@@ -163,14 +170,12 @@ class Worker:
         await self._connection.start()
         await self._begin()
         self._connection.reconnected.append(self._after_reconnect)
-        for name, work in (
-            ("heartbeat", self._registration.beat(self._over)),
-            ("resources", self._resources.run(lambda: self._registration.record.heartbeat_interval_sec, self._over)),
-            ("acks", self._keep_acks()),
-            ("leases", self._renew_leases()),
-            ("watchdog", self._watchdog.watch(self._stop)),
-        ):
-            self._side_tasks.append(asyncio.create_task(self._guard(name, work), name=name))
+        every = self._supervisor.every
+        self._supervisor.keep("heartbeat", lambda: self._registration.beat(self._over), vital=True)
+        every("resources", self._resources.read, lambda: self._registration.record.heartbeat_interval_sec)
+        every("acks", self._keep_acks, lambda: self._ack_interval, vital=True)
+        every("leases", self._renew_leases, lambda: min(1.0, self._owners.ack_wait / 12), vital=True)
+        every("watchdog", self._look_after_pulls, self._watchdog.pause)
         if self._wheels is not None:
             await self._start_wheels(self._wheels)
         log.info("worker ready", worker_id=self.worker_id, tags=self.tags, slots=len(self.slots))
@@ -247,8 +252,7 @@ class Worker:
         """
         self._stop.set()
         self._over.set()
-        if self._side_tasks:
-            await asyncio.wait(self._side_tasks, timeout=5)
+        await self._supervisor.close(_STOP_SEC)
         await asyncio.gather(*(slot.close() for slot in self.slots))
         try:
             if self._registration.last_pull_at is not None or self._connection.is_up:
@@ -256,9 +260,8 @@ class Worker:
         except PyocoError as error:
             log.warning("the worker's goodbye was not written", reason=error.message)
         await self._connection.close()
-        for task in self._side_tasks:
-            if task.done():
-                task.result()
+        if self._supervisor.error is not None:
+            raise self._supervisor.error
 
     async def _begin(self) -> None:
         """Make what is needed in NATS; while NATS is away, wait and say so.
@@ -299,7 +302,7 @@ class Worker:
         except StoreUnavailable as error:
             log.warning("changes of wheels are seen by looking only", reason=error.message)
         self._connection.reconnected.append(look)
-        self._side_tasks.append(asyncio.create_task(self._guard("wheels", wheels.run()), name="wheels"))
+        self._supervisor.once("wheels", wheels.run, vital=True)
         while not wheels.ready.is_set() and not self._stop.is_set():
             await first_event(60.0, wheels.ready, self._stop)
         if not self._stop.is_set():
@@ -336,18 +339,18 @@ class Worker:
 
     async def _keep_acks(self) -> None:
         """Tell the queue that running runs are alive: from this loop, never from user code."""
-        while not self._over.is_set():
-            await first_event(self._ack_interval, self._over)
-            interval, ack_wait = self._ack_interval, self._owners.ack_wait
-            await asyncio.gather(*(slot.keep_alive(interval, ack_wait) for slot in self.slots))
+        interval, ack_wait = self._ack_interval, self._owners.ack_wait
+        await asyncio.gather(*(slot.keep_alive(interval, ack_wait) for slot in self.slots))
 
     async def _renew_leases(self) -> None:
         """Tell the runs' guardians that this process is alive, many times within a lease."""
-        while not self._over.is_set():
-            for slot in self.slots:
-                if slot.execution is not None:
-                    slot.execution.renew()
-            await first_event(min(1.0, self._owners.ack_wait / 12), self._over)
+        for slot in self.slots:
+            if slot.execution is not None:
+                slot.execution.renew()
+
+    async def _look_after_pulls(self) -> None:
+        if not self._stop.is_set():
+            await self._watchdog.look()
 
     async def _guard(self, name: str, work: Coroutine[Any, Any, None]) -> None:
         """Stop the worker when one of its parts fails: half a worker is worse than none."""

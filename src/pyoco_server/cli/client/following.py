@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from pyoco_server.client.answers import TERMINAL, snapshot_of
-from pyoco_server.client.errors import ApiError, CannotConnect
+from pyoco_server.client.errors import ApiError, CannotConnect, ServerTooOld
 from pyoco_server.client.http import PyocoHttpClient
 from pyoco_server.client.patience import Patience
 
@@ -58,6 +58,11 @@ def follow(
             # The window is over; with --since the terminal snapshot itself may have been left out.
             if client.get_run(run_id).get("status") in TERMINAL:
                 since = seen = None
+        except ServerTooOld:
+            if seen is None:
+                raise
+            seen = None  # another gateway, and an older one: it begins with the snapshot as it is now
+            continue
         except (CannotConnect, ApiError) as error:
             if not reached:
                 raise

@@ -14,6 +14,7 @@ from pyoco_server.cli.client.root import pass_client
 from pyoco_server.cli.output import print_json, print_note
 from pyoco_server.client.errors import CannotConnect
 from pyoco_server.client.http import PyocoHttpClient
+from pyoco_server.client.needs import OwnKey
 from pyoco_server.errors import InvalidInput, PyocoError
 
 _SERVER_FAULT = 500
@@ -99,7 +100,7 @@ COMMANDS = [submit, submit_yaml, rerun]
 def _key(options: dict[str, Any]) -> Iterator[str]:
     """Give the key that makes repeats safe; when the submission fails all the same, tell how to go on with it."""
     given = options["idempotency_key"]
-    key = uuid.uuid4().hex if given is None else given
+    key = OwnKey(uuid.uuid4().hex) if given is None else given
     try:
         yield key
     except (PyocoError, KeyboardInterrupt) as error:

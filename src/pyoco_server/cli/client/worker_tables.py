@@ -6,6 +6,7 @@ WORKER_COLUMNS = [
     "worker_id", "state", "tags", "current_run_id", "host", "slots", "draining", "memory", "cpu", "gpus", "trouble",
 ]  # fmt: skip
 PLUGIN_COLUMNS = ["worker_id", "state", "tags", "package", "version", "wheel_name", "tasks"]
+_EXISTING = "of the existing pyoco-server: refuses retries, time limits, max_attempts and our additions to flow.yaml"
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 _STEP = 1024
 
@@ -24,7 +25,7 @@ def worker_row(item: dict[str, Any]) -> dict[str, Any]:
         "draining": "yes" if item.get("draining") else None,
         "memory": None if memory is None else _bytes(memory),
         "cpu": None if cpu is None else f"{cpu:.0f}%",
-        "trouble": (item.get("trouble") or {}).get("reason"),
+        "trouble": _EXISTING if item.get("existing_system") else (item.get("trouble") or {}).get("reason"),
         "gpus": "; ".join(map(_gpu, item.get("gpus") or [])) or None,
     }
 

@@ -11,6 +11,7 @@ import pydantic_core
 
 from pyoco_server.errors import InvalidInput, TooLarge
 from pyoco_server.gateway.checking.frames import Frame
+from pyoco_server.model.existing_system import own_workers_only
 from pyoco_server.model.flow_graph import flow_graph
 from pyoco_server.model.jsontext import check_finite, read_json
 from pyoco_server.model.text import clean_strings
@@ -30,6 +31,7 @@ class CheckedFlow:
         node_names: The graph's task nodes, in an order in which they can run.
         defaults_json: The params that a run has unless it is given others.
         asks_for_params: Whether it depends on a run's params if the run is good.
+        own_workers_only: What of it workers of the existing system would run wrongly; ``None`` if nothing.
         workflow: The flow itself, where it was checked in this process.
     """
 
@@ -38,6 +40,7 @@ class CheckedFlow:
     node_names: tuple[str, ...]
     defaults_json: bytes
     asks_for_params: bool
+    own_workers_only: str | None = None
     workflow: Workflow | None = field(default=None, repr=False, compare=False)
 
     @property
@@ -55,6 +58,7 @@ class CheckedFlow:
             node_names=workflow.node_names,
             defaults_json=pydantic_core.to_json(workflow.file.flow.defaults),
             asks_for_params=workflow.names.ask_for_params,
+            own_workers_only=own_workers_only(workflow.file),
             workflow=workflow,
         )
 
@@ -64,6 +68,7 @@ class CheckedFlow:
             "sha256": self.sha256,
             "size_bytes": self.size_bytes,
             "asks_for_params": self.asks_for_params,
+            "own_workers_only": self.own_workers_only,
             "names": len(names := pydantic_core.to_json(self.node_names)),
         }
         return Frame(head, names + self.defaults_json)
@@ -78,6 +83,7 @@ class CheckedFlow:
             node_names=tuple(pydantic_core.from_json(frame.body[:names])),
             defaults_json=frame.body[names:],
             asks_for_params=head["asks_for_params"],
+            own_workers_only=head["own_workers_only"],
         )
 
 

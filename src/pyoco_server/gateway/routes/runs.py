@@ -140,6 +140,7 @@ async def cancel(
         log.info("a cancel came after the end of the run", run_id=run_id, status=stored.record.status.value)
     try:
         if stored.record.status is RunStatus.CANCELLING or cancelling.was_unreadable:
+            here.insistence.see_to(stored.record)
             await here.control.tell(run_id)
         elif stored.record.status is RunStatus.CANCELLED and stored.record.start_time is None:
             await _remove_job(here, stored.record, job_seq or stored.record.job_seq)
@@ -152,8 +153,9 @@ async def cancel(
 
 async def _remove_job(here: Gateway, record: RunRecord, job_seq: int | None) -> None:
     """Take the job of a run that will not begin off the queue, where it is found soon."""
-    if job_seq is None and record.submitted_at:
-        began = datetime.fromtimestamp(record.submitted_at - _CLOCKS_APART_SEC, timezone.utc)
+    submitted_at = record.submitted_at or record.heartbeat_at  # another program's record has only the second one
+    if job_seq is None and submitted_at:
+        began = datetime.fromtimestamp(submitted_at - _CLOCKS_APART_SEC, timezone.utc)
         job = await here.jobs.find(record.run_id, record.tag, began, pages=_PAGES_TO_SEARCH)
         job_seq = job.seq if job else None
     if job_seq is not None:

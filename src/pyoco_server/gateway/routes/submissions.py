@@ -115,6 +115,7 @@ async def submit_yaml(
         if key is None:  # before its flow takes room; a run that exists is answered all the same
             await here.room.check(len(raw))
         full = await _put_flow(here, raw, checked.sha256, key)
+        here.submissions.jobs.know(checked.sha256, raw)
         return await _submit(
             here,
             who,
@@ -130,6 +131,7 @@ async def submit_yaml(
             tasks=dict.fromkeys(checked.node_names, TaskStatus.PENDING),
             workflow_yaml_sha256=checked.sha256,
             workflow_yaml_bytes=checked.size_bytes,
+            own_workers_only=checked.own_workers_only,
         )
 
 
@@ -154,8 +156,8 @@ async def _submit(
             # Text that JSON cannot carry must not get into a record; sizes are checked on the whole.
             fields[name] = clean_json(fields[name])
         if key is not None:
-            names = ("flow_name", "params", "tag", "tags", "timeout_sec", "max_attempts", "workflow_yaml_sha256")
-            fields["submission_digest"] = idempotency.digest(**{name: fields.get(name) for name in names})
+            asked = {name: fields.get(name) for name in idempotency.DIGESTED}
+            fields["submission_digest"] = idempotency.digest(**asked)
         record = RunRecord(
             run_id=new_run_id() if key is None else idempotency.run_id_of(who.tenant_id, key),
             idempotency_key=key, submitted_at=now, heartbeat_at=now, updated_at=now,

@@ -42,6 +42,8 @@ async def ready(here: Here, visitor: Visitor, response: Response) -> dict[str, A
         problems.append("the index of runs is still being built")
     if here.keys.problem:
         problems.append(here.keys.problem)
+    failing = here.failing_tasks()
+    problems += [task.sentence() for task in failing if task.vital]
     if problems:
         response.status_code = 503
     down = connection.down_since
@@ -59,6 +61,7 @@ async def ready(here: Here, visitor: Visitor, response: Response) -> dict[str, A
         "warnings": [
             *health_of.warnings(here.settings, streams, here.room.refusal(), here.connections.warning()),
             *here.parts.warnings(),
+            *(task.sentence() for task in failing if not task.vital),
         ],
         "parts": here.parts.told(),
         "streams": {name: health_of.of_stream(state, counts=everything) for name, state in streams.items()},

@@ -133,6 +133,11 @@ async def _change(here: Gateway, worker_id: str, change: Callable[[WorkerRecord]
 
 
 def _check_there(record: WorkerRecord, disconnect_timeout_sec: float) -> None:
+    if record.existing_system:
+        raise WorkerGone(
+            f"worker {record.worker_id} is of the existing pyoco-server, which knows no draining",
+            hint="Stop it on its machine (SIGTERM) while it has no run.",
+        )
     now = time.time()
     state = record.state_at(now, disconnect_timeout_sec)
     if state is WorkerState.STOPPED_GRACEFUL:

@@ -13,6 +13,8 @@ from pyoco_server.model.values.walk import PREVIEW, Walk
 
 _FEW = 4
 _A_LITTLE = 1024
+_BYTES_KEYS = {"bytes", "preview"}
+"""Of bytes that are no text, and of which only the first are shown."""
 _PREVIEW_KEYS = {"truncated", "size_bytes", "preview", "why"}
 
 
@@ -64,17 +66,23 @@ def _measured(value: Any, max_bytes: int) -> tuple[Any, int]:
 
 def _preview(found: Any, why: str, max_bytes: int) -> dict[str, Any]:
     """Return what stands for a value that is not kept: the beginning of its JSON text."""
-    if _is_preview(found):  # of a record that is cut once more
+    if is_preview(found):  # of a record that is cut once more
         size = max_bytes // 4
         return {key: _beginning(item, size) if type(item) is str else item for key, item in found.items()}
     text = found if type(found) is str else json.dumps(found, ensure_ascii=False, separators=(",", ":"))
     return {"truncated": True, "size_bytes": None, "preview": _beginning(text, PREVIEW), "why": why}
 
 
-def _is_preview(found: Any) -> bool:
+def is_preview(found: Any) -> bool:
+    """Return whether plain data looks like what stands for a value that is not kept."""
     if type(found) is not dict or not {"truncated", "preview"} <= found.keys() <= _PREVIEW_KEYS:
         return False
     return found["truncated"] is True and all(type(item) in (str, int, bool, type(None)) for item in found.values())
+
+
+def is_part(found: Any) -> bool:
+    """Return whether plain data shows less than there was: a preview, or the first of bytes that are no text."""
+    return is_preview(found) or (type(found) is dict and found.keys() == _BYTES_KEYS and type(found["bytes"]) is int)
 
 
 def _beginning(text: str, size: int) -> str:

@@ -15,6 +15,7 @@ from pyoco_server.model.run import EndReason
 from pyoco_server.worker.child.protocol import LENGTH, Message
 
 _REST_SEC = 30.0
+_MARKS_OF_CUTS = (b'"preview"', b"characters cut")
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Place = dict[str, str | int | None]
 _ONLY_THESE = ConfigDict(extra="forbid", strict=True)
@@ -30,10 +31,12 @@ class Received(NamedTuple):
     Args:
         message: What it tells.
         size: Its length in bytes.
+        may_be_cut: Whether it may hold less of a value or a text than there was.
     """
 
     message: Message
     size: int
+    may_be_cut: bool = True
 
 
 class Failure(TypedDict, total=False):
@@ -124,6 +127,8 @@ class Tried(_OfNoRun):
 
     type: Literal["tried"]
     error: str | None
+    trace: str
+    """The user's own lines that led there; empty where there are none."""
 
 
 _REPORT: TypeAdapter[Any] = TypeAdapter(
@@ -164,7 +169,7 @@ def read_report(body: bytes) -> Received:
         Nonsense: it is none.
     """
     try:
-        return Received(_REPORT.validate_json(body), len(body))
+        return Received(_REPORT.validate_json(body), len(body), any(mark in body for mark in _MARKS_OF_CUTS))
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         place = ".".join(str(part) for part in first["loc"])[:100]

@@ -17,8 +17,9 @@ from pyoco.core.models import Flow, RunContext, RunStatus
 from pyoco_server.errors import InvalidFlow
 from pyoco_server.model.run import EndReason
 from pyoco_server.model.text import clean_text
+from pyoco_server.worker.child.flow.carried import see_places
 from pyoco_server.worker.child.flow.exposure import Mask, exposed_by
-from pyoco_server.worker.child.flow.flows import FlowProblem, FlowSource, load_resolver
+from pyoco_server.worker.child.flow.flows import BadResolver, FlowProblem, FlowSource, load_resolver
 from pyoco_server.worker.child.freshness import changed_since_import, forget_directories
 from pyoco_server.worker.child.leaving import (
     AtTheEnd,
@@ -27,13 +28,20 @@ from pyoco_server.worker.child.leaving import (
     unfinished_processes,
     unfinished_threads,
 )
+from pyoco_server.worker.child.loading import loading
 from pyoco_server.worker.child.output.taskoutput import TaskOutput
 from pyoco_server.worker.child.protocol import LOST_WORKER, Message, encode, receive_message
 from pyoco_server.worker.child.restoring import ProcessState
 from pyoco_server.worker.child.subprocesses import show_to_subprocesses
 from pyoco_server.worker.child.tasks.coroutines import coroutines_run
 from pyoco_server.worker.child.tasks.engine import RunEngine
-from pyoco_server.worker.child.tasks.failures import describe_exception, end_reason, note_environment, summarise
+from pyoco_server.worker.child.tasks.failures import (
+    describe_exception,
+    end_reason,
+    note_environment,
+    summarise,
+    where_raised,
+)
 from pyoco_server.worker.child.tasks.forks import end_fork, forks_kept_out
 from pyoco_server.worker.child.tasks.reporter import TaskReporter
 from pyoco_server.worker.child.tasks.retries import RunStopped, supervised, tasks_of
@@ -65,6 +73,7 @@ class Runner:
         self._cancelled: str | None = None
         self._baseline = AtTheEnd()
         self._flows: FlowSource | None = None
+        self._resolver: str | Message | None = None
 
     @classmethod
     def on(cls, descriptors: list[int], setup: Message, installed: int) -> "Runner":
@@ -136,13 +145,16 @@ class Runner:
 
     def _try_resolver(self, message: Message) -> None:
         """Say whether the resolver loads, and end."""
-        error = None
+        error, trace = None, ""
         try:
-            load_resolver(message["resolver"])
+            with loading():
+                load_resolver(message["resolver"])
+        except BadResolver as bad:
+            error = str(bad)
         except BaseException as raised:  # noqa: BLE001 - whatever a user's module raises on import, SystemExit too
-            error = summarise(raised)
+            error, trace = summarise(raised), where_raised(raised)
         self._output.end()
-        self._send({"type": "tried", "error": error})
+        self._send({"type": "tried", "error": error, "trace": trace})
         os._exit(0)
 
     def _run(self, job: Message) -> Message:
@@ -150,11 +162,12 @@ class Runner:
         self._send({"type": "begun"})  # from here on, whatever happens is the run's own
         params = job["params"]
         try:
-            flows = self._flow_source(job["resolver"])
-            if job.get("workflow_yaml") is not None:
-                flow, params = flows.from_yaml(job["workflow_yaml"], job["flow_name"], params)
-            else:
-                flow = flows.from_resolver(job["flow_name"], params)
+            with loading():
+                flows = self._flow_source(job["resolver"])
+                if job.get("workflow_yaml") is not None:
+                    flow, params = flows.from_yaml(job["workflow_yaml"], job["flow_name"], params)
+                else:
+                    flow = flows.from_resolver(job["flow_name"], params)
         except FlowProblem as error:
             return _failed(error.reason, str(error), error, task=error.task)
         except InvalidFlow as error:
@@ -173,10 +186,13 @@ class Runner:
             return _failed(EndReason.CHILD_EXITED, text, None)
         return self._execute(job["run_id"], flow, params, job["max_value_bytes"])
 
-    def _flow_source(self, resolver: str | None) -> FlowSource:
-        """Return what makes flows; the resolver is imported for the first run of this process, and not before."""
-        if self._flows is None:
+    def _flow_source(self, resolver: str | Message | None) -> FlowSource:
+        """Return what makes flows; the resolver is had for the first run of this process, or when it has changed."""
+        if self._flows is None or resolver != self._resolver:
             self._flows = FlowSource(load_resolver(resolver) if resolver else None)
+            self._resolver = resolver
+        elif isinstance(resolver, dict):  # the path is what it was before the last run
+            see_places(resolver)
         show_to_subprocesses(sys.path[self._installed :], self._environment)
         return self._flows
 

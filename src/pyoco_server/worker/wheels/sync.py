@@ -28,7 +28,7 @@ from pyoco_server.worker.wheels.installer import BuildFailed, shorten
 from pyoco_server.worker.wheels.installer import own_packages as packages_here
 from pyoco_server.worker.wheels.missing import LeftOut, explain_missing
 from pyoco_server.worker.wheels.plugins import PLUGINS, WheelsBroken, check_plugins, start_check
-from pyoco_server.worker.wheels.trees import check_owner, make_folder
+from pyoco_server.worker.wheels.trees import check_owner, check_room, make_folder
 
 log = structlog.get_logger(__name__)
 
@@ -133,12 +133,13 @@ class WheelSync:
         self._wake.set()
 
     def check_place(self) -> None:
-        """Check that nobody else can change the wheels' directory.
+        """Check that the wheels' directory can be written, and changed by nobody else.
 
         Raises:
-            InvalidSetting: somebody can.
+            InvalidSetting: it is not so.
         """
         check_owner(self._directory)
+        check_room(self._directory)
 
     async def run(self) -> None:
         """Stay in step until ``stop`` is set."""

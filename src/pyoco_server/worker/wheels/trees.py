@@ -5,6 +5,7 @@ it does to a sealed file moves the file's change time, which only the kernel set
 """
 
 import contextlib
+import errno
 import grp
 import hashlib
 import os
@@ -12,6 +13,7 @@ import pwd
 import shutil
 import stat
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +25,7 @@ SHARED = 0o755
 _READ, _RUN = 0o444, 0o555
 _OURS = f".{sys.implementation.cache_tag}.pyc"
 _CACHE = "__pycache__"
+_WRONG_PLACE = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG}
 
 
 def make_folder(path: Path, mode: int = PRIVATE) -> None:
@@ -74,6 +77,25 @@ def check_owner(directory: Path) -> None:
                 hint=f"Name a directory that belongs to {_user(os.geteuid())} alone (PYOCO_WHEEL_SYNC_DIR), "
                 f"or take the right away: chmod go-w {path}",
             )
+
+
+def check_room(directory: Path) -> None:
+    """Check that a directory can be made and written. A disk that is full, or the like, may be mended meanwhile.
+
+    Raises:
+        InvalidSetting: it cannot, and will not without somebody's doing.
+    """
+    try:
+        if not directory.is_dir():
+            make_folder(directory, SHARED)
+        with tempfile.TemporaryFile(dir=directory):
+            pass
+    except OSError as error:
+        if error.errno in _WRONG_PLACE:
+            raise InvalidSetting(
+                f"--wheel-sync-dir {directory} cannot be written: {error.strerror}",
+                hint=f"Name a directory that {_user(os.geteuid())} may write (PYOCO_WHEEL_SYNC_DIR).",
+            ) from None
 
 
 def _flaw(found: os.stat_result, *, is_itself: bool) -> str | None:

@@ -87,7 +87,7 @@ export function Row({ worker, onChange }) {
   const troubled = isHere(worker) && worker.trouble;
   return html`<tr data-worker=${worker.worker_id} class=${troubled ? "troubled" : ""}>
     ${cell("state", html`<${State} worker=${worker} />`)}
-    <th scope="row" class="name" title=${worker.host ? `${worker.host} · pid ${worker.pid} · ${worker.version}` : ""}>${worker.worker_id}</th>
+    <th scope="row" class="name" title=${worker.host ? `${worker.host} · pid ${worker.pid} · ${worker.version}` : ""}>${worker.worker_id}${worker.existing_system && html`<small class="note" title=${t("workers.existing.text")}>${t("workers.existing")}</small>`}</th>
     ${cell("tags", (worker.tags ?? []).map((tag) => html`<a key=${tag} class="chip" href=${link("/runs", { tag })}>${tag}</a> `))}
     ${cell("slots", html`<${Slots} worker=${worker} />`)}
     ${cell("runs", html`<${Runs} worker=${worker} />`)}
@@ -97,7 +97,7 @@ export function Row({ worker, onChange }) {
     ${cell("seen", html`<${Ago} at=${worker.last_seen_at} />`)}
     ${cell("wheels", html`<${Wheels} sync=${worker.wheel_sync} />`)}
     ${allows("operator") && html`<td class="acts">
-      ${isHere(worker) && !worker.draining && html`<button type="button" aria-label=${t("workers.drain.of", { name: worker.worker_id })} onClick=${() => setAsking(true)}>${t("workers.drain")}</button>`}
+      ${isHere(worker) && !worker.draining && !worker.existing_system && html`<button type="button" aria-label=${t("workers.drain.of", { name: worker.worker_id })} onClick=${() => setAsking(true)}>${t("workers.drain")}</button>`}
       <button type="button" aria-label=${t(worker.hidden ? "workers.show.of" : "workers.hide.of", { name: worker.worker_id })} onClick=${hide}>${t(worker.hidden ? "workers.show" : "workers.hide")}</button>
       ${asking && html`<${ReasonDialog} title=${t("workers.drain.of", { name: worker.worker_id })} text=${t("workers.drain.text")} action=${t("workers.drain")}
         onYes=${drain} onClose=${() => setAsking(false)} />`}

@@ -8,7 +8,6 @@ import importlib.util
 import os
 import sys
 from collections import OrderedDict
-from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,15 +18,20 @@ from pyoco.schemas.config import PyocoConfig, TaskConfig
 
 from pyoco_server.model.run import EndReason
 from pyoco_server.model.workflow import FlowFile, TaskSpec, Workflow, build_flow, graph_task_names, parse_workflow
+from pyoco_server.worker.child.flow.carried import unpack
 from pyoco_server.worker.child.flow.exposure import expose
 from pyoco_server.worker.child.flow.modules import CannotLoad, load_function, missing_attribute, refused_argument
 from pyoco_server.worker.child.flow.python_flows import check_flow
+from pyoco_server.worker.child.flow.resolver import Resolver
 from pyoco_server.worker.child.flow.wiring import wire
 from pyoco_server.worker.child.freshness import FreshLoader
 
-Resolver = Callable[[str], Flow]
 _CACHED_FLOWS = 64
 _POLICIES = {"retries", "retry_delay_sec", "timeout_sec", "fail_policy"}
+
+
+class BadResolver(ValueError):
+    """What a resolver's spec names is no resolver; the message says why."""
 
 
 class FlowProblem(Exception):
@@ -114,36 +118,54 @@ class FlowSource:
         return flow
 
 
-def load_resolver(spec: str) -> Resolver:
-    """Import a resolver named ``module:function`` or ``path/file.py:function``.
+def load_resolver(spec: str | dict[str, Any]) -> Resolver | None:
+    """Import a resolver named ``module:function`` or ``path/file.py:function``, or take the one that was sent.
+
+    Returns:
+        The resolver; ``None`` where only the places were sent that modules of its program lie in.
 
     Raises:
-        ValueError: the spec has another form, or what it names is not there or not callable.
+        BadResolver: the spec has another form, or what it names is not there or not callable.
         Exception: whatever importing the module raises.
     """
+    if not isinstance(spec, str):
+        return unpack(spec)
     place, _, attribute = spec.rpartition(":")
     if not place or not attribute:
-        raise ValueError(f"--flow-resolver {spec!r} must look like module:function or path/file.py:function")
-    module = _load_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
-    resolver = getattr(module, attribute, None)
-    if resolver is None:
-        raise ValueError(f"--flow-resolver {spec!r}: {missing_attribute(module, module, attribute)}")
+        raise BadResolver(f"{spec!r} must look like module:function or path/file.py:function")
+    module = _load_file(Path(place)) if place.endswith(".py") else _import(place)
+    resolver: Any = module
+    for name in attribute.split("."):
+        if not hasattr(resolver, name):
+            named = place.endswith(".py") and resolver is module
+            text = f"the file {place} has no {name!r}" if named else missing_attribute(module, resolver, name)
+            raise BadResolver(text)
+        resolver = getattr(resolver, name)
     if not callable(resolver):
-        raise ValueError(f"--flow-resolver {spec!r}: {attribute} is of the type {type(resolver).__name__}, no function")
+        raise BadResolver(f"{attribute} in {place} is of the type {type(resolver).__name__}, no function")
     found: Resolver = resolver
     return found
+
+
+def _import(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+            raise  # it is there, and imports another one that is not
+        raise BadResolver(f"there is no module {error.name!r} here") from None
 
 
 def _load_file(path: Path) -> ModuleType:
     path = path.expanduser().resolve()
     if not path.is_file():
-        raise ValueError(f"--flow-resolver: there is no file {path}")
+        raise BadResolver(f"there is no file {path}")
     # Modules that lie beside it can be imported, as when Python runs the file itself.
     sys.path.append(str(path.parent))
     name = f"_pyoco_resolver_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path, loader=FreshLoader(name, str(path)))
     if spec is None or spec.loader is None:
-        raise ValueError(f"--flow-resolver: {path} is not a Python file")
+        raise BadResolver(f"{path} is not a Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)

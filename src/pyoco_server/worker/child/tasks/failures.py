@@ -2,8 +2,10 @@
 
 import functools
 import inspect
+import linecache
 import os.path
 import sysconfig
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from types import CodeType, TracebackType
@@ -12,7 +14,7 @@ from typing import Any, NamedTuple
 import pyoco
 
 from pyoco_server.model.run import EndReason
-from pyoco_server.model.text import clean_text
+from pyoco_server.model.text import MAX_TEXT, clean_text
 from pyoco_server.worker import child
 from pyoco_server.worker.child.tasks.exceptiontext import class_name, exception_text
 
@@ -28,6 +30,7 @@ _CALLING = (
     _FROZEN,
 )
 """What may lie between the worker and the first line of a task."""
+_MOST_LINES = 4
 _MAX_FILE = 1_000
 _MAX_FUNCTION = 200
 
@@ -116,6 +119,18 @@ def describe_exception(error: BaseException, function: Callable[..., Any] | None
 def summarise(error: BaseException) -> str:
     """Return an exception's class and message in one line."""
     return str(describe_exception(error)["error"])
+
+
+def where_raised(error: BaseException) -> str:
+    """Return the last lines of the user's own files that led to an exception, as a traceback shows them."""
+    trace = BaseException.__dict__["__traceback__"].__get__(error)
+    skipped = (*_ENGINE, *_IMPORTING, _FROZEN)
+    frames = [frame for frame in traceback.extract_tb(trace) if not frame.filename.startswith(skipped)]
+    lines = traceback.format_list(frames[-_MOST_LINES:])
+    if (written := _written_at(error)) is not None:  # a SyntaxError has no frame of the file that it is in
+        text = linecache.getline(written.file, written.line or 0).strip()
+        lines.append(f'  File "{written.file}", line {written.line}\n    {text}\n')
+    return clean_text("".join(lines).rstrip("\n"), MAX_TEXT)
 
 
 def end_reason(error: BaseException) -> EndReason:
