@@ -134,9 +134,9 @@ class _Drawing:
     def _step(self, step: Step, entries: Exits, group: str | None) -> Exits:
         if isinstance(step, TaskStep):
             return [(self._node("task", step.node, step.task, entries, group), None, "next")]
-        return self._switch(step, step.term, entries, group) if isinstance(step.term, SwitchTerm) else (
-            self._loop(step, step.term, entries, group)
-        )  # fmt: skip
+        if isinstance(step.term, SwitchTerm):
+            return self._switch(step, step.term, entries, group)
+        return self._loop(step, step.term, entries, group)
 
     def _switch(self, step: ControlStep, term: SwitchTerm, entries: Exits, group: str | None) -> Exits:
         node = self._node("switch", _short(term.on.value), None, entries, group)

@@ -146,12 +146,9 @@ class _Parser:
         a, b, c = (" ".join(self._text[piece.begin : piece.end].split()) for piece in pieces)
         if len(a) + len(b) + len(c) > 120:
             a, b, c = "a", "b", "c"
-        one, other = (
-            (f"({a} {first.value} {b}) {second.value} {c}"),
-            (f"{a} {first.value} ({b} {second.value} {c})"),
-        )
         message = f"'{first.value}' and '{second.value}' stand side by side without parentheses"
-        raise GraphProblem(message, self._spot(second.at), f"Write {one}, or {other}")
+        hint = f"Write ({a} {first.value} {b}) {second.value} {c}, or {a} {first.value} ({b} {second.value} {c})"
+        raise GraphProblem(message, self._spot(second.at), hint)
 
     # Terms -----------------------------------------------------------------------------------------------------------
 
@@ -183,14 +180,14 @@ class _Parser:
 
     def _inside(self, ends: frozenset[str]) -> Lines:
         """Read lines up to a closing sign, and that sign."""
-        self._deeper(1)
+        self._deeper()
         lines = self._lines(ends)
         self._advance()
         self._depth -= 1
         return lines
 
-    def _deeper(self, by: int) -> None:
-        self._depth += by
+    def _deeper(self) -> None:
+        self._depth += 1
         self._counted.depth = max(self._counted.depth, self._depth)
         if self._depth > MOST_DEPTH:
             raise GraphProblem("the graph nests too deeply", self._here(), SPLIT_HINT)
@@ -253,7 +250,7 @@ class _Parser:
     # Cases -----------------------------------------------------------------------------------------------------------
 
     def _switch(self, head: str, on: Argument, spot: Spot) -> SwitchTerm:
-        self._deeper(1)
+        self._deeper()
         cases: list[Case] = []
         default: Lines | None = None
         while self._token.kind != "RBRACE":
@@ -280,7 +277,7 @@ class _Parser:
         token, after = self._token, self._after(1)
         if token.kind == "STRING" and (after.kind in _CASE_END or after.is_first):
             self._advance()
-            self._deeper(1)
+            self._deeper()
             place = token.at if self._place is None else self._place
             quoted = _Parser(token.value, self._pipe, place, self._counted, self._depth).whole()
             self._depth -= 1
