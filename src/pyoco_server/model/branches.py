@@ -2,7 +2,10 @@
 
 from dataclasses import dataclass, field
 
-from pyoco.dsl.nodes import SubFlowNode
+from pyoco.dsl.nodes import CaseNode, DSLNode, SubFlowNode, SwitchNode
+
+MAX_PARALLEL = 8
+"""How many tasks of a run run side by side at most, unless its flow says something else; as in pyoco."""
 
 Wait = tuple[frozenset[int], ...]
 """When a step starts: as soon as of each of these groups at least one step is done. Empty: at once."""
@@ -20,3 +23,13 @@ class Branches(SubFlowNode):
     """
 
     waits: list[Wait] = field(default_factory=list)
+
+
+def has_branches(node: DSLNode | CaseNode) -> bool:
+    """Whether any steps of a program, or of a body or a case in it, may run side by side."""
+    if isinstance(node, Branches):
+        return True
+    parts = [*getattr(node, "steps", ()), getattr(node, "body", None), getattr(node, "target", None)]
+    if isinstance(node, SwitchNode):
+        parts += node.cases
+    return any(has_branches(part) for part in parts if part is not None)
