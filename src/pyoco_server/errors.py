@@ -74,15 +74,26 @@ class InvalidFlow(InvalidInput):
         message: What is wrong.
         line: 1-based line in the file, when it is known.
         key: Dotted path of the key, such as ``tasks.add_one.callable``.
+        column: 1-based column in that line, when it is known.
     """
 
     code = "invalid_flow"
 
-    def __init__(self, message: str, *, hint: str = "", line: int | None = None, key: str | None = None) -> None:
-        where = ", ".join(part for part in (f"line {line}" if line else "", key or "") if part)
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str = "",
+        line: int | None = None,
+        key: str | None = None,
+        column: int | None = None,
+    ) -> None:
+        parts = (f"line {line}" if line else "", f"column {column}" if column else "", key or "")
+        where = ", ".join(part for part in parts if part)
         super().__init__(f"{where}: {message}" if where else message, hint=hint)
         self.line = line
         self.key = key
+        self.column = column
 
 
 class InvalidSetting(InvalidInput):

@@ -19,7 +19,7 @@ from pyoco.dsl.expressions import ensure_expression
 from pyoco.dsl.nodes import CaseNode, DSLNode, ForEachNode, RepeatNode, SubFlowNode, SwitchNode, TaskNode, UntilNode
 from pyoco.trace.backend import TraceBackend
 
-from pyoco_server.model.branches import Branches, Wait
+from pyoco_server.model.branches import BranchedFlow, Branches, Wait
 from pyoco_server.worker.child.flow.wiring import WiredContext
 from pyoco_server.worker.child.tasks.engine import RunEngine
 from pyoco_server.worker.child.tasks.scheduler import Scheduler
@@ -44,20 +44,8 @@ class Silent(TraceBackend):
     def on_node_error(self, *_: Any, **__: Any) -> None: ...
 
 
-class Program(Flow):
-    """A flow of a program that was made by hand."""
-
-    def __init__(self, program: SubFlowNode, tasks: list[Task], max_parallel: int = 8) -> None:
-        super().__init__(name="t")
-        self.tasks = set(tasks)
-        self.max_parallel = max_parallel
-        self._program = program
-
-    def has_control_flow(self) -> bool:
-        return True
-
-    def build_program(self) -> SubFlowNode:
-        return self._program
+def flow_of(program: SubFlowNode, tasks: list[Task], max_parallel: int = 8) -> BranchedFlow:
+    return BranchedFlow(name="t", tasks=set(tasks), program=program, max_parallel=max_parallel)
 
 
 @dataclass
@@ -97,8 +85,8 @@ def run(flow: Flow, context: RunContext | None = None, **params: Any) -> RunCont
     return context
 
 
-def dag(tasks: list[Task], waits: list[Wait], max_parallel: int = 8) -> Program:
-    return Program(Branches([TaskNode(task) for task in tasks], waits), tasks, max_parallel)
+def dag(tasks: list[Task], waits: list[Wait], max_parallel: int = 8) -> BranchedFlow:
+    return flow_of(Branches([TaskNode(task) for task in tasks], waits), tasks, max_parallel)
 
 
 def states(context: RunContext) -> dict[str, str]:
@@ -236,14 +224,14 @@ def test_steps_that_wait_for_each_other_are_told_of() -> None:
 
 
 def test_a_program_without_steps_is_done() -> None:
-    assert run(Program(Branches([], []), [])).status is RunStatus.COMPLETED
+    assert run(flow_of(Branches([], []), [])).status is RunStatus.COMPLETED
 
 
 def test_four_thousand_steps_without_a_task_need_no_stack() -> None:
     diary = Diary()
     empty = [RepeatNode(SubFlowNode([TaskNode(diary.task("never"))]), 0) for _ in range(4000)]
     waits: list[Wait] = [(frozenset({step - 1}),) if step else () for step in range(4000)]
-    assert run(Program(Branches(list(empty), waits), [])).status is RunStatus.COMPLETED
+    assert run(flow_of(Branches(list(empty), waits), [])).status is RunStatus.COMPLETED
 
 
 # Loops and switches
@@ -268,7 +256,7 @@ def test_each_branch_has_its_own_loop() -> None:
         ForEachNode(SubFlowNode([TaskNode(task)]), ensure_expression(f"$ctx.params.{task.name}"), alias="item")
         for task in tasks
     ]
-    context = run(Program(Branches(loops, [(), ()]), tasks), l=[1, 2, 3], r=["x", "y", "z"])
+    context = run(flow_of(Branches(loops, [(), ()]), tasks), l=[1, 2, 3], r=["x", "y", "z"])
     assert context.status is RunStatus.COMPLETED
     assert seen == {"l": [(n, [n]) for n in (1, 2, 3)], "r": [(c, [c]) for c in "xyz"]}
 
@@ -279,7 +267,7 @@ def test_an_isolated_failure_in_a_loop_loses_its_later_rounds_and_what_comes_beh
     inside = diary.task("inside")
     loop = RepeatNode(SubFlowNode([TaskNode(bad), TaskNode(inside)]), 3)
     steps: list[DSLNode] = [loop, TaskNode(after), TaskNode(beside)]
-    context = run(Program(Branches(steps, [(), (frozenset({0}),), ()]), [bad, after, beside, inside]))
+    context = run(flow_of(Branches(steps, [(), (frozenset({0}),), ()]), [bad, after, beside, inside]))
     assert states(context) == {"bad": "FAILED", "inside": "FAILED", "after": "FAILED", "beside": "SUCCEEDED"}
     assert context.status is RunStatus.COMPLETED and diary.began.count("bad") == 1
 
@@ -342,7 +330,7 @@ def test_a_chain_runs_as_pyocos_own_engine_runs_it(chain: list[Any], broken: str
 
         tasks = {name: task(name) for name in _NAMES}
         program = build(chain, tasks)
-        flow = Program(program, list(tasks.values()))
+        flow = flow_of(program, list(tasks.values()))
         context, error = RunContext(run_id="r"), None
         try:
             if ours:
@@ -362,6 +350,6 @@ def test_a_hundred_parallel_loops_need_no_more_threads_than_may_run() -> None:
     diary = Diary()
     tasks = [diary.task(f"t{n}", lambda: time.sleep(0.0005)) for n in range(100)]
     loops: list[DSLNode] = [RepeatNode(SubFlowNode([TaskNode(task)]), 5) for task in tasks]
-    context = run(Program(Branches(loops, [()] * 100), tasks, max_parallel=4))
+    context = run(flow_of(Branches(loops, [()] * 100), tasks, max_parallel=4))
     assert context.status is RunStatus.COMPLETED and len(diary.began) == 500
     assert 2 <= diary.most <= 4 and len(diary.threads) <= 4

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass, field
 
-from pyoco.dsl.nodes import CaseNode, DSLNode, SubFlowNode, SwitchNode
+from pyoco.core.models import Flow
+from pyoco.dsl.nodes import SubFlowNode
 
 MAX_PARALLEL = 8
-"""How many tasks of a run run side by side at most, unless its flow says something else; as in pyoco."""
-
+"""Tasks of a run that run side by side at most unless its flow says otherwise; as many as in pyoco."""
 Wait = tuple[frozenset[int], ...]
 """When a step starts: as soon as of each of these groups at least one step is done. Empty: at once."""
 
@@ -25,11 +25,22 @@ class Branches(SubFlowNode):
     waits: list[Wait] = field(default_factory=list)
 
 
-def has_branches(node: DSLNode | CaseNode) -> bool:
-    """Whether any steps of a program, or of a body or a case in it, may run side by side."""
-    if isinstance(node, Branches):
+@dataclass
+class BranchedFlow(Flow):
+    """A flow with branches somewhere in its graph.
+
+    Attributes:
+        program: Its compiled graph.
+        max_parallel: How many of its tasks run side by side at most.
+    """
+
+    program: SubFlowNode = field(default_factory=Branches)
+    max_parallel: int = MAX_PARALLEL
+
+    def has_control_flow(self) -> bool:
+        """Return that pyoco's scheduler for plain dependencies cannot run it."""
         return True
-    parts = [*getattr(node, "steps", ()), getattr(node, "body", None), getattr(node, "target", None)]
-    if isinstance(node, SwitchNode):
-        parts += node.cases
-    return any(has_branches(part) for part in parts if part is not None)
+
+    def build_program(self) -> SubFlowNode:
+        """Return the compiled graph."""
+        return self.program

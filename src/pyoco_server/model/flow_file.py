@@ -6,11 +6,13 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import PydanticCustomError
 
 from pyoco_server.errors import InvalidFlow
+from pyoco_server.model.branches import MAX_PARALLEL
 from pyoco_server.model.spelling import normal_name
 from pyoco_server.model.yaml_source import YamlSource, short, suggest
 
 RETRY_DELAY_SEC = 1.0
 """Seconds before a task's second try; twice as long before each further one."""
+MOST_PARALLEL = 64
 _REFUSED = {
     "flows": "one workflow a file: write it under 'flow:'",
     "discovery": "name what you need with tasks.<name>.callable or tasks.<name>.use",
@@ -23,6 +25,7 @@ _WRITE = {
     "flow": "Write flow: and under it graph: a >> b",
     "tasks": "Give each task of the graph a callable: package.module:function",
     "version": "Write version: 1",
+    "max_parallel": f"Write how many tasks may run side by side: a whole number from 1 to {MOST_PARALLEL}",
     "[key]": "A name has letters, digits and _, and does not begin with a digit.",
 }
 
@@ -86,6 +89,7 @@ class RuntimeSpec(_Part):
     """``runtime:``."""
 
     expose_env: Texts = Field(default_factory=list)
+    max_parallel: Annotated[int, Field(ge=1, le=MOST_PARALLEL, strict=True)] = MAX_PARALLEL
 
 
 class FlowFile(_Part):

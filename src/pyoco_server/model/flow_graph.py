@@ -3,18 +3,20 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from pyoco.dsl import graph as pyoco_graph
-from pyoco.dsl.graph_terms import ForEachTerm, Pipeline, RepeatTerm, SwitchTerm, TaskTerm, Term, UntilTerm
-
+from pyoco_server.model.branches import Wait
+from pyoco_server.model.flow_file import FlowFile
+from pyoco_server.model.graph.plan import ControlStep, Level, Step, TaskStep
+from pyoco_server.model.graph.terms import LoopKind, LoopTerm, SwitchTerm
+from pyoco_server.model.graph_check import read_graph
 from pyoco_server.model.text import clean_text
-from pyoco_server.model.workflow import FlowFile
 
 _MOST_NODES = 2000
 _MOST_EDGES = 4 * _MOST_NODES
 """A loop around a switch has an edge from each of its cases, and so has each loop around that."""
 _LABEL = 80
-Exits = list[tuple[str, str | None]]
-"""Nodes from where the next one is reached, each with what the way is called."""
+EdgeKind = Literal["next", "any", "back"]
+Exits = list[tuple[str, str | None, EdgeKind]]
+"""Nodes from where the next one is reached, each with what the way is called, and of what kind it is."""
 
 
 @dataclass(frozen=True)
@@ -38,11 +40,14 @@ class Node:
 
 @dataclass(frozen=True)
 class Edge:
-    """A way from one node to the next; ``back`` leads from a loop's end to its beginning."""
+    """A way from one node to the next.
+
+    Of those of the kind ``any`` that lead to a node one is enough; ``back`` leads from a loop's end to its beginning.
+    """
 
     source: str
     target: str
-    kind: Literal["next", "back"] = "next"
+    kind: EdgeKind = "next"
     label: str | None = None
 
 
@@ -51,7 +56,7 @@ class Group:
     """A loop around nodes; ``label`` says how often, over what, or until when; ``parent`` is the loop around it."""
 
     id: str
-    kind: Literal["repeat", "foreach", "until"]
+    kind: LoopKind
     label: str
     parent: str | None = None
 
@@ -77,9 +82,8 @@ def flow_graph(file: FlowFile) -> FlowGraph:
     Args:
         file: Its content.
     """
-    resolved = pyoco_graph.resolve_pipe_refs(pyoco_graph.parse_graph(file.flow.graph), dict(file.pipes))
     drawing = _Drawing()
-    drawing.pipeline(resolved, [], None)
+    drawing.level(read_graph(file), [], None)
     return drawing.graph
 
 
@@ -94,38 +98,63 @@ class _Drawing:
     def __init__(self) -> None:
         self.graph = FlowGraph()
 
-    def pipeline(self, pipeline: Pipeline, entries: Exits, group: str | None) -> Exits:
-        for term in pipeline.terms:
+    def level(self, level: Level, entries: Exits, group: str | None) -> tuple[Exits, list[int]]:
+        """Draw steps, and return from where their end is left, and at which nodes they begin."""
+        exits: list[Exits] = []
+        begins: list[int] = []
+        left: dict[int, None] = {}
+        """Steps that no other one of this level waits for."""
+        for place, step in enumerate(level.steps):
             if len(self.graph.nodes) >= _MOST_NODES:
                 self.graph.cut = True
                 break
-            entries = self._term(term, entries, group)
-        return entries
+            wait = level.waits[place] if level.waits is not None else (frozenset({place - 1}),) if place else ()
+            if not wait:
+                begins.append(len(self.graph.nodes))
+            exits.append(self._step(step, self._ways(wait, exits) if wait else entries, group))
+            for before in wait:
+                for other in before:
+                    left.pop(other, None)
+            left[place] = None
+        return list(dict.fromkeys(way for place in left for way in exits[place])), begins
 
-    def _term(self, term: Term, entries: Exits, group: str | None) -> Exits:
-        if isinstance(term, TaskTerm):
-            node = self._node("task", term.node_name or term.name, term.name, entries, group)
-            return [(node, None)]
-        if isinstance(term, SwitchTerm):
-            return self._switch(term, entries, group)
-        return self._loop(term, entries, group)
+    def _ways(self, wait: Wait, exits: list[Exits]) -> Exits:
+        """Return the ways that lead to what waits; no more than can be drawn."""
+        ways: dict[tuple[str, str | None, EdgeKind], None] = {}
+        for group in wait:
+            for other in sorted(group):
+                ways |= dict.fromkeys(
+                    (source, label, "any" if len(group) > 1 else kind) for source, label, kind in exits[other]
+                )
+                if len(ways) + len(self.graph.edges) > _MOST_EDGES:
+                    return list(ways)
+        return list(ways)
 
-    def _switch(self, term: SwitchTerm, entries: Exits, group: str | None) -> Exits:
-        node = self._node("switch", _short(term.on), None, entries, group)
+    def _step(self, step: Step, entries: Exits, group: str | None) -> Exits:
+        if isinstance(step, TaskStep):
+            return [(self._node("task", step.node, step.task, entries, group), None, "next")]
+        return self._switch(step, step.term, entries, group) if isinstance(step.term, SwitchTerm) else (
+            self._loop(step, step.term, entries, group)
+        )  # fmt: skip
+
+    def _switch(self, step: ControlStep, term: SwitchTerm, entries: Exits, group: str | None) -> Exits:
+        node = self._node("switch", _short(term.on.value), None, entries, group)
+        labels = [*(_short(case.value) for case in term.cases), "default"]
         exits: Exits = []
-        for case in term.cases:
-            exits += self.pipeline(case.branch, [(node, _short(str(case.value)))], group)
-        default = self.pipeline(term.default, [(node, "default")], group) if term.default else [(node, "default")]
-        return list(dict.fromkeys([*exits, *default]))
+        for label, level in zip(labels, step.levels, strict=False):
+            exits += self.level(level, [(node, label, "next")], group)[0]
+        if term.default is None:
+            exits.append((node, "default", "next"))
+        return list(dict.fromkeys(exits))
 
-    def _loop(self, term: Term, entries: Exits, group: str | None) -> Exits:
-        inside = Group(f"g{len(self.graph.groups)}", *_loop_label(term), group)
+    def _loop(self, step: ControlStep, term: LoopTerm, entries: Exits, group: str | None) -> Exits:
+        inside = Group(f"g{len(self.graph.groups)}", term.kind, _loop_label(term), group)
         self.graph.groups.append(inside)
-        first = len(self.graph.nodes)
-        exits = self.pipeline(term.body, entries, inside.id)  # type: ignore[attr-defined]
-        if first < len(self.graph.nodes):
-            begin = self.graph.nodes[first].id
-            self._edges([Edge(source, begin, "back", label) for source, label in exits])
+        (body,) = step.levels
+        exits, begins = self.level(body, entries, inside.id)
+        nodes = self.graph.nodes
+        ways = [(way, begins[0]) for way in exits] + [(exits[0], begin) for begin in begins[1:] if exits]
+        self._edges([Edge(way[0], nodes[begin].id, "back", way[1]) for way, begin in ways if begin < len(nodes)])
         return exits
 
     def _node(
@@ -133,7 +162,7 @@ class _Drawing:
     ) -> str:
         node = Node(f"n{len(self.graph.nodes)}", kind, name, task, group)
         self.graph.nodes.append(node)
-        self._edges([Edge(source, node.id, label=label) for source, label in entries])
+        self._edges([Edge(source, node.id, way, label) for source, label, way in entries])
         return node.id
 
     def _edges(self, edges: list[Edge]) -> None:
@@ -142,14 +171,12 @@ class _Drawing:
         self.graph.cut = self.graph.cut or len(edges) > room
 
 
-def _loop_label(term: Term) -> tuple[Literal["repeat", "foreach", "until"], str]:
-    if isinstance(term, RepeatTerm):
-        return "repeat", _short(str(term.count))
-    if isinstance(term, ForEachTerm):
-        return "foreach", _short(f"{term.item or 'item'} in {term.over}")
-    assert isinstance(term, UntilTerm)  # noqa: S101 - there are no other terms
-    most = f" (max {term.max_iter})" if term.max_iter else ""
-    return "until", f"{_short(term.cond)}{most}"
+def _loop_label(term: LoopTerm) -> str:
+    if term.kind == "foreach":
+        item = term.arguments.get("item")
+        return _short(f"{item.value if item else 'item'} in {term.over.value}")
+    most = term.arguments.get("max_iter")
+    return _short(term.over.value) + (f" (max {most.value})" if term.kind == "until" and most else "")
 
 
 def _short(text: str) -> str:

@@ -170,6 +170,9 @@ class FlowNames:
     def _too_early(self, point: DSLNode, name: str, text: str, place: Place, who: str) -> InvalidFlow:
         before = self._order.before_again(point)
         names = [known for (kind, known), bit in self._bits.items() if kind == "results" and bit & before]
+        if self._bits["results", name] & self._order.beside(point):
+            message = f"{short(text)!r}: {short(who)!r} may run before {short(name)!r} has ended"
+            return place.refuse(message, f"Let it wait, by a line of the graph: {short(name)} >> {short(who)}")
         if isinstance(point, TaskNode) and point.task.name == name:
             message = f"{short(text)!r}: {short(name)!r} would need its own output before it has run"
         else:

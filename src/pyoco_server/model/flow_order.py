@@ -23,6 +23,9 @@ from pyoco.dsl.nodes import (
     UntilNode,
 )
 
+from pyoco_server.model.branches import Branches
+from pyoco_server.model.graph.waits import all_before
+
 Loop = RepeatNode | ForEachNode | UntilNode
 UNKNOWN = object()
 """What an expression gives if that is not known yet."""
@@ -96,6 +99,20 @@ class FlowOrder:
             }
         return self._beside[id(holder)][id(left_out)]
 
+    def beside(self, point: DSLNode) -> int:
+        """Return what is written by steps that may run at the same time as a point, whichever of them is first."""
+        found = 0
+        current: DSLNode | CaseNode = point
+        while (holder := self._parent.get(id(current))) is not None:
+            if isinstance(holder, Branches):
+                before = all_before(holder.waits, certain=False)
+                place = next(number for number, node in enumerate(holder.steps) if node is current)
+                for number, node in enumerate(holder.steps):
+                    if number != place and not before[place] >> number & 1 and not before[number] >> place & 1:
+                        found |= self._made[id(node)]
+            current = holder
+        return found
+
     def expected(self, value_of: Callable[[Expression], Any]) -> Iterator[DSLNode]:
         """Yield the points that are reached unless a ``switch`` goes another way or a loop has nothing to do.
 
@@ -125,13 +142,22 @@ class FlowOrder:
     def _walk(self, steps: SubFlowNode, done: int, scopes: tuple[ForEachNode, ...], in_loop: bool) -> int:
         """Note every point inside; the bits that may be set there are the answer."""
         made = 0
-        for node in steps.steps:
+        ended: list[int] = []
+        """By step: what may have been done when it ends, where not all before it has."""
+        for place, node in enumerate(steps.steps):
+            before = done | made
+            if isinstance(steps, Branches):
+                before = done
+                for group in steps.waits[place]:
+                    for other in group:
+                        before |= ended[other]
             self._parent[id(node)] = steps
-            inside = self._through(node, done | made, scopes, in_loop)
+            inside = self._through(node, before, scopes, in_loop)
             is_until = isinstance(node, UntilNode)
-            self._first[id(node)] = done | made | (inside if is_until else 0)
+            self._first[id(node)] = before | (inside if is_until else 0)
             self.points.append((node, scopes, in_loop or is_until))
             self._made[id(node)] = inside
+            ended.append(before | inside)
             made |= inside
         return made
 

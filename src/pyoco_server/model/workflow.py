@@ -1,6 +1,6 @@
 """A flow.yaml: what it may hold, and what is checked before anybody runs it.
 
-The graph's language is pyoco's own: its parser and compiler are used, never Python's.
+The graph's language is pyoco's with branches on top; nothing in it is run as Python.
 """
 
 import copy
@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pyoco.core.models import Flow, Task
-from pyoco.dsl import graph as pyoco_graph
 
 from pyoco_server.errors import InvalidFlow
 from pyoco_server.model.flow_file import RETRY_DELAY_SEC, FlowFile, TaskSpec, read_file
 from pyoco_server.model.flow_names import FlowNames
-from pyoco_server.model.graph_check import GRAPH, check_graph, compile_graph, task_names
+from pyoco_server.model.graph import compiler
+from pyoco_server.model.graph_check import GRAPH, check_graph, read_graph
 from pyoco_server.model.yaml_source import read_yaml
 
 __all__ = [
@@ -31,7 +31,7 @@ class Workflow:
         file: Its content.
         sha256: Hash of its text: its name in the store.
         size_bytes: Length of its text.
-        node_names: The graph's task nodes, in the order in which they are written.
+        node_names: The graph's task nodes, in an order in which they can run; that of the text where it may be any.
         names: The names that inputs and graph use.
     """
 
@@ -79,11 +79,10 @@ def parse_workflow(raw: bytes, *, max_bytes: int) -> Workflow:
 
 
 def graph_task_names(file: FlowFile) -> list[str]:
-    """Return the entries of ``tasks`` that the graph uses, pipes included."""
-    resolved = pyoco_graph.resolve_pipe_refs(pyoco_graph.parse_graph(file.flow.graph), dict(file.pipes))
-    return task_names(resolved)
+    """Return the entries of ``tasks`` that the graph of a checked file uses, pipes included."""
+    return list(dict.fromkeys(step.task for step in read_graph(file).task_steps()))
 
 
 def build_flow(file: FlowFile, tasks: dict[str, Task], flow_name: str) -> Flow:
-    """Let pyoco compile the graph over real (or placeholder) tasks."""
-    return compile_graph(file, tasks, flow_name)
+    """Compile the graph of a checked file over real tasks; with branches it is a ``BranchedFlow``."""
+    return compiler.build_flow(read_graph(file), tasks, flow_name, file.runtime.max_parallel)

@@ -46,15 +46,18 @@ class Place:
     Args:
         key: Dotted path of its key.
         line: Its 1-based line.
+        column: Its 1-based column, where that is told.
     """
 
     key: str | None = None
     line: int | None = None
+    column: int | None = None
 
     def refuse(self, message: str, hint: str = "") -> InvalidFlow:
         """Return the error that names this place."""
         hint = short(hint, _MAX_MESSAGE)
-        return InvalidFlow(short(message, _MAX_MESSAGE), hint=hint, line=self.line, key=self.key)
+        message = short(message, _MAX_MESSAGE)
+        return InvalidFlow(message, hint=hint, line=self.line, key=self.key, column=self.column)
 
 
 @dataclass(frozen=True)
@@ -64,10 +67,12 @@ class YamlSource:
     Args:
         data: Its content as JSON-like data.
         root: Its node tree, which knows the lines.
+        text: The text itself.
     """
 
     data: dict[str, Any]
     root: yaml.MappingNode
+    text: str = field(default="", repr=False, compare=False)
     _indexes: dict[int, dict[str, tuple[yaml.Node, yaml.Node]]] = field(default_factory=dict, repr=False, compare=False)
 
     def line_of(self, path: Path) -> int | None:
@@ -91,13 +96,15 @@ class YamlSource:
             path: The key at fault.
             message: What is wrong with it.
             hint: What to write instead.
-            at: The key's text value and a position in it, when the line inside the text is known.
+            at: The key's text value and a position in it, when the place inside the text is known.
         """
         return self.place(path, at=at).refuse(message, hint)
 
     def place(self, path: Path, *, at: tuple[str, int] | None = None) -> Place:
         """Return where a key stands; the arguments are those of ``refuse``."""
-        return Place(_dotted(path), self._line_in(path, *at) if at else self.line_of(path))
+        if at is None:
+            return Place(_dotted(path), self.line_of(path))
+        return Place(_dotted(path), self._line_in(path, *at), self._column_in(path, *at))
 
     def texts_below(self, *path: str) -> dict[str, list[tuple[Place, str]]]:
         """Return the texts in each entry of a mapping, at any depth, with the place of each.
@@ -149,6 +156,24 @@ class YamlSource:
             return self.line_of(path)
         start: int = node.start_mark.line + 1
         return start + 1 + text.count("\n", 0, position) if node.style == "|" else start
+
+    def _column_in(self, path: Path, text: str, position: int) -> int | None:
+        """Return the column of a position in a text that stands in the file as it is read."""
+        node = self._node(path)
+        if not isinstance(node, yaml.ScalarNode):
+            return None
+        if node.style == "|":
+            begin = text.rfind("\n", 0, position) + 1
+            said = text[begin:].partition("\n")[0]
+            lines = self.text.split("\n")
+            number: int = node.start_mark.line + 1 + text.count("\n", 0, position)
+            written = lines[number].rstrip("\r") if number < len(lines) else ""
+            return len(written) - len(said) + position - begin + 1 if written.endswith(said) else None
+        quotes = 1 if node.style else 0
+        if node.end_mark.index - node.start_mark.index != len(text) + 2 * quotes:
+            return None  # with escapes, or over several lines
+        column: int = node.start_mark.column
+        return column + quotes + position + 1
 
 
 def _dotted(path: Path) -> str | None:
@@ -210,7 +235,7 @@ def read_yaml(raw: bytes, *, max_bytes: int) -> YamlSource:
         _check_nodes(root, len(text) + _MOST_REPEATED)
         loader = _Loader("")
         try:
-            return YamlSource(loader.construct_document(root), root)
+            return YamlSource(loader.construct_document(root), root, text)
         finally:
             loader.dispose()
     except yaml.YAMLError as error:

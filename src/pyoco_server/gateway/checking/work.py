@@ -27,7 +27,7 @@ class CheckedFlow:
     Args:
         sha256: Hash of its text.
         size_bytes: Length of its text.
-        node_names: The graph's task nodes, in the order in which they are written.
+        node_names: The graph's task nodes, in an order in which they can run.
         defaults_json: The params that a run has unless it is given others.
         asks_for_params: Whether it depends on a run's params if the run is good.
         workflow: The flow itself, where it was checked in this process.

@@ -14,7 +14,7 @@ from pyoco.core.engine import Engine
 from pyoco.core.models import Flow, RunContext, RunStatus, Task
 from pyoco.dsl.nodes import SubFlowNode, TaskNode
 
-from pyoco_server.model.branches import MAX_PARALLEL, Branches, has_branches
+from pyoco_server.model.branches import MAX_PARALLEL, BranchedFlow, Branches
 from pyoco_server.worker.child.flow.exposure import exposed_by
 from pyoco_server.worker.child.flow.wiring import WiredContext
 from pyoco_server.worker.child.tasks.retries import tasks_of
@@ -28,12 +28,15 @@ class RunEngine(Engine):
 
     def _run_flow(self, flow: Flow, ctx: Context, run_ctx: RunContext, log_capture: Any) -> Context:
         ctx = WiredContext(exposed_by(flow), params=ctx.params, run_context=run_ctx, artifact_dir=ctx.artifact_dir)
-        program = flow.build_program() if flow.has_control_flow() else _by_dependencies(flow)  # type: ignore[no-untyped-call]
-        if not has_branches(program):
+        if isinstance(flow, BranchedFlow):
+            program, most = flow.program, flow.max_parallel
+        elif flow.has_control_flow():
             return super()._run_flow(flow, ctx, run_ctx, log_capture)
+        else:
+            program, most = _by_dependencies(flow), MAX_PARALLEL
         self._log_capture = log_capture
         try:
-            Scheduler(self, ctx, run_ctx, getattr(flow, "max_parallel", MAX_PARALLEL)).run(program)
+            Scheduler(self, ctx, run_ctx, most).run(program)
         except Exception:
             run_ctx.status = RunStatus.FAILED
             raise
