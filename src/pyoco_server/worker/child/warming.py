@@ -51,5 +51,5 @@ def warm_up(times: int = 1) -> None:
         engine = RunEngine(trace_backend=reporter)
         with forks_kept_out(flow), supervised(flow, context, reporter):
             for task in sorted(tasks_of(flow), key=lambda task: task.name):
-                engine.run_task(task, ctx, None)
+                engine.run_task(task, ctx)
         reporter.close()

@@ -5,12 +5,13 @@ that begin with ``$`` (``model/references``); in flow.yaml also references insid
 those of a flow made in Python is left alone: it may be anything, and large.
 """
 
+import copy
 import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pyoco.core.context import Context
+from pyoco.core.context import Context, LoopStack
 
 from pyoco_server.model.references import EnvVar, NodeOutput, Param, descend, find_param, has_meaning, read_text
 
@@ -49,6 +50,14 @@ class WiredContext(Context):
     def env_data(self) -> dict[str, str]:
         """Return the variables that the flow may read."""
         return {**{name: os.environ[name] for name in self._exposed if name in os.environ}, **self.env}
+
+    def fork(self) -> "WiredContext":
+        """Return a context with loops and loop variables of its own, which shares everything else."""
+        branch = copy.copy(self)
+        branch._vars = dict(self._vars)
+        branch._loop_stack = LoopStack()  # type: ignore[no-untyped-call]
+        branch._loop_stack._frames = list(self._loop_stack._frames)
+        return branch
 
     def resolve(self, value: Any) -> Any:
         """Return what an input stands for.

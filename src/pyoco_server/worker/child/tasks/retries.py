@@ -38,7 +38,7 @@ class RunStopped(BaseException):
 def tasks_of(flow: Flow) -> list[Task]:
     """Return the tasks of a flow in the order of its text: of its program, which may hold two of a name, and others."""
     others = sorted(flow.tasks, key=lambda task: task.name)
-    found = {id(task): task for task in (*_program_tasks(flow.build_program()), *others)}  # type: ignore[no-untyped-call]
+    found = {id(task): task for task in (*program_tasks(flow.build_program()), *others)}  # type: ignore[no-untyped-call]
     return list(found.values())
 
 
@@ -161,7 +161,8 @@ class _Supervisor:
             raise RunStopped
 
 
-def _program_tasks(node: DSLNode) -> Iterator[Task]:
+def program_tasks(node: DSLNode | CaseNode) -> Iterator[Task]:
+    """Yield the tasks of a program, or of a part of one, in the order of the text."""
     if isinstance(node, TaskNode):
         yield node.task
     parts = [*getattr(node, "steps", ()), getattr(node, "body", None), getattr(node, "target", None)]
@@ -169,4 +170,4 @@ def _program_tasks(node: DSLNode) -> Iterator[Task]:
         parts += node.cases
     for part in parts:
         if isinstance(part, (DSLNode, CaseNode)):
-            yield from _program_tasks(part)
+            yield from program_tasks(part)
