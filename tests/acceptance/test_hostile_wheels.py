@@ -152,7 +152,7 @@ def test_all_of_them(system: System, tmp_path: Path) -> None:
     upload(system, library(tmp_path, "2"))
     found = until_wheels(system, "w", lambda found: "task-lib==2" in installed(found), 120)
     assert outputs(system.run(flow_of("task_lib:t"))) == ["2"]
-    left_out = {item["wheel_name"]: item["reason"] for item in found["skipped_incompatible"]}
+    left_out = {item["wheel_name"]: item["text"] for item in found["skipped_incompatible"]}
     assert {path.name for path in refused if "py3" in path.name} <= left_out.keys()
     assert worker.popen.poll() is None
     roots = {path.name for path in system.folder.iterdir()}
@@ -171,7 +171,7 @@ def test_a_wheel_that_takes_anothers_place_is_told(system: System, tmp_path: Pat
     attack = make_wheel(tmp_path, "attacker", "1", {"task_lib.py": "def t():\n    return 'stolen'\n"})
     upload(system, attack)
     assert outputs(system.run(flow_of("task_lib:t"))) == ["1"]
-    found = until_wheels(system, "w", lambda found: found["last_result"] == "partial")
+    found = until_wheels(system, "w", lambda found: found["outcome"] == "partial")
     assert all(text in found["last_error"] for text in (attack.name, "task_lib-1-py3-none-any.whl", "'task_lib.py'"))
     upload(system, library(tmp_path, "2"))  # newer than the attack, but of the package that was there first
     httpx2.delete(f"{system.url}/wheels/task_lib-1-py3-none-any.whl")

@@ -152,7 +152,7 @@ def test_a_broken_wheel_of_a_tenant_is_its_own_trouble(site: Site, tmp_path: Pat
     site.command("alpha", "wheel-upload", "--preflight", "off", "--wheel-file", bad)
     assert outputs(site.run("beta", "fine:t")) == [1]
     assert site.run("alpha", "fine:t")["end_reason"] == "dependency_missing"
-    mine = site.until("alpha", lambda sync: sync["tenants"]["alpha"]["last_result"] == "partial")
+    mine = site.until("alpha", lambda sync: sync["tenants"]["alpha"]["outcome"] == "partial")
     assert mine["last_result"] == "ok"
     assert "ZeroDivisionError" in mine["tenants"]["alpha"]["last_error"]
     assert site.sync("ops:operator")["tenants"]["beta"]["last_result"] == "ok"

@@ -167,7 +167,7 @@ def test_a_broken_wheel_breaks_nothing_and_good_ones_come_in(system: System, tmp
     upload(system, library(tmp_path, "task-fine", "1"), "hurt")
     run = system.run(flow_of("task_hurt:t", "task_fine:t"), tag="hurt")
     assert outputs(run) == ["task-hurt 1", "task-fine 1"]  # the version before, and the good one
-    shown = until_wheels(system, "hurt", lambda found: found["last_result"] == "partial")
+    shown = until_wheels(system, "hurt", lambda found: found["outcome"] == "partial")
     assert "nowhere_to_be_found" in shown["last_error"]
     assert [item["wheel_name"] for item in shown["skipped_incompatible"]] == [bad.name]
     assert worker.wait_for("a wheel cannot be used and is left out")["wheel"] == bad.name

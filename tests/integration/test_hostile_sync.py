@@ -30,7 +30,7 @@ MANIFEST = "pyoco-environment.json"
 
 
 def reasons(status: dict[str, Any]) -> dict[str, str]:
-    return {item["wheel_name"]: item["reason"] for item in status["skipped_incompatible"]}
+    return {item["wheel_name"]: item["text"] for item in status["skipped_incompatible"]}
 
 
 def imported(worker: Running, module: str) -> str:
@@ -46,7 +46,7 @@ async def test_a_name_of_ours_is_left_out_and_new_versions_of_others_arrive(sett
     registry.put(make_wheel(tmp_path, "lib", "1"))
     async with running(settings, registry) as worker:
         assert names(worker.reports[-1]) == ["lib-1-py3-none-any.whl"]
-        assert worker.reports[-1]["last_result"] == "partial"
+        assert worker.reports[-1]["outcome"] == "partial"
         for number in range(3):
             assert f"bad{number}-1-py3-none-any.whl: the wheel is refused" in worker.reports[-1]["last_error"]
         registry.put(make_wheel(tmp_path, "lib", "2"))
@@ -117,7 +117,7 @@ async def test_where_the_machine_is_at_fault_what_works_is_not_given_up(
         registry.put(make_wheel(tmp_path, "lib", "2"))
         status = await worker.step()
         assert worker.sync.environment is used
-        assert (status["last_result"], "No space left" in status["last_error"]) == ("failed", True)
+        assert (status["outcome"], "No space left" in status["last_error"]) == ("failed", True)
         registry.put(make_wheel(tmp_path, "lib", "3"))
         registry.remove("big-1-py3-none-any.whl")
         registry.put(make_wheel(tmp_path, "big", "2"))  # it never worked here: the others go on without it
@@ -151,7 +151,7 @@ async def test_another_wheels_modules_are_not_replaced(settings: Settings, tmp_p
         registry.put(attack)
         status = await worker.step()
         assert names(status) == ["victim-1-py3-none-any.whl"]
-        assert status["last_result"] == "partial"
+        assert status["outcome"] == "partial"
         assert all(
             text in status["last_error"] for text in (attack.name, "victim-1-py3-none-any.whl", "'victim/__init__.py'")
         )

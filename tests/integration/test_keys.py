@@ -79,7 +79,7 @@ async def test_a_run_carries_who_made_and_who_cancelled_it(here: Running) -> Non
     run = (await here.http.get(f"/runs/{made['run_id']}", headers=sent(key))).json()
     assert (run["tenant_id"], run["api_key_id"]) == ("demo", key.key_id)
     cancelled = (await here.http.post(f"/runs/{made['run_id']}/cancel", headers=sent(other))).json()
-    assert cancelled["cancel_requested_by"] == other.key_id
+    assert cancelled["cancel_requested_by"] == f"api_key:{other.key_id}"
     again = (await here.http.post(f"/runs/{made['run_id']}/rerun", headers=sent(other))).json()
     run = (await here.http.get(f"/runs/{again['run_id']}", headers=sent(key))).json()
     assert (run["tenant_id"], run["api_key_id"]) == ("demo", other.key_id)

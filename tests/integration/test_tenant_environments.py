@@ -171,7 +171,7 @@ async def test_one_that_is_slow_or_broken_holds_up_its_own_tenant_alone(
         shelf.add(None, "common", "1")
         assert await here.of(None) is not None
         assert await here.of("broken") is here.wheels.environment
-        told = (await here.until(lambda status: status["tenants"]["broken"]["last_result"] == "partial"))["tenants"]
+        told = (await here.until(lambda status: status["tenants"]["broken"]["outcome"] == "partial"))["tenants"]
         assert "tool-1" in told["broken"]["last_error"] and "ZeroDivisionError" in told["broken"]["last_error"]
         assert here.status["last_result"] == told["good"]["last_result"] == "ok"
         assert "ZeroDivisionError" in here.wheels.explain_to("broken", "No module named 'tool'")
@@ -192,7 +192,7 @@ async def test_an_environment_that_is_refused_for_a_tenant_stays_in_use_for_othe
         shared, others = here.wheels.environment, await here.of("beta")
         assert here.wheels.refuse_of("alpha", own, "the resolver does not load")
         assert (await here.of("alpha"), here.wheels.environment, await here.of("beta")) == (shared, shared, others)
-        assert here.status["tenants"]["alpha"]["last_result"] == "failed"
+        assert here.status["tenants"]["alpha"]["outcome"] == "failed"
         assert here.status["last_result"] == "ok"
 
 

@@ -119,7 +119,7 @@ async def test_the_owner_sees_and_changes_its_own(site: Tenants) -> None:
     assert (shown["tenant_id"], shown["api_key_id"] is not None) == ("a", True)
     assert [item["run_id"] for item in (await viewer.get("/runs")).json()] == [run_id]
     cancelled = (await member.post(f"/runs/{run_id}/cancel")).json()
-    assert (cancelled["status"], cancelled["cancel_requested_by"]) == ("CANCELLED", shown["api_key_id"])
+    assert (cancelled["status"], cancelled["cancel_requested_by"]) == ("CANCELLED", f"api_key:{shown['api_key_id']}")
     again = (await member.post(f"/runs/{run_id}/rerun")).json()
     shown = (await viewer.get(f"/runs/{again['run_id']}")).json()
     assert (shown["tenant_id"], shown["rerun_of"]) == ("a", run_id)

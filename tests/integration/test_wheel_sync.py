@@ -122,7 +122,7 @@ async def test_tags_decide_and_nothing_selected_is_no_environment(settings: Sett
     registry = Registry()
     async with running(settings, registry) as worker:
         assert worker.sync.environment is None
-        assert (worker.reports[0]["enabled"], worker.reports[0]["last_result"]) == (True, None)
+        assert (worker.reports[0]["enabled"], worker.reports[0]["last_result"]) == (True, "idle")
         assert set(worker.reports[0]) == set(worker.reports[-1])
         registry.put(make_wheel(tmp_path, "other", "1"), "gpu")
         assert (await worker.step())["environment"] is None
@@ -148,10 +148,13 @@ async def test_a_wheel_that_was_tampered_with_never_reaches_the_installer(settin
         second = registry.put(make_wheel(tmp_path, "lib", "2"))
         status = await worker.step()
         assert worker.sync.environment is good  # its version before
-        assert status["last_result"] == "partial"
+        assert status["outcome"] == "partial"
         assert status["skipped_incompatible"][0] == {
             "wheel_name": second.name,
-            "reason": status["last_error"][len(second.name) + 2 :],
+            "package_name": "lib",
+            "package_version": "2",
+            "reason": "broken",
+            "text": status["last_error"][len(second.name) + 2 :],
         }
         assert "damaged" in status["last_error"]
         assert list((settings.wheel_sync_dir / "files" / second.sha256_hex).iterdir()) == []
@@ -175,7 +178,7 @@ async def test_a_broken_pinned_version_is_not_replaced_by_a_newer_one(settings: 
     registry.put(make_wheel(tmp_path, "lib", "3"))
     async with running(settings, registry) as worker:
         assert names(worker.reports[-1]) == ["lib-1-py3-none-any.whl"]
-        assert worker.reports[-1]["last_result"] == "partial"
+        assert worker.reports[-1]["outcome"] == "partial"
         registry.remove("lib-2-py3-none-any.whl")
         assert names(await worker.step()) == ["lib-3-py3-none-any.whl"]
 
@@ -200,7 +203,7 @@ async def test_a_broken_wheel_is_tried_again(
     registry = Registry()
     registry.put(make_wheel(tmp_path, "moody", "1", {"moody.py": code}, entry_points={"p": "moody:t"}))
     async with running(settings, registry) as worker:
-        assert worker.reports[-1]["last_result"] == "partial"
+        assert worker.reports[-1]["outcome"] == "partial"
         mark.touch()
         status = await worker.until(lambda status: status["last_result"] == "ok")
         assert status["plugins"][0]["tasks"] == ["n"]
@@ -212,7 +215,7 @@ async def test_what_the_worker_has_itself_comes_first_and_is_told(settings: Sett
     async with running(settings, registry) as worker:
         status = worker.reports[-1]
         assert status["environment"] is None
-        assert "the worker itself has pydantic" in status["skipped_incompatible"][0]["reason"]
+        assert "the worker itself has pydantic" in status["skipped_incompatible"][0]["text"]
 
 
 async def test_without_the_registry_a_worker_starts_with_its_last_environment(
@@ -225,7 +228,7 @@ async def test_without_the_registry_a_worker_starts_with_its_last_environment(
     registry.trouble = StoreUnavailable("NATS is away")
     async with running(settings, registry) as worker:
         status = worker.reports[-1]
-        assert (status["environment"], status["last_result"], status["last_error"]) == (used, "failed", "NATS is away")
+        assert (status["environment"], status["outcome"], status["last_error"]) == (used, "failed", "NATS is away")
         await asyncio.wait_for(worker.sync.in_step(worker.stop), 10)  # a run does not wait for it
         registry.trouble = None
         worker.sync.look()
@@ -242,7 +245,7 @@ async def test_nothing_ends_the_sync(settings: Settings, tmp_path: Path, trouble
         used = worker.sync.environment
         registry.trouble = trouble
         worker.sync.look()
-        status = await worker.until(lambda status: status["last_result"] == "failed")
+        status = await worker.until(lambda status: status["outcome"] == "failed")
         assert str(trouble) in status["last_error"]
         assert worker.sync.environment is used is not None
 

@@ -16,6 +16,7 @@ from pyoco_server.store.topology import StreamFigures
 RUNS = dict.fromkeys([*(status.value for status in RunStatus), "other"], 0)
 CONSUMER = ConsumerFigures(ack_wait_sec=30, waiting=3, unacknowledged=2, max_unacknowledged=200, redelivered=1)
 FULL = Figures(
+    runs_today={"FAILED": 1},
     runs={**RUNS, "COMPLETED": 5},
     workers={**dict.fromkeys(WorkerState, 0), WorkerState.IDLE: 2, WorkerState.RUNNING: 1, WorkerState.DISCONNECTED: 4},
     live_workers={

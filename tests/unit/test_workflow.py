@@ -152,10 +152,15 @@ def with_graph(graph: str, tail: str = "") -> str:
         ("flow:\n" + ONE, 1, "flow.graph", "missing"),
         (ONE, None, "flow", "missing"),
         ("flow: {graph: a}\n", None, "tasks", "missing"),
-        ("flow: {graph: a}\ntasks:\n  a: {callable: 'm:f', x: 1}\nz: 1\n", 3, "tasks.a.x", "(and 1 more)"),
         (GOOD + "runtime: {max_parallel: 0}\n", 12, "runtime.max_parallel", "greater than or equal to 1"),
         (GOOD + "runtime: {max_parallel: 65}\n", 12, "runtime.max_parallel", "less than or equal to 64"),
         (GOOD + "runtime: {max_parallel: true}\n", 12, "runtime.max_parallel", "integer"),
+        (
+            "flow: {graph: a}\ntasks:\n  a: {callable: 'm:f', x: 1}\nz: 1\n",
+            3,
+            "tasks.a.x",
+            "unknown key 'x'; line 4, z: unknown key 'z'",
+        ),
         # The graph
         (with_graph("a >>\nuntil(cond={{ foo(1) }}) { b }"), 4, "flow.graph", "'{{foo(1)}}'"),
         (with_graph("a >>\nuntil(cond={{ $ctx.a + open(1) }}) { b }"), 4, "flow.graph", "open(1)"),

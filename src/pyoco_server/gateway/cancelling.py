@@ -11,6 +11,9 @@ from pyoco_server.store.runs import StoredRun
 _KEPT = {"flow_name", "tag", "tags", "submitted_at", "start_time", "worker_id", "attempt", "workflow_yaml_sha256"}
 """What was known of a run before its record was damaged, and is kept of it."""
 
+_BY_KEY = "api_key:"
+"""Before the id of the key in ``cancel_requested_by``; others than keys may ask one day."""
+
 
 class Cancelling:
     """Records one request to stop a run.
@@ -52,7 +55,8 @@ class Cancelling:
     def _ask(self, record: RunRecord) -> RunRecord:
         if not self._who.sees(record.tenant_id):
             raise RunNotFound
-        asked = request_cancel(record, by=self._who.key_id, reason=self._reason)
+        by = f"{_BY_KEY}{self._who.key_id}" if self._who.key_id is not None else None
+        asked = request_cancel(record, by=by, reason=self._reason)
         self.happened, self.was_unreadable = asked is not record, False
         return asked
 

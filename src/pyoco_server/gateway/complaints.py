@@ -56,6 +56,8 @@ def complaints(request: Request, errors: list[Any]) -> tuple[list[dict[str, Any]
     items = []
     for error in errors:
         item = {key: error[key] for key in ("type", "loc", "msg", "input") if key in error}
+        if limits := {name: limit for name, limit in (error.get("ctx") or {}).items() if _is_plain(limit)}:
+            item["ctx"] = limits
         if hasattr(item.get("input"), "filename"):
             item["input"] = item["input"].filename
         items.append({**item, "msg": _phrase(request, error)})
@@ -121,6 +123,11 @@ def _takes_form(request: Request) -> bool:
 def _is_optional(request: Request) -> bool:
     """Whether the route takes another body than a submission's."""
     return not str(getattr(request.scope.get("route"), "path", "")).endswith("/runs")
+
+
+def _is_plain(limit: Any) -> bool:
+    """Whether a client may get it: pydantic also tells exceptions and types."""
+    return isinstance(limit, str | int | float | bool)
 
 
 def _is_json(content_type: str) -> bool:

@@ -8,12 +8,12 @@ from typing import IO
 
 import structlog
 
-from pyoco_server.gateway import pace, totals
+from pyoco_server.gateway import pace, today, totals
 from pyoco_server.model.run import ENDED
 
 log = structlog.get_logger(__name__)
 
-_SCHEMA_VERSION = 9
+_SCHEMA_VERSION = 10
 ENDED_SQL = f"status IN ({','.join(map(repr, ENDED))})"
 """The condition of the index of ended runs; SQLite uses it only where a query repeats it word for word."""
 # With rows in the order of their making, each index holds a number instead of the run's id: half the size, and half
@@ -75,7 +75,7 @@ class IndexFile:
     """
 
     def __init__(self, directory: Path, name: str, *, by_tenant: bool) -> None:
-        self._schema = _SCHEMA + _list_indexes(by_tenant=by_tenant) + totals.SCHEMA + pace.SCHEMA
+        self._schema = _SCHEMA + _list_indexes(by_tenant=by_tenant) + totals.SCHEMA + pace.SCHEMA + today.SCHEMA
         self._lock: IO[str] | None = None
         path = directory / "index" / f"{name}.sqlite3"
         try:
@@ -125,7 +125,10 @@ def _open(path: str, schema: str) -> sqlite3.Connection:
         if connection.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
             raise sqlite3.DatabaseError("quick_check failed")
         if connection.execute("PRAGMA user_version").fetchone()[0] != _SCHEMA_VERSION:
-            drops = [f"DROP TABLE IF EXISTS {table};" for table in ("meta", "runs", *totals.TABLES, *pace.TABLES)]
+            drops = [
+                f"DROP TABLE IF EXISTS {table};"
+                for table in ("meta", "runs", *totals.TABLES, *pace.TABLES, *today.TABLES)
+            ]
             connection.executescript("".join(drops))
         connection.executescript(schema)
         connection.execute(f"PRAGMA user_version={_SCHEMA_VERSION}")

@@ -18,6 +18,7 @@ from pyoco_server.gateway.task_findings import tasks_apart
 from pyoco_server.model.access import Caller
 from pyoco_server.model.findings import Finding, FindingCode, apart, error, how_full, info, warning
 from pyoco_server.model.sentences import Moment, Span
+from pyoco_server.model.wheel_sync import is_in_trouble
 from pyoco_server.model.worker import WorkerRecord, WorkerState
 from pyoco_server.store.examination import examine
 
@@ -204,7 +205,7 @@ def _disconnected(gone: Iterable[WorkerRecord]) -> list[Finding]:
 
 
 def _wheels(live: Iterable[WorkerRecord]) -> list[Finding]:
-    broken = [record for record in live if record.wheel_sync.get("last_result") in ("partial", "failed")]
+    broken = [record for record in live if is_in_trouble(record.wheel_sync)]
     return [
         warning(
             FindingCode.WORKER_WHEELS, worker_id=record.worker_id,

@@ -59,6 +59,8 @@ class Figures:
     """Everything that is read anew for each answer."""
 
     runs: dict[str, int]
+    runs_today: dict[str, int]
+    """Those that were last changed today."""
     workers: dict[WorkerState, int]
     live_workers: dict[str, WorkerRecord]
     """Those that are shown, by name."""
@@ -113,6 +115,7 @@ class FiguresReader:
         room = here.room.figures()
         return Figures(
             runs=totals.by_status(),
+            runs_today=here.index.today.by_status(),
             workers={state: states.count(state) for state in WorkerState},
             live_workers=live,
             workers_left_out=left_out,
@@ -152,6 +155,7 @@ class FiguresReader:
             figures,
             tenants=tenants,
             runs=totals.by_status(tenants),
+            runs_today=self._here.index.today.by_status(tenants),
             tags=tags,
             tags_left_out=max(0, totals.tags_waiting(tenants) - sum(tag.waiting > 0 for tag in tags.values())),
             nats=NatsFigures(figures.nats.up),

@@ -19,6 +19,7 @@ from pyoco_server.gateway.news import RunChange, RunNews
 from pyoco_server.gateway.pace import RunPace
 from pyoco_server.gateway.roll import Roll
 from pyoco_server.gateway.rows import UPSERT, RunRow, row_of
+from pyoco_server.gateway.today import RunsToday
 from pyoco_server.gateway.totals import RunTotals
 from pyoco_server.model.access import Tenants
 from pyoco_server.model.run import ENDED
@@ -66,6 +67,7 @@ class RunIndex:
         self.jobs = JobLedger(self._db)
         self.totals = RunTotals(self._db)
         self.pace = RunPace(self._db)
+        self.today = RunsToday(self._db)
         self.roll = Roll(self._db)
         self.listing = RunListing(self._db, self.totals, by_tenant=by_tenant)
         self.news = RunNews()
@@ -84,6 +86,7 @@ class RunIndex:
             self._db.execute("DELETE FROM runs")
             self._db.execute("DELETE FROM meta")
             self.pace.clear()
+            self.today.clear()
         self.revision, self.identity = 0, None
         for mailboxes in self._mailboxes.values():
             for mailbox in mailboxes:
@@ -122,7 +125,9 @@ class RunIndex:
             rows.append(row_of(change, last_known))
             newest[change.key] = rows[-1]
         with self._transaction():
-            self.pace.forget_old(time.time())
+            now = time.time()
+            self.pace.forget_old(now)
+            self.today.forget_old(now)
             ended = self._newly_ended(rows) if tell_ends else []
             self._db.executemany(UPSERT, rows)
             tenants = self.tenants_of(run_id for run_id, _ in removed) if self.news.heard else {}

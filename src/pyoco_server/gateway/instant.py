@@ -23,6 +23,7 @@ def families(figures: Figures) -> Iterator[Metric]:
     alive = sum(count for state, count in figures.workers.items() if state.is_active)
     yield _one("pyoco_workers_alive_total", "Workers that are there: RUNNING or IDLE.", alive)
     yield _by("status", "pyoco_runs_total", "Runs in the store, by status.", figures.runs)
+    yield _by("status", "pyoco_runs_today_total", "Runs last changed today, by status.", figures.runs_today)
     if figures.dead_letters is not None:
         yield _one("pyoco_dlq_messages_total", "Dead letters in their stream.", figures.dead_letters)
     if figures.letters is not None:

@@ -11,21 +11,21 @@ OTHER_STATUS = "other"
 """Stands for whatever status of another program's record is none of ours."""
 
 _KNOWN = ",".join(f"'{status.value}'" for status in RunStatus)
-_COUNTED_AS = f"CASE WHEN {{row}}.status IN ({_KNOWN}) THEN {{row}}.status ELSE '{OTHER_STATUS}' END"
-_TENANT = "coalesce({row}.tenant_id, '')"
+COUNTED_AS = f"CASE WHEN {{row}}.status IN ({_KNOWN}) THEN {{row}}.status ELSE '{OTHER_STATUS}' END"
+TENANT = "coalesce({row}.tenant_id, '')"
 _NEW_WAITS, _OLD_WAITED = (f"{row}.status='PENDING' AND {row}.tag IS NOT NULL" for row in ("NEW", "OLD"))
 
 _ENTER = f"""
-  INSERT INTO totals VALUES ({_TENANT.format(row="NEW")}, {_COUNTED_AS.format(row="NEW")}, 1)
+  INSERT INTO totals VALUES ({TENANT.format(row="NEW")}, {COUNTED_AS.format(row="NEW")}, 1)
     ON CONFLICT (tenant, status) DO UPDATE SET runs=runs+1;
-  INSERT INTO waiting SELECT {_TENANT.format(row="NEW")}, NEW.tag, 1 WHERE {_NEW_WAITS}
+  INSERT INTO waiting SELECT {TENANT.format(row="NEW")}, NEW.tag, 1 WHERE {_NEW_WAITS}
     ON CONFLICT (tenant, tag) DO UPDATE SET runs=runs+1;
 """  # noqa: S608 - our own words
 _LEAVE = f"""
   UPDATE totals SET runs=runs-1
-    WHERE tenant={_TENANT.format(row="OLD")} AND status={_COUNTED_AS.format(row="OLD")};
-  UPDATE waiting SET runs=runs-1 WHERE tenant={_TENANT.format(row="OLD")} AND tag=OLD.tag AND {_OLD_WAITED};
-  DELETE FROM waiting WHERE tenant={_TENANT.format(row="OLD")} AND tag=OLD.tag AND runs<=0;
+    WHERE tenant={TENANT.format(row="OLD")} AND status={COUNTED_AS.format(row="OLD")};
+  UPDATE waiting SET runs=runs-1 WHERE tenant={TENANT.format(row="OLD")} AND tag=OLD.tag AND {_OLD_WAITED};
+  DELETE FROM waiting WHERE tenant={TENANT.format(row="OLD")} AND tag=OLD.tag AND runs<=0;
 """  # noqa: S608 - our own words
 
 SCHEMA = f"""
@@ -72,8 +72,8 @@ class RunTotals:
         Args:
             tenants: Whose, ``None`` among them for those of no tenant; not given: everybody's.
         """
-        among, names = _among(tenants)
-        query = f"SELECT status, sum(runs) FROM totals {among} GROUP BY status"  # noqa: S608 - our own words
+        whose, names = among(tenants)
+        query = f"SELECT status, sum(runs) FROM totals {whose} GROUP BY status"  # noqa: S608 - our own words
         return self.named(dict(self._db.execute(query, names).fetchall()))
 
     @staticmethod
@@ -86,8 +86,8 @@ class RunTotals:
 
     def tags_waiting(self, tenants: Tenants = None) -> int:
         """Tell for how many tags runs wait."""
-        among, names = _among(tenants)
-        query = f"SELECT count(DISTINCT tag) FROM waiting {among}"  # noqa: S608 - our own words
+        whose, names = among(tenants)
+        query = f"SELECT count(DISTINCT tag) FROM waiting {whose}"  # noqa: S608 - our own words
         return int(self._db.execute(query, names).fetchone()[0])
 
     def waiting(self, limit: int, tenants: Tenants = None) -> list[WaitingTag]:
@@ -97,9 +97,9 @@ class RunTotals:
             limit: How many tags at most.
             tenants: Whose runs; not given: everybody's.
         """
-        among, names = _among(tenants)
+        whose, names = among(tenants)
         query = (
-            f"SELECT tag, sum(runs) FROM waiting {among} GROUP BY tag "  # noqa: S608 - our own words
+            f"SELECT tag, sum(runs) FROM waiting {whose} GROUP BY tag "  # noqa: S608 - our own words
             "ORDER BY sum(runs) DESC, tag LIMIT ?"
         )
         return [
@@ -129,6 +129,7 @@ class RunTotals:
         return {(tenant, tag): runs for tenant, tag, runs in rows}
 
 
-def _among(tenants: Tenants) -> tuple[str, list[str]]:
+def among(tenants: Tenants) -> tuple[str, list[str]]:
+    """Return the condition for the rows of some tenants, and its values."""
     names = [tenant or "" for tenant in tenants or ()]
     return ("" if tenants is None else f"WHERE tenant IN ({','.join('?' * len(names))})"), names

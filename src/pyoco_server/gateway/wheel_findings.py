@@ -4,7 +4,7 @@ from pyoco_server.gateway.wheel_scope import sees_wheels_of
 from pyoco_server.gateway.worker_index import WorkerIndex
 from pyoco_server.model.access import Caller
 from pyoco_server.model.findings import Finding, FindingCode, warning
-from pyoco_server.model.wheel_sync import of_tenants
+from pyoco_server.model.wheel_sync import is_in_trouble, of_tenants
 
 _MOST = 20
 
@@ -19,5 +19,5 @@ def find_wheel_troubles(index: WorkerIndex, who: Caller) -> list[Finding]:
         for record, state in index.states()
         if state.is_active and not record.hidden
         for tenant_id, own in of_tenants(record.wheel_sync).items()
-        if own.get("last_result") in ("partial", "failed") and sees_wheels_of(who, tenant_id)
+        if is_in_trouble(own) and sees_wheels_of(who, tenant_id)
     ][:_MOST]  # fmt: skip

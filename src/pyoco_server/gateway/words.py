@@ -30,20 +30,20 @@ def known_word(given: str, words: Iterable[str]) -> str | None:
     return next((word for word in words if word.casefold() == meant), None)
 
 
-def one_of(words: Iterable[str] | type[Enum], *, blank: bool = True) -> BeforeValidator:
+def one_of(words: Iterable[str] | type[Enum], *, blank: str | None = None) -> BeforeValidator:
     """Return what makes a parameter out of a word.
 
     Args:
         words: Those that there are.
-        blank: Whether a blank one is one that was not given.
+        blank: What a blank one means.
     """
     names = [str(word.value) if isinstance(word, Enum) else str(word) for word in words]
 
     def find(given: Any) -> Any:
         if not isinstance(given, str):
             return given
-        if blank and not given.strip():
-            return None
+        if not given.strip():
+            return blank
         word = known_word(given, names)
         if word is None:
             raise PydanticCustomError(
@@ -96,7 +96,7 @@ def read_include(include: list[str]) -> set[str]:
     return {word for item in include for word in several_of(item, _INCLUDES, "include")}
 
 
-Scope = Annotated[Literal["active", "all"], one_of(("active", "all"), blank=False)]
+Scope = Annotated[Literal["active", "all"], one_of(("active", "all"), blank="active")]
 State = Annotated[WorkerState | None, one_of(WorkerState)]
 Reason = Annotated[DeadLetterReason | None, one_of(DeadLetterReason)]
 Action = Annotated[AuditAction | None, one_of(AuditAction)]

@@ -10,14 +10,14 @@ from typing import Any
 import structlog
 from pydantic import ValidationError
 
-from pyoco_server.model.wheel_sync import TENANTS, of_tenants
+from pyoco_server.model.wheel_sync import TENANTS, completed, of_tenants
 from pyoco_server.model.worker import WorkerRecord, WorkerState
 from pyoco_server.store.feed import Change
 
 log = structlog.get_logger(__name__)
 
 
-_BRIEF_SYNC = ("enabled", "last_sync_at", "last_result", "last_error", "environment")
+_BRIEF_SYNC = ("enabled", "last_sync_at", "last_result", "outcome", "last_error", "environment")
 
 
 @dataclass
@@ -42,16 +42,21 @@ class WorkerIndex:
         self._records: dict[str, WorkerRecord] = {}
         self._existing: set[str] = set()
         """Keys of workers of the existing system."""
+        self._revisions: dict[str, int] = {}
         self._boxes: list[WorkerBox] = []
 
     def apply(self, changes: list[Change]) -> None:
-        """Take in changes of the bucket."""
+        """Take in changes of the bucket; of one worker the newest counts, in whatever order they come."""
         self._tell({change.key for change in changes})
         for change in changes:
+            if change.revision < self._revisions.get(change.key, 0):
+                continue
             self._existing.discard(change.key)
             if change.value is None:
                 self._records.pop(change.key, None)
+                self._revisions.pop(change.key, None)
                 continue
+            self._revisions[change.key] = change.revision
             try:
                 record = self._records[change.key] = WorkerRecord.from_json(change.value)
                 if record.existing_system:
@@ -64,6 +69,7 @@ class WorkerIndex:
         self._tell(set(self._records))
         self._records.clear()
         self._existing.clear()
+        self._revisions.clear()
 
     @contextlib.contextmanager
     def listen(self) -> Iterator[WorkerBox]:
@@ -130,6 +136,7 @@ class WorkerIndex:
             self._tell({key})
             del self._records[key]
             self._existing.discard(key)
+            self._revisions.pop(key, None)
 
     def list(
         self,
@@ -149,7 +156,8 @@ class WorkerIndex:
                 continue
             if (active_only and not current.is_active) or (state is not None and current is not state):
                 continue
-            shown.append({**record.model_dump(mode="json"), **_as_seen(record, current)})
+            item = record.model_dump(mode="json")
+            shown.append({**item, **_as_seen(record, current), "wheel_sync": completed(item["wheel_sync"])})
         return shown[:limit]
 
     @staticmethod

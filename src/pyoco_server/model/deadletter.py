@@ -5,6 +5,7 @@ import time
 from enum import Enum
 from typing import Any
 
+import pydantic_core
 from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import Self
 
@@ -93,8 +94,11 @@ class DeadLetter(BaseModel):
         return self.model_copy(update={field: empty, "omitted": [*self.omitted, field]})
 
     def to_json(self) -> bytes:
-        """Give the message body."""
-        return self.model_dump_json(exclude_none=True).encode()
+        """Return the message body: without what is not known, but a run's letter always says whose it was."""
+        told = self.model_dump(mode="json", exclude_none=True)
+        if self.run_id is not None:
+            told = {**dict.fromkeys(("tenant_id", "api_key_id")), **told}
+        return pydantic_core.to_json(told)
 
 
 def letter_reason(record: RunRecord, *, execution_errors: bool) -> DeadLetterReason | None:

@@ -3,7 +3,7 @@
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
-from pydantic_core import PydanticCustomError
+from pydantic_core import ErrorDetails, PydanticCustomError
 
 from pyoco_server.errors import InvalidFlow
 from pyoco_server.model.branches import MAX_PARALLEL
@@ -13,6 +13,8 @@ from pyoco_server.model.yaml_source import YamlSource, short, suggest
 RETRY_DELAY_SEC = 1.0
 """Seconds before a task's second try; twice as long before each further one."""
 MOST_PARALLEL = 64
+_PLACED, _SHOWN = 100, 5
+"""Of all that is wrong with a file's keys, how many problems are looked for in it, and how many are told."""
 _REFUSED = {
     "flows": "one workflow a file: write it under 'flow:'",
     "discovery": "name what you need with tasks.<name>.callable or tasks.<name>.use",
@@ -48,6 +50,11 @@ def _callable(path: str) -> str:
         raise PydanticCustomError("not_a_callable", "this is not in the form that is needed")
     parts = [".".join(map(_identifier, part.split("."))) for part in (module, function)]
     return ":".join(parts)
+
+
+def _version(given: Any) -> Any:
+    """Read a version that was put in quotes."""
+    return int(given) if isinstance(given, str) and given.strip() == "1" else given
 
 
 def _arguments(inputs: dict[str, Any]) -> dict[str, Any]:
@@ -95,7 +102,7 @@ class RuntimeSpec(_Part):
 class FlowFile(_Part):
     """The whole file."""
 
-    version: Annotated[int, Field(ge=1, le=1, strict=True)] = 1
+    version: Annotated[int, Field(ge=1, le=1, strict=True), BeforeValidator(_version)] = 1
     flow: Annotated[FlowSpec, _EmptyMap]
     tasks: Annotated[dict[Identifier, Annotated[TaskSpec, _EmptyMap]], _EmptyMap]
     pipes: Annotated[dict[Identifier, str], _EmptyMap] = Field(default_factory=dict)
@@ -129,13 +136,21 @@ def read_file(source: YamlSource) -> FlowFile:
 def _first_problem(source: YamlSource, error: ValidationError) -> InvalidFlow:
     problems = error.errors(include_url=False, include_input=False, include_context=False)
     # Only so many are placed: a file of unknown keys alone must not cost their number squared.
-    first = min(problems[:100], key=lambda item: source.line_of(item["loc"]) or 0)
-    path = tuple(part for part in first["loc"] if part != "[key]")
-    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    message = _KINDS.get(first["type"], first["msg"][0].lower() + first["msg"][1:])
-    hint = _WRITE.get(str(first["loc"][-1]), "")
-    if first["type"] == "extra_forbidden":
+    placed = sorted(problems[:_PLACED], key=lambda item: source.line_of(item["loc"]) or 0)[:_SHOWN]
+    first, *others = [_problem(item) for item in placed]
+    path, message, hint = first
+    more = [str(source.refuse(place, text)) for place, text, _ in others]
+    if len(problems) > len(placed):
+        more.append(f"and {len(problems) - len(placed)} more")
+    return source.refuse(path, "; ".join([message, *more]), hint=hint)
+
+
+def _problem(item: ErrorDetails) -> tuple[tuple[str | int, ...], str, str]:
+    """Return where something is wrong, what, and what to write instead."""
+    path = tuple(part for part in item["loc"] if part != "[key]")
+    if item["type"] == "extra_forbidden":
         parts: dict[str, type[_Part]] = {"flow": FlowSpec, "tasks": TaskSpec, "runtime": RuntimeSpec}
         fields = (parts[str(path[0])] if len(path) > 1 else FlowFile).model_fields
-        message, hint = f"unknown key {short(str(path[-1]))!r}", suggest(str(path[-1]), fields, "Known here")
-    return source.refuse(path, message + more, hint=hint)
+        return path, f"unknown key {short(str(path[-1]))!r}", suggest(str(path[-1]), fields, "Known here")
+    message = _KINDS.get(item["type"], item["msg"][0].lower() + item["msg"][1:])
+    return path, message, _WRITE.get(str(item["loc"][-1]), "")

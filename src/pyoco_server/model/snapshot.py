@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from pyoco_server.model.run import RunRecord
+from pyoco_server.model.run import RunRecord, TaskStatus
 from pyoco_server.model.text import clean_text, is_cut
 from pyoco_server.model.values import clean_value, is_part
 
@@ -34,6 +34,9 @@ SUMMARY_FIELDS = (
 
 _RECORD_FIELDS = ("task_records", "task_records_truncated")
 _INTERNAL_FIELDS = ("instance_id", "job_seq", "submission_digest")
+_MOST_UNSTARTED = 1000
+"""A graph of more tasks would make each answer, and each event of a watch, many times as large."""
+_UNSTARTED = (TaskStatus.PENDING.value, TaskStatus.CANCELLED.value)
 _PREVIEW_STEPS = (16_384, 2_048, 256)
 
 
@@ -97,11 +100,38 @@ def public(snapshot: dict[str, Any], *, records: bool) -> dict[str, Any]:
 
     Args:
         snapshot: The record, as JSON data.
-        records: Whether ``task_records`` are wanted.
+        records: Whether ``task_records`` are wanted; then those that never started have one too.
     """
     for field in _INTERNAL_FIELDS if records else (*_INTERNAL_FIELDS, *_RECORD_FIELDS):
         snapshot.pop(field, None)
+    return with_unstarted(snapshot) if records else snapshot
+
+
+def with_unstarted(snapshot: dict[str, Any]) -> dict[str, Any]:
+    """Add a record for each task that never started: it is not stored, for it says nothing that ``tasks`` does not.
+
+    Where all records were cut nobody can tell whether a task had one: then nothing is added, nor in a very large graph.
+
+    Args:
+        snapshot: The record, as JSON data; perhaps another program's.
+    """
+    tasks, records = snapshot.get("tasks"), snapshot.get("task_records")
+    if not isinstance(tasks, dict) or not isinstance(records, dict):
+        return snapshot
+    if snapshot.get("task_records_truncated") and not records:
+        return snapshot
+    unstarted = {name: state for name, state in tasks.items() if name not in records and state in _UNSTARTED}
+    if 0 < len(unstarted) <= _MOST_UNSTARTED:
+        snapshot["task_records"] = records | {
+            name: _unstarted(state, snapshot.get("end_time")) for name, state in unstarted.items()
+        }
     return snapshot
+
+
+def _unstarted(state: str, end_time: Any) -> dict[str, Any]:
+    ended_at = end_time if state == TaskStatus.CANCELLED.value else None
+    nothing = dict.fromkeys(("started_at", "duration_ms", "error", "traceback", "output"))
+    return {"state": state, **nothing, "ended_at": ended_at, "inputs": {}, "artifacts": {}}
 
 
 def log_fields(record: RunRecord) -> dict[str, Any]:

@@ -61,6 +61,8 @@ class Skipped(NamedTuple):
 
     entry: WheelEntry
     reason: str
+    """In a sentence."""
+    code: str = "unsupported_wheel_tags"
 
 
 class Selection(NamedTuple):
@@ -144,7 +146,7 @@ def select(
         try:
             name = parse_wheel_name(entry.name)
         except InvalidInput as error:
-            skipped.append(Skipped(entry, error.message))
+            skipped.append(Skipped(entry, error.message, "invalid_name"))
             continue
         rank = min((ranks[tag] for tag in name.tags if tag in ranks), default=None)
         if rank is None:
@@ -152,7 +154,7 @@ def select(
             continue
         unfit = _unfit(entry.requires_python, python_version)
         if unfit:
-            skipped.append(Skipped(entry, unfit))
+            skipped.append(Skipped(entry, unfit, "requires_python"))
             continue
         order = _Order(entry.tenant_id is not None, entry.pinned_at or 0.0, name.version, -rank, name.build, entry.name)
         if name.package not in best or order > best[name.package][0]:

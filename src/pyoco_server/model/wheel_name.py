@@ -15,6 +15,7 @@ _LONGEST_NAME = 200
 _MOST_TAGS = 500
 """A name such as ``a.b.c-d.e.f-g.h.i`` stands for every combination."""
 _NAME_HINT = "Upload the file under the name that the build gave it, such as task_cpu-0.1.0-py3-none-any.whl."
+_FILTER_HINT = "Name the file as GET /wheels does, such as: ?wheel_name=task_cpu-0.1.0-py3-none-any.whl"
 _PIN_HINT = "Name a package and a version that is stored, such as: task-cpu==0.1.0"
 
 
@@ -52,6 +53,18 @@ def parse_wheel_name(file_name: str) -> WheelName:
     except InvalidWheelFilename as error:
         raise InvalidInput(f"{file_name!r} is not the name of a wheel: {error}", hint=_NAME_HINT) from None
     return WheelName(package, version, build, tags, file_name)
+
+
+def read_file_name(text: str) -> str | None:
+    """Read a filter that names a wheel's file; ``None`` for a blank one.
+
+    Raises:
+        InvalidInput: no wheel's file can be called so.
+    """
+    name = text.strip()
+    if name and (not _FILE_NAME.fullmatch(name) or len(name) > _LONGEST_NAME):
+        raise InvalidInput(f"wheel_name is {name[:_LONGEST_NAME]!r}, which no wheel is called", hint=_FILTER_HINT)
+    return name or None
 
 
 def parse_pin(text: str) -> tuple[str, Version]:

@@ -3,15 +3,48 @@
 from collections.abc import Callable
 from typing import Any
 
-SHARED_FIELDS = frozenset(
-    {
-        "enabled", "last_sync_at", "last_result", "last_error", "environment", "installed_wheels", "selected_wheels",
-        "skipped_incompatible", "plugins",
+RESULTS = {"ok": "ok", "partial": "error", "failed": "error"}
+"""What ``last_result`` says of each outcome of a round: the existing system knows no others."""
+_TROUBLES = ("error", "partial", "failed")
+"""The last two are of workers that did not yet tell them as their ``outcome``."""
+
+
+def beginning(*, enabled: bool) -> dict[str, Any]:
+    """Return what is told before the first round, or without any.
+
+    Args:
+        enabled: Whether there will be one.
+    """
+    times = ("last_attempt_at", "last_success_at", "last_synced_at", "last_sync_at")
+    counts = ("selected_count", "updated_count", "removed_count", "skipped_incompatible_count")
+    lists = ("selected_wheels", "updated_wheels", "removed_wheels", "skipped_incompatible", "installed_wheels")
+    return {
+        "enabled": enabled,
+        "last_result": "idle" if enabled else "disabled",
+        "outcome": None,
+        **dict.fromkeys(times),
+        "last_error": None,
+        **dict.fromkeys(counts, 0),
+        **{name: [] for name in lists},
+        "environment": None,
+        "plugins": [],
     }
-)  # fmt: skip
+
+
+SHARED_FIELDS = frozenset(beginning(enabled=True))
 """What is told of the wheels that all tenants share."""
 TENANTS = "tenants"
 """What is told of tenants' own wheels: by tenant, the same fields of its wheels alone."""
+
+
+def is_in_trouble(sync: dict[str, Any]) -> bool:
+    """Whether some wheels are not in use as they should be."""
+    return sync.get("last_result") in _TROUBLES
+
+
+def completed(sync: dict[str, Any]) -> dict[str, Any]:
+    """Return what a worker tells with every field, also those that its version did not know."""
+    return {**beginning(enabled=bool(sync.get("enabled"))), **sync}
 
 
 def of_tenants(sync: dict[str, Any]) -> dict[str, dict[str, Any]]:

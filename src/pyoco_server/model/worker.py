@@ -7,6 +7,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import Self
 
+from pyoco_server.model.wheel_sync import beginning
+
 
 class WorkerState(str, Enum):
     """What a worker is doing, as a reader sees it."""
@@ -173,7 +175,7 @@ class WorkerRecord(BaseModel):
     stopped_at: float | None = None
     stop_reason: str | None = None
     updated_at: float = 0.0
-    wheel_sync: dict[str, Any] = Field(default_factory=lambda: {"enabled": False})
+    wheel_sync: dict[str, Any] = Field(default_factory=lambda: beginning(enabled=False))
     trouble: WorkerTrouble | None = None
     existing_system: bool = False
 

@@ -8,6 +8,7 @@ from typing_extensions import Self
 
 from pyoco_server.config import NatsBackendConfig, settings_of
 from pyoco_server.model.run import RunRecord, new_run_id
+from pyoco_server.model.snapshot import with_unstarted
 from pyoco_server.model.tags import check_tag
 from pyoco_server.settings import Settings
 from pyoco_server.store import topology
@@ -98,4 +99,4 @@ class PyocoNatsClient:
         stored = await self._runs.get(run_id)
         if stored is None:
             raise KeyError(run_id)
-        return stored.record.model_dump(mode="json")
+        return with_unstarted(stored.record.model_dump(mode="json"))

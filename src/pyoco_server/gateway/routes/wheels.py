@@ -39,6 +39,7 @@ from pyoco_server.model.provenance import Actor, Source
 from pyoco_server.model.tags import parse_tags
 from pyoco_server.model.wheel import WheelEntry, named_by, pins_replaced
 from pyoco_server.model.wheel_event import WheelAction, WheelEvent
+from pyoco_server.model.wheel_name import read_file_name
 
 log = structlog.get_logger(__name__)
 
@@ -125,7 +126,7 @@ async def list_history(
 ) -> list[WheelEvent]:
     """List what happened to wheels, the newest first."""
     events = await here.wheel_history.list(
-        limit=limit, wheel_name=wheel_name or None, action=action, tenants=visible_tenants(who)
+        limit=limit, wheel_name=read_file_name(wheel_name or ""), action=action, tenants=visible_tenants(who)
     )
     return [_shown_to(who, event) for event in events]
 

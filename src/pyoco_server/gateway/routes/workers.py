@@ -20,6 +20,7 @@ from pyoco_server.model.audit import AuditAction
 from pyoco_server.model.tags import check_worker_id
 from pyoco_server.model.text import clean_text
 from pyoco_server.model.worker import WorkerRecord, WorkerState
+from pyoco_server.store.feed import Change
 
 log = structlog.get_logger(__name__)
 router = APIRouter(tags=["workers"], route_class=StrictRoute)
@@ -125,9 +126,10 @@ async def _change(here: Gateway, worker_id: str, change: Callable[[WorkerRecord]
         if record is stored.record:
             return record
         try:
-            await here.workers.update(record, stored.revision)
+            revision = await here.workers.update(record, stored.revision)
         except RevisionConflict:
             continue  # its heartbeat came in between
+        here.worker_index.apply([Change(worker_id, record.to_json(), revision)])  # whoever changed it sees it
         return record
     raise StoreUnavailable(f"the record of worker {worker_id} changes too fast")
 

@@ -18,6 +18,7 @@ from packaging.tags import sys_tags
 
 from pyoco_server.errors import StoreUnavailable
 from pyoco_server.model.wheel import Selection, WheelEntry, select, set_digest
+from pyoco_server.model.wheel_sync import beginning
 from pyoco_server.settings import Settings
 from pyoco_server.waiting import first_event
 from pyoco_server.worker.apart import TOGETHER, Apart
@@ -28,12 +29,11 @@ from pyoco_server.worker.wheels.installer import BuildFailed, shorten
 from pyoco_server.worker.wheels.installer import own_packages as packages_here
 from pyoco_server.worker.wheels.missing import LeftOut, explain_missing
 from pyoco_server.worker.wheels.plugins import PLUGINS, WheelsBroken, check_plugins, start_check
+from pyoco_server.worker.wheels.status import SHOWN, LeftOutCode, is_news, of_environment, of_selection, row_of
 from pyoco_server.worker.wheels.trees import check_owner, check_room, make_folder
 
 log = structlog.get_logger(__name__)
 
-_SHOWN = 200
-"""Entries of each list in the worker's record, which is written with every heartbeat."""
 _FIRST_RETRY = 2.0
 _NEVER = object()
 
@@ -116,17 +116,9 @@ class WheelSync:
         self._own_plugins: list[dict[str, Any]] | None = None
         self._tidied: Environment | object | None = _NEVER
         self._other_tags: list[WheelEntry] = []
-        self._status: dict[str, Any] = {
-            "enabled": True,
-            "last_sync_at": None,
-            "last_result": None,
-            "last_error": None,
-            "environment": None,
-            "installed_wheels": [],
-            "selected_wheels": [],
-            "skipped_incompatible": [],
-            "plugins": [],
-        }
+        self._nuids: dict[str, str] = {}
+        self._attempted_at: float | None = None
+        self._status = beginning(enabled=True)
 
     def look(self) -> None:
         """Begin a round now: the registry may have changed."""
@@ -203,17 +195,18 @@ class WheelSync:
 
     def explain(self, error: str) -> str:
         """Return what the wheels explain of a module that a run did not find."""
-        left_out = [LeftOut(wheel["wheel_name"], wheel["reason"]) for wheel in self._status["skipped_incompatible"]]
+        left_out = [LeftOut(wheel["wheel_name"], wheel["text"]) for wheel in self._status["skipped_incompatible"]]
         served = ", ".join(self._tags)
         for entry in self._other_tags:
             reason = f"it is for workers of the tags {', '.join(entry.tags)}, this one has {served}"
             left_out.append(LeftOut(entry.name, reason, is_meant=False))
-        failed = self._status["last_result"] == "failed"
+        failed = self._status["outcome"] == "failed"
         return explain_missing(error, left_out, self._status["last_error"] if failed else None)
 
     async def _round(self) -> float:
         """Make one round; the seconds until the next one are the answer."""
         interval = self._settings.wheel_sync_interval_sec
+        self._attempted_at = time.time()
         revision = -1
         try:
             revision = await self._registry.revision()
@@ -340,38 +333,32 @@ class WheelSync:
         """Report a round that went well, but perhaps without some wheels."""
         serves = set(self._tags)
         self._other_tags = [entry for entry in entries if entry.tags and not serves & set(entry.tags)]
+        self._nuids = {entry.sha256_hex: entry.nuid for entry in entries}
         own = [
-            {"wheel_name": entry.name,
-             "reason": f"the worker itself has {entry.package} {self._own[entry.package]}, which comes first"}
+            row_of(entry, LeftOutCode.WORKER_HAS_IT.value,
+                   f"the worker itself has {entry.package} {self._own[entry.package]}, which comes first")
             for entry in entries
             if entry.package in self._own and (not entry.tags or serves & set(entry.tags))
         ]  # fmt: skip
-        broken = [{"wheel_name": trouble.name, "reason": trouble.reason} for trouble in self._broken.all()]
-        skipped = [{"wheel_name": item.entry.name, "reason": item.reason} for item in selection.skipped_incompatible]
-        self._status |= {
-            "selected_wheels": [entry.name for entry in selection.chosen][:_SHOWN],
-            "skipped_incompatible": [*broken, *own, *skipped][:_SHOWN],
-        }
+        broken = [
+            row_of(entry, LeftOutCode.BROKEN.value, trouble.reason)
+            for entry in entries
+            if (trouble := self._broken.get(entry.sha256_hex)) is not None
+        ]
+        self._status = self._status | of_selection(selection, [*broken, *own])
         troubles = [*self._broken.all(), *self._refused.all()]
         error = "; ".join(f"{trouble.name}: {trouble.reason}" for trouble in troubles) or None
         self._tell("partial" if error else "ok", error)
 
     def _tell(self, result: str, error: str | None) -> None:
-        environment = self.environment
-        shown = ("package_name", "package_version", "wheel_name")
-        before = self._status
-        self._status = before | {
-            "last_sync_at": time.time(),
-            "last_result": result,
+        environment, before = self.environment, self._status
+        self._status = {
+            **before,
+            **of_environment(before, environment, outcome=result, nuids=self._nuids, attempted_at=self._attempted_at),
             "last_error": error and shorten(error),
-            "environment": environment.digest if environment else None,
-            "installed_wheels": [
-                {name: wheel[name] for name in shown} for wheel in (environment.wheels if environment else [])
-            ][:_SHOWN],
-            "plugins": (environment.plugins if environment else self._own_plugins or [])[:_SHOWN],
+            "plugins": (environment.plugins if environment else self._own_plugins or [])[:SHOWN],
         }
-        news = {**self._status, "last_sync_at": None} != {**before, "last_sync_at": None}
-        self._report(self._status, news)
+        self._report(self._status, is_news(self._status, before))
 
     async def _tidy(self) -> None:
         """After a switch: look what the worker itself offers, and remove what nobody needs."""
@@ -380,7 +367,7 @@ class WheelSync:
         try:
             if self.environment is None and self._own_plugins is None:
                 self._own_plugins = await self._look_at_own_plugins()
-                self._tell(str(self._status["last_result"]), self._status["last_error"])
+                self._tell(str(self._status["outcome"]), self._status["last_error"])
             await self._downloads.sweep(await self._environments.sweep())
         except (OSError, BuildFailed, WheelsBroken) as error:
             log.warning("the wheel directory could not be tidied up", reason=str(error))

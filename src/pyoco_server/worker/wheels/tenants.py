@@ -303,7 +303,7 @@ def _of_own(status: dict[str, Any], wheels: Sequence[WheelEntry]) -> dict[str, A
     names = {wheel.name for wheel in wheels}
     packages = {row["package_name"] for row in status["installed_wheels"] if row["wheel_name"] in names}
     return {
-        **{name: status[name] for name in ("last_sync_at", "last_result", "last_error", "environment")},
+        **{name: status[name] for name in ("last_sync_at", "last_result", "outcome", "last_error", "environment")},
         "selected_wheels": [name for name in status["selected_wheels"] if name in names][:_SHOWN],
         "plugins": [plugin for plugin in status["plugins"] if plugin["package_name"] in packages][:_SHOWN],
         **{

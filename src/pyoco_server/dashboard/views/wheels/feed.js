@@ -41,7 +41,7 @@ export class WheelFeed {
   /** The stream leaves out what each worker has of the wheels: when that may have changed, it is read. */
   isNews(item) {
     const known = this.workers.value.find((worker) => worker.worker_id === item.worker_id);
-    const seen = (sync) => [sync?.enabled, sync?.environment, sync?.last_result, sync?.last_error];
+    const seen = (sync) => [sync?.enabled, sync?.environment, sync?.last_result, sync?.outcome, sync?.last_error];
     const own = (sync) => Object.entries(sync?.tenants ?? {}).map(([tenant, one]) => [tenant, seen({ ...one, enabled: true })]).sort();
     const told = ({ state, wheel_sync: sync }) => JSON.stringify([state, seen(sync), own(sync)]);
     const synced = ({ wheel_sync: sync }) => sync?.last_sync_at ?? 0;

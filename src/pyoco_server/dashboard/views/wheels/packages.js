@@ -38,7 +38,8 @@ function usedBy(wheel, users) {
   return {
     workers: users.filter((worker) => named(told(worker).installed_wheels)).map((worker) => worker.worker_id).sort(),
     troubles: users
-      .map((worker) => ({ worker: worker.worker_id, reason: named(told(worker).skipped_incompatible)?.reason }))
+      .map((worker) => ({ worker: worker.worker_id, left: named(told(worker).skipped_incompatible) }))
+      .map(({ worker, left }) => ({ worker, reason: left?.text ?? left?.reason })) // older workers have no text
       .filter(({ reason }) => reason),
   };
 }

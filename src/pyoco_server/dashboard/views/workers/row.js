@@ -58,7 +58,7 @@ function Gpus({ gpus }) {
 function Wheels({ sync }) {
   if (!sync?.enabled) return html`<span class="none">${t("workers.wheels.off")}</span>`;
   if (sync.last_error) return html`<span class="wrong" title=${sync.last_error}><${Icon} name="warning" /> ${sync.last_error}</span>`;
-  return sync.last_result ?? NONE;
+  return sync.outcome ?? sync.last_result ?? NONE;
 }
 
 /** What keeps a worker from beginning runs, on a line of its own below it. */
