@@ -156,3 +156,10 @@ def test_an_undeliverable_run_waits_again_until_its_attempts_are_used_up() -> No
     assert over.error == "its worker was lost in attempt 1 of 1 (last on w)"
     asked = request_cancel(RUNNING, by=None, reason="no")
     assert undeliverable(asked, 1).status is RunStatus.CANCELLED
+
+
+def test_a_runs_letter_says_whose_it_was_also_if_it_was_nobodys() -> None:
+    nobodys = failed(EndReason.TASK_FAILED).evolve(tenant_id=None, api_key_id=None)
+    told = json.loads(letter_of_run(nobodys, DeadLetterReason.EXECUTION_ERROR, tag="cpu").to_json())
+    assert (told["tenant_id"], told["api_key_id"]) == (None, None)
+    assert "tenant_id" not in json.loads(letter_of_job(b"{", "no job", tag="cpu").to_json())
