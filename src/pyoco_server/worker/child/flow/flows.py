@@ -27,7 +27,7 @@ from pyoco_server.worker.child.flow.wiring import wire
 from pyoco_server.worker.child.freshness import FreshLoader
 
 _CACHED_FLOWS = 64
-NOT_FOUND = f"{EndReason.FLOW_NOT_FOUND.value}: "
+_NOT_FOUND = f"{EndReason.FLOW_NOT_FOUND.value}: "
 """Programs look for this word in the ``error`` of a run whose flow nobody knows."""
 _POLICIES = {"retries", "retry_delay_sec", "timeout_sec", "fail_policy"}
 
@@ -103,14 +103,14 @@ class FlowSource:
         if self._resolver is None:
             raise FlowProblem(
                 EndReason.FLOW_NOT_FOUND,
-                f"{NOT_FOUND}flow {flow_name!r} not found: this worker was started without --flow-resolver",
+                f"{_NOT_FOUND}flow {flow_name!r} not found: this worker was started without --flow-resolver",
             )
         try:
             flow = self._resolver(flow_name)
         except LookupError:
             flow = None
         if flow is None:
-            text = f"{NOT_FOUND}flow {flow_name!r} not found by the worker's --flow-resolver"
+            text = f"{_NOT_FOUND}flow {flow_name!r} not found by the worker's --flow-resolver"
             raise FlowProblem(EndReason.FLOW_NOT_FOUND, text)
         if not isinstance(flow, Flow):
             raise FlowProblem(
