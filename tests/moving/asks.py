@@ -119,7 +119,7 @@ _LISTS = """
 ?flow=
 ?tag=default
 ?tag=none
-?limit=1
+?status=CANCELLED&limit=1
 ?limit=200
 ?limit=201
 ?limit=0

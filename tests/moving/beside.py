@@ -23,6 +23,7 @@ from .existing import Existing
 BIN = Path(sys.executable).parent
 DEADLINE = 40.0
 _LOOK_SEC = 0.05
+_PATIENCE_SEC = 3.0
 
 FLOWS = """
 import time
@@ -112,6 +113,8 @@ class Side:
         keys: Its API keys by what they are to the tests.
         names: What in its answers is random, and how both sides call it.
         runs: Its runs' ids by what they are to the tests.
+        revive: Starts its worker anew. Theirs now and then loses the end of its own heartbeat of a run, and waits for
+            it for ever; the run that it had is then done once more.
     """
 
     name: str
@@ -122,6 +125,7 @@ class Side:
     keys: dict[str, str] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
     runs: dict[str, str] = field(default_factory=dict)
+    revive: Callable[[], None] | None = None
 
     def http(self) -> httpx2.Client:
         """A client; it has no base URL, for there are two gateways."""
@@ -146,6 +150,22 @@ class Side:
                 assert time.monotonic() < deadline, f"{self.name}: run {run} is still {status}"
                 if ask_to_stop:
                     http.post(f"{self.url}/runs/{self.runs[run]}/cancel")
+                time.sleep(_LOOK_SEC)
+
+    def wait_for_rest(self) -> None:
+        """Wait until the worker has no run."""
+        deadline = time.monotonic() + DEADLINE
+        patience = time.monotonic() + _PATIENCE_SEC
+        with self.http() as http:
+            while True:
+                workers = {one["worker_id"]: one for one in http.get(f"{self.url}/workers").json()}
+                worker = workers.get("w1", {})
+                if worker.get("state") == "IDLE" and worker.get("last_run_status"):
+                    return
+                assert time.monotonic() < deadline, f"{self.name}: the worker is still {worker}"
+                if time.monotonic() > patience and self.revive is not None:
+                    self.revive()
+                    patience += 3 * _PATIENCE_SEC
                 time.sleep(_LOOK_SEC)
 
     def note_run(self, name: str, run_id: str) -> None:
@@ -200,7 +220,7 @@ def _make_ready(side: Side) -> None:
             time.sleep(_LOOK_SEC)
 
 
-_BEATS = {"PYOCO_WORKER_HEARTBEAT_INTERVAL_SEC": "0.5", "PYOCO_RUN_HEARTBEAT_INTERVAL_SEC": "0.2"}
+_BEATS = {"PYOCO_WORKER_HEARTBEAT_INTERVAL_SEC": "0.5"}
 _SHORT_WAIT = {"PYOCO_CONSUMER_ACK_WAIT_SEC": "3", "PYOCO_ACK_PROGRESS_INTERVAL_SEC": "1"}
 """Their worker now and then loses a job that comes while it stops asking: NATS gives it again after so long."""
 _GUARDED = {"PYOCO_HTTP_AUTH_MODE": "api_key"}
@@ -215,8 +235,19 @@ def _start_theirs(existing: Existing, folder: Path, nats_url: str) -> Iterator[S
         guarded = stack.enter_context(existing.server(nats_url, folder, **_GUARDED))
         side = Side("theirs", url, guarded, nats_url, folder)
         _make_ready(side)  # it makes the buckets that the others need
-        for arguments in _workers(nats_url):
-            stack.enter_context(existing.running(*arguments, folder=folder, **python, **_BEATS, **_SHORT_WAIT))
+        first, second = _workers(nats_url)
+        own = {**python, **_BEATS, **_SHORT_WAIT}
+        stack.enter_context(existing.running(*second, folder=folder, **own))
+        worker = stack.enter_context(contextlib.ExitStack())
+        process = worker.enter_context(existing.running(*first, folder=folder, **own))
+
+        def revive() -> None:
+            nonlocal process
+            process.kill()
+            worker.close()
+            process = worker.enter_context(existing.running(*first, folder=folder, **own))
+
+        side.revive = revive
 
         _make_keys(side, lambda script, url: existing.python(script, url, folder=folder))
         yield side
