@@ -152,15 +152,15 @@ class Side:
                     http.post(f"{self.url}/runs/{self.runs[run]}/cancel")
                 time.sleep(_LOOK_SEC)
 
-    def wait_for_rest(self) -> None:
-        """Wait until the worker has no run."""
+    def wait_for_rest(self, run: str) -> None:
+        """Wait until the worker has told that it is done with a run."""
         deadline = time.monotonic() + DEADLINE
         patience = time.monotonic() + _PATIENCE_SEC
         with self.http() as http:
             while True:
                 workers = {one["worker_id"]: one for one in http.get(f"{self.url}/workers").json()}
                 worker = workers.get("w1", {})
-                if worker.get("state") == "IDLE" and worker.get("last_run_status"):
+                if worker.get("state") == "IDLE" and worker.get("last_run_id") == self.runs[run]:
                     return
                 assert time.monotonic() < deadline, f"{self.name}: the worker is still {worker}"
                 if time.monotonic() > patience and self.revive is not None:

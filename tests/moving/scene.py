@@ -76,7 +76,7 @@ def _submit_runs(side: Side, http: httpx2.Client, told: Told) -> None:
             told.answers.append(("cancel running", http.post(f"{side.url}/runs/{side.runs[name]}/cancel")))
         if name in ENDED:
             side.wait_for(name, *_ENDED, ask_to_stop=name == "stopped")
-            side.wait_for_rest()
+            side.wait_for_rest(name)
     texts = {
         "yaml": TUTORIAL,
         "yaml_fails": TUTORIAL.replace("x: 1", "x: a"),
@@ -86,7 +86,7 @@ def _submit_runs(side: Side, http: httpx2.Client, told: Told) -> None:
         sent = http.post(f"{side.url}/runs/yaml", files={"workflow": ("f.yaml", text)}, data={"flow_name": name})
         side.note_run(name, sent.json()["run_id"])
         side.wait_for(name, *_ENDED)
-        side.wait_for_rest()
+        side.wait_for_rest(name)
 
 
 async def _publish_invalid(side: Side) -> None:
