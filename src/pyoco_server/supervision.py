@@ -23,6 +23,7 @@ Seconds = float | Callable[[], float]
 
 _FIRST_SEC, _LONGEST_SEC = 0.5, 30.0
 _LOOK_SEC = 60.0
+_CANCELLED_SEC = 0.05
 _WELL_SEC = 15.0
 """Work that goes on for so long has recovered."""
 _GIVE_UP_SEC, _GIVE_UP_TRIES = 60.0, 6
@@ -77,7 +78,7 @@ class Supervised:
         self.failures += 1
         self.failures_in_a_row += 1
         self.failing_since = self.failing_since or time.time()
-        self.reason = f"{type(error).__name__}: {error}" if error is not None else "it ended"
+        self.reason = f"{type(error).__name__}: {error}" if error is not None else "it was ended"
 
     @property
     def is_well(self) -> bool:
@@ -243,13 +244,20 @@ class Supervisor:
 
     def _ended(self, work: Work, task: asyncio.Task[None]) -> None:
         one = self._tasks.pop(task)
-        error = asyncio.CancelledError("it was cancelled") if task.cancelled() else task.exception()
+        if task.cancelled():
+            # A program that leaves its event loop without closing us cancels everything, and this call never comes.
+            asyncio.get_running_loop().call_later(_CANCELLED_SEC, self._failed, one, work, None)
+            return
+        error = task.exception()
         if error is None and one.may_end:
             one.works()
-            return
+        elif not self._stop.is_set():
+            self._failed(one, work, error)
+        elif error is not None:
+            log.error("a background task failed while stopping", task=one.name, exc_info=error)
+
+    def _failed(self, one: Supervised, work: Work, error: BaseException | None) -> None:
         if self._stop.is_set():
-            if error is not None and not task.cancelled():
-                log.error("a background task failed while stopping", task=one.name, exc_info=error)
             return
         one.fails(error)
         if isinstance(error, self._fatal) or one.is_lost:

@@ -65,7 +65,8 @@ async def test_whatever_a_step_raises_it_is_repeated(stop: asyncio.Event, error:
     task = supervisor.every("t", step, 0.01)
     while not task.is_failing:
         await asyncio.sleep(0)
-    assert list(supervisor.failing()) == [task] and task.failing_since and type(error).__name__ in task.reason
+    why = "it was ended" if isinstance(error, asyncio.CancelledError) else type(error).__name__
+    assert list(supervisor.failing()) == [task] and task.failing_since and why in task.reason
     await well(step)
     assert (task.failures, task.failures_in_a_row, task.is_failing) == (2, 0, False)
     assert not supervisor.lost.is_set()
@@ -85,6 +86,17 @@ async def test_a_task_that_is_killed_comes_back(stop: asyncio.Event) -> None:
     await supervisor.close(5)
 
 
+def test_a_program_that_leaves_its_loop_is_not_told_of_failures(capfd: pytest.CaptureFixture[str]) -> None:
+    async def program() -> None:
+        supervisor = Supervisor(asyncio.Event())
+        supervisor.every("t", Step(), 0.01)
+        supervisor.keep("u", asyncio.Event().wait)
+        await asyncio.sleep(0.05)
+
+    asyncio.run(program())
+    assert capfd.readouterr() == ("", "")
+
+
 async def test_nats_away_is_no_failure(stop: asyncio.Event) -> None:
     supervisor, step = Supervisor(stop), Step(StoreUnavailable("away"), StoreUnavailable("away"))
     task = supervisor.every("t", step, 0.01)
@@ -100,7 +112,7 @@ async def test_work_that_ends_by_itself_has_failed_unless_it_may(stop: asyncio.E
     await well(once)
     while kept.calls < 3:
         await asyncio.sleep(0.005)
-    assert task.is_failing and task.reason == "it ended"
+    assert task.is_failing and task.reason == "it was ended"
     assert (once.calls, done.failures, done.is_failing) == (2, 1, False)
     stop.set()
     await supervisor.close(5)
