@@ -31,7 +31,7 @@ OURS: list[dict[str, Any]] = [
     {"type": "finished", **RUN, "outcome": "failed", "reason": "task_failed", "error": "no", "task": None,
      "raised_in": "a", "details": FAILURE, "reusable": False},
     {"type": "fresh", "run_id": None, "attempt": None, "changed": False},
-    {"type": "tried", "run_id": None, "attempt": None, "error": None},
+    {"type": "tried", "run_id": None, "attempt": None, "error": None, "trace": ""},
 ]  # fmt: skip
 VALUES: list[Any] = [None, True, -1, 1e308, 10**400, "", "\x00", "x" * 100_000, [], {}, [[]], {"a": {}}, [None] * 1000,
                      "PENDING", "NaN"]  # fmt: skip
