@@ -148,7 +148,7 @@ async def test_a_stream_that_changes_faster_than_it_can_be_read(
     monkeypatch.setattr(snapshot_changes, "_AT_ONCE", 1)
     stream = f"KV_{filled.settings.runs_kv_bucket}"
     with pytest.raises(StoreUnavailable, match="changes faster"):
-        assert [line async for line in changes_after(filled, stream, 0, direct=True)]
+        assert [line async for line in changes_after(filled, stream, 0)]
 
 
 @pytest.mark.parametrize("direct", [True, False])
@@ -156,7 +156,8 @@ async def test_changes_are_read_as_they_are_stored(filled: Connection, direct: b
     bucket = filled.settings.runs_kv_bucket
     await filled.js.publish(f"$KV.{bucket}.r3", b"\x00\xff", headers={"Nats-TTL": "90", "Some": "thing"})
     stored = await everything(filled, f"KV_{bucket}")
-    lines = [json.loads(line) async for line in changes_after(filled, f"KV_{bucket}", stored[3]["seq"], direct=direct)]
+    await filled.js.update_stream((await filled.js.stream_info(f"KV_{bucket}")).config.evolve(allow_direct=direct))
+    lines = [json.loads(line) async for line in changes_after(filled, f"KV_{bucket}", stored[3]["seq"])]
     assert [(line["seq"], line["subject"], line["data"]) for line in lines] == [
         (one["seq"], one["subject"], one.get("data", "")) for one in stored[4:]
     ]

@@ -167,32 +167,50 @@ def test_streams(there: Settings, check: Check) -> None:
     assert found["restore_not_ended"]["details"] == {"streams": [f"KV_{there.runs_kv_bucket}"]}
 
 
-def test_streams_that_differ(there: Settings, check: Check, capsys: pytest.CaptureFixture[str]) -> None:
+def test_streams_that_differ(there: Settings, capsys: pytest.CaptureFixture[str]) -> None:
     async def spoil(connection: Connection) -> None:
-        config = (await connection.js.stream_info(f"KV_{there.runs_kv_bucket}")).config
-        config.allow_direct = False
-        await connection.js.update_stream(config)
-
-    change(there, spoil)
-    code, told = check()
-    found = told["findings"]["stream_differs"]
-    assert (code, found["severity"]) == (0, "warning")
-    want = {"field": "allow_direct", "have": "False", "want": "True", "streams": [f"KV_{there.runs_kv_bucket}"]}
-    assert found["details"] == want
-
-    async def spoil_more(connection: Connection) -> None:
         config = (await connection.js.stream_info(there.work_stream)).config
         config.subjects = [f"elsewhere.{there.work_stream}.>"]
         await connection.js.update_stream(config)
 
-    change(there, spoil_more)
+    change(there, spoil)
+    capsys.readouterr()  # what the test itself logged
     assert main(["check", "--lang", "en"]) == 1
     text = capsys.readouterr().out.splitlines()
     assert text[1].startswith("error: Streams are not as the settings say: subjects is ['elsewhere.")
     assert text[2].startswith("  → They are left as they are")
-    assert text[3].startswith("warning: ") and text[-1] == "error: 1, warning: 1"
+    assert text[-1] == "error: 1"
     assert main(["check", "--lang", "ja"]) == 1
     assert "ストリームが設定と違います" in capsys.readouterr().out
+
+
+def test_direct_reads_that_are_off_are_turned_on_when_asked_to(there: Settings, check: Check) -> None:
+    names = [f"KV_{there.runs_kv_bucket}", f"KV_{there.auth_kv_bucket}"]
+    before: dict[str, Any] = {}
+
+    async def spoil(connection: Connection) -> None:
+        await topology.ensure_one(connection, topology.keys_definition(there))
+        for name in names:
+            config = (await connection.js.stream_info(name)).config
+            config.allow_direct = False
+            await connection.js.update_stream(config)
+            before[name] = (await connection.js.stream_info(name)).config
+
+    async def look(connection: Connection) -> None:
+        for name in names:
+            before[name].allow_direct = True
+            assert (await connection.js.stream_info(name)).config == before[name]
+
+    change(there, spoil)
+    code, told = check()
+    found = told["findings"]["reads_slow"]
+    assert (code, found["severity"], found["details"]) == (0, "warning", {"streams": names[:1]})
+    assert "pyoco-server check --mend" in found["hint"] and "stream_differs" not in told["findings"]
+    code, told = check("--mend")
+    assert (code, told["findings"]["reads_mended"]["details"]) == (0, {"streams": names})
+    assert "reads_slow" not in told["findings"]
+    change(there, look)
+    assert "reads_mended" not in check("--mend")[1]["findings"]
 
 
 def test_runs_that_cannot_expire(there: Settings, check: Check, monkeypatch: pytest.MonkeyPatch) -> None:

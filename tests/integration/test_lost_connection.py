@@ -152,3 +152,26 @@ async def test_what_cannot_be_sent_does_not_hold_up_the_return(connection: Conne
 
 def open_sockets(port: int) -> int:
     return sum(bool(each.raddr and each.raddr.port == port) for each in psutil.Process().net_connections("tcp"))
+
+
+async def test_what_happens_again_and_again_is_told_now_and_then_with_how_often(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[dict[str, object]] = []
+
+    def tell(what: str, **context: object) -> None:
+        told.append({"what": what, **context})
+
+    now = 1000.0
+    monkeypatch.setattr("pyoco_server.store.connection.time.monotonic", lambda: now)
+    connection = Connection(settings, "c")
+    for _ in range(1664):
+        connection.tell(tell, "it differs", every_sec=3600.0, stream="S")
+        connection.tell(tell, "it differs", every_sec=3600.0, stream="T")
+    now += 3601.0
+    connection.tell(tell, "it differs", every_sec=3600.0, stream="S")
+    assert told == [
+        {"what": "it differs", "connection": "c", "stream": "S"},
+        {"what": "it differs", "connection": "c", "stream": "T"},
+        {"what": "it differs", "connection": "c", "stream": "S", "times": 1664},
+    ]

@@ -141,7 +141,7 @@ async def test_a_bucket_without_expiry_takes_every_write_and_the_gateway_removes
     await connection.js.add_stream(  # as nats-py and the existing system make it
         api.StreamConfig(
             name=f"KV_{name}", subjects=[f"$KV.{name}.>"], max_msgs_per_subject=1, discard=api.DiscardPolicy.NEW,
-            allow_rollup_hdrs=True, deny_delete=True, allow_direct=True,
+            allow_rollup_hdrs=True, deny_delete=True, allow_direct=False,
         )
     )  # fmt: skip
     async with running(quick.model_copy(update={"run_retention_sec": 1.0})) as here:

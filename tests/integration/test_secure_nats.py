@@ -203,7 +203,7 @@ async def test_nobody_asks_in_the_name_of_another_account(tmp_path: Path) -> Non
 async def test_a_worker_waits_for_a_gateway_and_says_so(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pyoco_server.worker.worker._CONNECT_NOTE", 0.2)
+    monkeypatch.setattr("pyoco_server.worker.worker._NEEDS_WORDS", 0.0)
     async with SecuredNats(tmp_path / "nats") as server:
         settings, gateway = (
             Settings(

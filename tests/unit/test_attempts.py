@@ -3,10 +3,11 @@
 import pytest
 from structlog.testing import capture_logs
 
-from pyoco_server.gateway import attempts, reports
+from pyoco_server import reports
+from pyoco_server.gateway import attempts
 from pyoco_server.gateway.attempts import FailedKeys, source
-from pyoco_server.gateway.reports import Reports
 from pyoco_server.model.apikey import Refusal
+from pyoco_server.reports import Reports
 
 
 def fail(failed: FailedKeys, address: str, now: float, times: int = 1) -> None:

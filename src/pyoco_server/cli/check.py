@@ -20,13 +20,14 @@ from pyoco_server.errors import InvalidInput, InvalidSetting, StoreRefused, Stor
 from pyoco_server.existing_settings import read_otherwise as otherwise
 from pyoco_server.logs import configure_logging
 from pyoco_server.model.finding_texts import described
-from pyoco_server.model.findings import Finding, FindingCode, error, warning, worst_first
+from pyoco_server.model.findings import Finding, FindingCode, error, info, warning, worst_first
 from pyoco_server.model.languages import Language
 from pyoco_server.model.sentences import Span
 from pyoco_server.nats_settings import NatsTarget
 from pyoco_server.settings import Settings, unknown_variables
 from pyoco_server.store.connection import Connection, connected
 from pyoco_server.store.examination import examine, examine_keys
+from pyoco_server.store.mending import mend_direct_reads
 from pyoco_server.store.moving.look import look_before_moving
 
 _JUDGING_SEC = 60.0
@@ -46,19 +47,33 @@ _NOT_FOUND = 404
     show_default=True,
     help="For NATS, and for the gateway.",
 )
+@click.option(
+    "--mend",
+    is_flag=True,
+    help="First turn direct reads on for streams that another program made without (allow_direct), and change nothing "
+    "else of them. The user of NATS must have the right to change streams.",
+)
 @output_option
 @lang_option
 def check(
-    nats_url: str | None, url: str | None, moving: bool, timeout_sec: float, output: str, lang: Language | None
+    nats_url: str | None,
+    url: str | None,
+    moving: bool,
+    timeout_sec: float,
+    mend: bool,
+    output: str,
+    lang: Language | None,
 ) -> int:
     """Look at the settings, NATS, its streams and the disk; exit code 0: well, 1: something is wrong.
 
-    Nothing is changed, also not with --moving, which reads what the streams hold (docs/how-to/moving.md).
+    Nothing is changed but by --mend; also not by --moving, which reads what the streams hold (docs/how-to/moving.md).
     """
+    if mend and moving:
+        raise click.UsageError("--moving changes nothing, and --mend does: leave one of the two out")
     # What it finds is its answer; log lines would stand between. The settings may be unusable.
     configure_logging(service="pyoco-server", settings=Settings.model_construct(log_level="CRITICAL"), stderr=True)
     language = lang or terminal_language()
-    findings, about = asyncio.run(_look(nats_url, url, timeout_sec, moving=moving))
+    findings, about = asyncio.run(_look(nats_url, url, timeout_sec, moving=moving, mend=mend))
     shown = [described(finding, language, time.time()) for finding in worst_first(findings)]
     head = f"pyoco-server {__version__}" + (f" · NATS {about['nats_server']}" if about["nats_server"] else "")
     return print_findings(shown, output=output, language=language, about=about, head=head)
@@ -68,7 +83,7 @@ COMMANDS = [check]
 
 
 async def _look(
-    nats_url: str | None, url: str | None, timeout: float, *, moving: bool
+    nats_url: str | None, url: str | None, timeout: float, *, moving: bool, mend: bool
 ) -> tuple[list[Finding], dict[str, Any]]:
     about: dict[str, Any] = {"pyoco_server": __version__, "nats_server": None, "nats_url": None, "url": url}
     if moving:
@@ -90,12 +105,12 @@ async def _look(
             ]
         findings += [
             *examine_disks(settings.state_dir, settings.nats_store_dir),
-            *await (_store(settings, timeout, about) if moving else _nats(settings, timeout, about)),
+            *await (_store(settings, timeout, about) if moving else _nats(settings, timeout, about, mend=mend)),
         ]
     return [*findings, *(await asking if asking else [])], about
 
 
-async def _nats(settings: Settings, timeout: float, about: dict[str, Any]) -> list[Finding]:
+async def _nats(settings: Settings, timeout: float, about: dict[str, Any], *, mend: bool) -> list[Finding]:
     """Look at NATS; what is learned of it beside the findings goes into ``about``."""
     about["nats_url"] = settings.nats_target().shown_url
 
@@ -103,10 +118,25 @@ async def _nats(settings: Settings, timeout: float, about: dict[str, Any]) -> li
         about["nats_server"] = connection.server_version
         return await examine(connection)
 
+    mended = await _mend(settings, timeout) if mend else []
+
     parts = [_reach(settings, settings.nats_target(), timeout, look)]
     if settings.keys_apart and settings.http_auth_mode == "api_key":
         parts.append(_reach(settings, settings.keys_target(), timeout, examine_keys))
-    return [finding for part in await asyncio.gather(*parts) for finding in part]
+    return [*mended, *(finding for part in await asyncio.gather(*parts) for finding in part)]
+
+
+async def _mend(settings: Settings, timeout: float) -> list[Finding]:
+    mending = mend_direct_reads(settings, "pyoco-server:check", timeout)
+    try:
+        mended = await asyncio.wait_for(mending, timeout)
+    except (
+        StoreRefused,
+        StoreUnavailable,
+        asyncio.TimeoutError,
+    ):  # the look that follows says so
+        return []
+    return [info(FindingCode.READS_MENDED, streams=mended)] if mended else []
 
 
 async def _store(settings: Settings, timeout: float, about: dict[str, Any]) -> list[Finding]:

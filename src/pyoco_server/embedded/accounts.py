@@ -93,6 +93,7 @@ def _ways(settings: Settings) -> list[Way]:
         *_reading(settings.flows_kv_bucket),
         Way("service", f"$JS.API.STREAM.INFO.OBJ_{wheels}"),
         Way("service", f"$JS.API.DIRECT.GET.OBJ_{wheels}", many=10),
+        Way("service", f"$JS.API.STREAM.MSG.GET.OBJ_{wheels}"),
         Way("stream", f"$O.{wheels}.changed"),
         Way("stream", f"$O.{wheels}.M.>"),
         # Logs and dead letters: written.

@@ -24,6 +24,7 @@ from pyoco_server.errors import CommandFailed
 from pyoco_server.gateway.memory import settle_memory
 from pyoco_server.model.parts import Parts
 from pyoco_server.settings import Settings, without_secrets
+from pyoco_server.store.mending import mend_direct_reads
 
 log = structlog.get_logger(__name__)
 
@@ -189,6 +190,8 @@ class System:
         if self._access is not None and port <= 0:
             self._access.open(int(urlsplit(nats.url).port or 0))
         self._settings = self._settings.at(nats.url, nats.monitor_url, keyring)
+        if keyring is not None:  # the gateway's own user may not change streams
+            await mend_direct_reads(self._settings, "pyoco-server:up", _START_SEC)
 
     async def _keep(self, keeper: Keeper) -> Keeper:
         await keeper.begin()

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import structlog
 
-from pyoco_server.gateway.reports import Reports
 from pyoco_server.model.apikey import Refusal
 from pyoco_server.model.existing_key import MADE_BY
+from pyoco_server.reports import Reports
 
 log = structlog.get_logger(__name__)
 

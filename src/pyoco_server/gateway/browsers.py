@@ -19,8 +19,8 @@ from starlette.types import Scope
 
 from pyoco_server.errors import ForeignHost, ForeignOrigin
 from pyoco_server.gateway.attempts import source
-from pyoco_server.gateway.reports import Reports
 from pyoco_server.model.addresses import is_loopback
+from pyoco_server.reports import Reports
 from pyoco_server.settings import Settings
 
 log = structlog.get_logger(__name__)

@@ -18,8 +18,8 @@ import structlog
 
 from pyoco_server import descriptors
 from pyoco_server.gateway.attempts import source
-from pyoco_server.gateway.reports import Reports
 from pyoco_server.model.addresses import is_loopback
+from pyoco_server.reports import Reports
 from pyoco_server.settings import Settings
 
 log = structlog.get_logger(__name__)

@@ -1,9 +1,13 @@
 """What ``/ready`` tells of streams: how full each is, and what an operator should know though everything works."""
 
+import asyncio
 from typing import Any
 
 from pyoco_server.model.run import ENDED
 from pyoco_server.settings import Settings
+from pyoco_server.store.connection import Connection
+from pyoco_server.store.direct_flag import why_unreadable
+from pyoco_server.store.direct_reads import OFF_HINT
 from pyoco_server.store.stream_state import StreamState
 
 
@@ -28,6 +32,7 @@ def of_stream(state: StreamState | None, *, counts: bool) -> dict[str, Any] | No
         "used_share": round(max(shares), 4) if shares and counts else None,
         "replicas": state.replicas,
         "restoring": state.restoring,
+        "direct_reads": state.direct,
     }
 
 
@@ -48,3 +53,36 @@ def warnings(settings: Settings, streams: dict[str, StreamState | None], *told: 
             "leaves a mark that stays; docs/how-to/retention.md tells how to allow it"
         )
     return found
+
+
+def slow_reads(streams: dict[str, StreamState | None]) -> list[str]:
+    """Return a warning where streams take no direct reads, and are read without.
+
+    Args:
+        streams: The streams' states.
+    """
+    slow = ", ".join(_slow(streams))
+    return [f"direct reads are off (allow_direct), so that reading takes longer: {slow}. {OFF_HINT}"] if slow else []
+
+
+async def unreadable(connection: Connection, streams: dict[str, StreamState | None]) -> str | None:
+    """Return what is wrong where streams without direct reads cannot be read at all; ``None`` if all can.
+
+    Args:
+        connection: The connection.
+        streams: The streams' states.
+
+    Raises:
+        StoreUnavailable: NATS is away.
+    """
+    names = _slow(streams)
+    problems = await asyncio.gather(*(why_unreadable(connection, name) for name in names))
+    bad = {name: problem for name, problem in zip(names, problems, strict=True) if problem}
+    if not bad:
+        return None
+    why = next(iter(bad.values()))
+    return f"{', '.join(bad)} cannot be read: direct reads are off (allow_direct), and {why}. {OFF_HINT}"
+
+
+def _slow(streams: dict[str, StreamState | None]) -> list[str]:
+    return [name for name, state in streams.items() if state is not None and state.slow]

@@ -85,15 +85,36 @@ TEXTS: dict[FindingCode, Text] = {
     ),
     FindingCode.STREAM_DIFFERS: Text(
         "Streams are not as the settings say: {field} is {have}, expected {want}: {streams}.",
-        "They are left as they are. Change the setting, or the streams: nats stream edit NAME",
+        "They are left as they are. Change the setting; or the streams, by NATS's own tool: nats stream edit NAME",
         "ストリームが設定と違います: {field} は {have} です (期待値 {want}): {streams}。",
-        "そのまま使われています。設定か、ストリームを変えてください: nats stream edit NAME",
+        "そのまま使われています。設定を変えるか、NATS の公式ツールでストリームを変えてください: nats stream edit NAME",
     ),
     FindingCode.STREAM_NOT_SEEN: Text(
         "Our user of NATS may not look at: {streams}.",
         "That may be as it should: a worker's need not. As the gateway's user everything is seen.",
         "この NATS ユーザーには見る権限がありません: {streams}。",
         "ワーカー用のユーザーなら問題ありません。ゲートウェイのユーザーならすべて見えます。",
+    ),
+    FindingCode.READS_SLOW: Text(
+        "Direct reads are off (allow_direct), so that reading takes longer: {streams}. Another program made them so.",
+        "A gateway turns them on when it starts, if its user of NATS may change streams; so does: "
+        "pyoco-server check --mend",
+        "direct read (allow_direct) が無効で、読み取りが遅くなります: {streams}。ほかのプログラムが作ったものです。",
+        "ゲートウェイは起動時に、NATS ユーザーにストリームを変更する権限があれば有効にします。"
+        "次のコマンドでも有効にできます: pyoco-server check --mend",
+    ),
+    FindingCode.READS_FAIL: Text(
+        "Nothing can be read: direct reads are off (allow_direct), and {reason}: {streams}.",
+        "As a user of NATS that may change streams: pyoco-server check --mend",
+        "読み取りができません。direct read (allow_direct) が無効で、通常の読み取りも拒否されました ({reason}): "
+        "{streams}。",
+        "ストリームを変更できる NATS ユーザーで実行してください: pyoco-server check --mend",
+    ),
+    FindingCode.READS_MENDED: Text(
+        "Direct reads were turned on (allow_direct), and nothing else was changed: {streams}.",
+        "Nothing else is to be done; the program that made them works on with them as before.",
+        "direct read (allow_direct) を有効にしました。ほかは変更していません: {streams}。",
+        "ほかに必要な操作はありません。作ったプログラムもこれまでどおり使えます。",
     ),
     FindingCode.RESTORE_NOT_ENDED: Text(
         "A restore has not ended; not whole, perhaps: {streams}.",

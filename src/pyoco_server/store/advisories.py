@@ -94,7 +94,7 @@ class AdvisoryQueue:
                 self._wake.clear()
                 left = deadline - time.monotonic()
                 if left <= 0:
-                    log.warning("the consumer of advisories does not answer; asking anew")
+                    self._connection.tell(log.warning, "the consumer of advisories does not answer; asking anew")
                     await self.close()
                     return None
                 await first_event(left, self._wake, stop)
@@ -152,7 +152,7 @@ class AdvisoryQueue:
 
     def _on_end(self, status: int, text: str) -> None:
         if status not in (NO_MESSAGES, TIMED_OUT):
-            log.warning("a pull of advisories was refused", status=status, reason=text)
+            self._connection.tell(log.warning, "a pull of advisories was refused", status=status, reason=text)
             self._refused = True
         self._ended = True
         self._wake.set()

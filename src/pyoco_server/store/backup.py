@@ -123,8 +123,7 @@ async def _store(archive: ArchiveWriter, stream: Kept, tell: Callable[[str], Non
     stored = StoredStream(name=stream.name, config=taken.config, state=taken.state, snapshot=content.end())
     if taken.replaces:
         changes = archive.content(f"{stream.name}/changes")
-        direct = bool(taken.config.get("allow_direct"))
-        async for line in changes_after(stream.connection, stream.name, taken.state["last_seq"], direct=direct):
+        async for line in changes_after(stream.connection, stream.name, taken.state["last_seq"]):
             changes.write(line)
         stored.changes = changes.end()
     return stored

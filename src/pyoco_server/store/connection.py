@@ -17,8 +17,10 @@ from typing_extensions import Self
 from pyoco_server.errors import RevisionConflict, RightMissing, StoreFull, StoreRefused, StoreUnavailable
 from pyoco_server.nats_settings import NatsTarget
 from pyoco_server.nats_signer import NatsRole
+from pyoco_server.reports import Reports
 from pyoco_server.settings import Settings
 from pyoco_server.store.cluster import Cluster
+from pyoco_server.store.direct_reads import DirectReads
 from pyoco_server.store.patient_client import PatientClient
 from pyoco_server.store.pulse import Pulse
 from pyoco_server.store.refusals import denied_right, refusal
@@ -40,7 +42,6 @@ _PONG_TIMEOUT = 1
 SHORT_TRY = 1.0
 _LOOK_AGAIN = 0.02
 _LOG_EVERY = 10.0
-_TOLD = 100
 
 _Answer = TypeVar("_Answer")
 _CLOSED = "the handler is closed"
@@ -109,11 +110,13 @@ class Connection:
         self._js = JetStreamContext(self._client, timeout=REQUEST_TIMEOUT)
         self._js_of_short_tries = JetStreamContext(self._client, timeout=SHORT_TRY)
         self._connecting: asyncio.Task[None] | None = None
-        self._told: dict[str, float] = {}
+        self._reports = Reports()
         self._closing = False
         self._over = asyncio.Event()
         self.cluster = Cluster(self._client, lambda: self.down_since)
         """What is known of the servers behind it, and of their replicas."""
+        self.direct_reads = DirectReads()
+        """What is known of streams that cannot be read directly."""
         self._pulse = Pulse(
             patient, self.cluster, self._ask_pulse, self._ping,
             settings.work_stream if target is None else f"KV_{settings.auth_kv_bucket}",
@@ -339,31 +342,36 @@ class Connection:
     async def _on_error(self, error: Exception) -> None:
         if denied := denied_right(error):
             self._denied = (time.monotonic(), denied)
+            self.direct_reads.note_denied(denied)
             asked = [told for subject, told in self._doubtful if f'"{subject.lower()}"' in denied]
             for told in asked:
                 if not told.done():
                     told.set_result(denied)
             if not asked:
-                self._tell(log.error, "NATS denies us a right", reason=denied)
+                self.tell(log.error, "NATS denies us a right", reason=denied)
         elif refused := refusal(error, self._target):
             self.refused = refused
             self._refusals += 1
-            self._tell(log.error, "NATS does not let us in", reason=refused.message, hint=refused.hint)
+            self.tell(log.error, "NATS does not let us in", reason=refused.message, hint=refused.hint)
         elif self.is_up:
-            self._tell(log.warning, "trouble with the connection to NATS", reason=repr(error))
+            self.tell(log.warning, "trouble with the connection to NATS", reason=repr(error))
         else:
             if not isinstance(error, _BROKEN_OFF):  # NATS breaks off after a refusal, and may be seen doing it
                 self.refused, self._refusals = None, 0
-            self._tell(log.warning, "cannot reach NATS, trying again", nats_url=self.shown_url, reason=repr(error))
+            self.tell(log.warning, "cannot reach NATS, trying again", nats_url=self.shown_url, reason=repr(error))
 
-    def _tell(self, how: Callable[..., Any], what: str, **context: str) -> None:
-        """Log what is new at once, and what lasts from time to time."""
-        now, key = time.monotonic(), what + context["reason"]
-        if now - self._told.get(key, float("-inf")) >= _LOG_EVERY:
-            if len(self._told) >= _TOLD:
-                self._told.clear()
-            self._told[key] = now
-            how(what, connection=self.name, **context)
+    def tell(self, how: Callable[..., Any], what: str, *, every_sec: float = _LOG_EVERY, **context: Any) -> None:
+        """Log what is new at once, and what lasts now and then, with how often it has happened.
+
+        Args:
+            how: A method of a logger.
+            what: The line.
+            every_sec: The same line is told again after so many seconds at the earliest.
+            context: Its fields; with others it is another line.
+        """
+        times = self._reports.due(f"{what} {context}", time.monotonic(), every_sec)
+        if times:
+            how(what, connection=self.name, **context, **({"times": times} if times > 1 else {}))
 
     def _just_denied(self) -> str | None:
         at, denied = self._denied or (0.0, None)
@@ -378,6 +386,7 @@ class Connection:
     async def _on_reconnected(self) -> None:
         away = time.time() - (self.down_since or time.time())
         self._note_up()
+        self.direct_reads.forget()
         self.returned_at = self.up_since
         log.info("NATS is back", nats_url=self.shown_url, away_sec=round(away, 1))
         for callback in self.reconnected:

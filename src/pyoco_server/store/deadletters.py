@@ -11,8 +11,8 @@ from pyoco_server.errors import StoreUnavailable
 from pyoco_server.model.deadletter import DeadLetter
 from pyoco_server.store.connection import Connection
 from pyoco_server.store.direct import DirectReader, StreamMessage, remove_message
-from pyoco_server.store.messages import publish, read
-from pyoco_server.store.stream_state import STREAM_NOT_FOUND, read_stream
+from pyoco_server.store.messages import STREAM_NOT_FOUND, publish, read
+from pyoco_server.store.stream_state import read_stream
 from pyoco_server.store.topology import identity
 
 _ENVELOPE = 4096

@@ -17,6 +17,7 @@ from pyoco_server.model.run import RunStatus
 from pyoco_server.settings import Settings
 from pyoco_server.store import topology
 from pyoco_server.store.connection import Connection
+from pyoco_server.store.direct_flag import why_unreadable
 from pyoco_server.store.topology import RESTORING
 
 OLDEST_NATS = "2.12.5"
@@ -46,7 +47,8 @@ async def examine(connection: Connection) -> list[Finding]:
         return [*findings, error(FindingCode.JETSTREAM_OFF, url=connection.shown_url, reason=reason)]
     streams = topology.definitions(connection.settings)
     found = await asyncio.gather(*(look_at(connection, str(stream.name)) for stream in streams))
-    findings += _streams(list(zip(streams, found, strict=True)))
+    looked_at = list(zip(streams, found, strict=True))
+    findings += [*_streams(looked_at), *await _reads(connection, looked_at)]
     findings += expiry(connection.settings, found)
     limit = account.get("limits", {}).get("max_storage", 0)
     return [*findings, *how_full(FindingCode.STORAGE_FULL, account.get("storage", 0), limit)]
@@ -60,7 +62,24 @@ async def examine_keys(connection: Connection) -> list[Finding]:
     """
     wanted = topology.keys_definition(connection.settings)
     found = await look_at(connection, str(wanted.name))
-    return _streams([(wanted, found)])
+    return [*_streams([(wanted, found)]), *await _reads(connection, [(wanted, found)])]
+
+
+async def _reads(
+    connection: Connection, looked_at: list[tuple[api.StreamConfig, api.StreamInfo | Unseen | None]]
+) -> list[Finding]:
+    """Look whether streams that take no direct reads can be read at all."""
+    slow, bad = [], {}
+    for wanted, info in looked_at:
+        if isinstance(info, api.StreamInfo) and wanted.allow_direct and not info.config.allow_direct:
+            name = str(wanted.name)
+            problem = await why_unreadable(connection, name)
+            if problem is None:
+                slow.append(name)
+            else:
+                bad[name] = problem
+    findings = [error(FindingCode.READS_FAIL, reason=next(iter(bad.values())), streams=list(bad))] if bad else []
+    return [*findings, *([warning(FindingCode.READS_SLOW, streams=slow)] if slow else [])]
 
 
 def nats_version(connection: Connection) -> list[Finding]:

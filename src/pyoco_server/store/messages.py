@@ -14,6 +14,7 @@ from pyoco_server.errors import StoreRefused, StoreUnavailable
 from pyoco_server.store import deadline
 from pyoco_server.store.connection import REQUEST_TIMEOUT, SHORT_TRY, Connection
 
+STREAM_NOT_FOUND = 10059
 _ELECTION_SEC = 8.0
 """How long one call waits for a leader; a request that makes several has a deadline for all of them."""
 _ASK_AGAIN = 0.2
@@ -76,6 +77,8 @@ async def read(
 ) -> api.RawStreamMsg | None:
     """Read a message as the stream's leader knows it; ``None`` if there is none.
 
+    A stream that takes no direct reads is read by JetStream's API.
+
     Args:
         connection: The connection.
         stream: The stream.
@@ -88,8 +91,8 @@ async def read(
     Raises:
         StoreUnavailable: NATS is away.
     """
-    direct = late or connection.cluster.has_one_copy(stream)
-    patient = patient and not direct
+    quick = late or connection.cluster.has_one_copy(stream)
+    direct, patient = quick and connection.direct_reads.may_be_asked(stream), patient and not quick
     began = time.monotonic()
     while True:
         if patient:
@@ -98,9 +101,14 @@ async def read(
             with connection.errors(what, missing=True):
                 js = connection.js_of_short_tries if patient else connection.js
                 return await js.get_msg(stream, seq, subject, direct=direct)
-        except NotFoundError:
+        except NotFoundError as missing:
+            if quick and missing.err_code == STREAM_NOT_FOUND:
+                raise StoreUnavailable(f"{what}: there is no such stream") from missing
             return None
         except StoreUnavailable as error:
+            if direct and connection.direct_reads.failed(stream, error):
+                direct = False
+                continue
             if isinstance(error, StoreRefused) or not (patient and _may_wait(connection, began)):
                 raise
         await asyncio.sleep(_ASK_AGAIN)

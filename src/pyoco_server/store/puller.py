@@ -119,7 +119,7 @@ class TagPuller:
             now = time.monotonic()
             ends = {tag: self._heard[tag] + _SILENCE if beat else began + limit for tag in self._open}
             if silent := {tag for tag, end in ends.items() if end <= now}:
-                log.warning("the queue does not answer; asking anew", tags=sorted(silent))
+                self._queue.connection.tell(log.warning, "the queue does not answer; asking anew", tags=sorted(silent))
                 self._missing |= silent
                 self._silent = True
                 break
@@ -185,7 +185,7 @@ class TagPuller:
             self._missing.add(tag)
             self._refused = True
         if status not in (NO_MESSAGES, TIMED_OUT):
-            log.warning("a pull was refused", tag=tag, status=status, reason=text)
+            self._queue.connection.tell(log.warning, "a pull was refused", tag=tag, status=status, reason=text)
         self._wake.set()
 
 

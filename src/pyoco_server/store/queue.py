@@ -168,7 +168,9 @@ class JobQueue:
             try:
                 await self.ensure_consumer(check_tag(tag))
             except (InvalidInput, StoreUnavailable) as error:
-                log.warning("a worker's tag gets no consumer", tag=tag[:100], reason=error.message)
+                self.connection.tell(
+                    log.warning, "a worker's tag gets no consumer", tag=tag[:100], reason=error.message
+                )
                 return  # it asks again
             await self.connection.client.publish(message.reply, b"")
 

@@ -100,7 +100,16 @@ class Restore:
         for stream in reversed(back):  # the queue's mark goes first: as long as there is one, not all is well
             done = _config(stored[stream.name], self._mark, self._replicas, done=True)
             await _patiently(stream_snapshots.configure, stream.connection, done)
+        await self._allow_direct_reads()
         return removed
+
+    async def _allow_direct_reads(self) -> None:
+        """Turn direct reads on, as a start does: another program may have made what was backed up."""
+        settings = self._streams[-1].connection.settings
+        wanted = {str(one.name): one for one in (*topology.definitions(settings), topology.keys_definition(settings))}
+        for stream in self._streams:
+            if stream.name in wanted:
+                await _patiently(topology.allow_direct_reads, stream.connection, [wanted[stream.name]])
 
     def _check_versions(self, manifest: Manifest) -> None:
         nats = self._streams[-1].connection.server_version

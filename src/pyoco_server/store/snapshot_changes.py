@@ -7,25 +7,23 @@ only the stream's leader knows.
 import base64
 import json
 import time
-from collections.abc import AsyncIterator, Mapping
-from typing import Any
+from collections.abc import AsyncIterator
 
 from pyoco_server.errors import StoreUnavailable
 from pyoco_server.store.connection import Connection
-from pyoco_server.store.direct import DirectReader
+from pyoco_server.store.direct import DirectReader, StreamMessage, next_message
 
 _CATCH_UP_SEC = 60.0
 _AT_ONCE = 64
 _TIMES_AT_END = 20
-_NO_MESSAGE = 10037
 _NOT_STORED = frozenset({"Nats-Stream", "Nats-Subject", "Nats-Sequence", "Nats-Time-Stamp", "Nats-Num-Pending",
                          "Nats-Last-Sequence", "Nats-UpTo-Sequence"})  # fmt: skip
-"""Headers by which a direct get describes a message."""
+"""Headers by which a message that was read is described."""
 _NOT_AGAIN = ("Nats-Expected-", "Nats-Batch-")
 """Headers that were conditions of the first writing."""
 
 
-async def changes_after(connection: Connection, stream: str, seq: int, *, direct: bool) -> AsyncIterator[bytes]:
+async def changes_after(connection: Connection, stream: str, seq: int) -> AsyncIterator[bytes]:
     """Give the messages behind a sequence up to the end, one line of JSON each: ``seq subject headers data``.
 
     What is written meanwhile is read too. The end is reached when nothing follows: then every subject's newest message
@@ -37,7 +35,6 @@ async def changes_after(connection: Connection, stream: str, seq: int, *, direct
         connection: The connection.
         stream: The stream.
         seq: The sequence.
-        direct: Whether the stream takes direct gets.
 
     Raises:
         StoreUnavailable: NATS went away, or the stream changes faster than it can be read.
@@ -48,17 +45,16 @@ async def changes_after(connection: Connection, stream: str, seq: int, *, direct
     while times_at_end < _TIMES_AT_END:
         with connection.errors(what):
             end = (await connection.js.stream_info(stream)).state.last_seq
-        for message in await reader.read(start=seq + 1, subject=">", limit=_AT_ONCE) if direct else ():
-            headers = {name: value for name, value in message.headers.items() if name not in _NOT_STORED}
-            yield _line(message.seq, message.subject, headers, base64.b64encode(message.data).decode())
+        for message in await reader.read(start=seq + 1, subject=">", limit=_AT_ONCE):
+            yield _line(message)
             seq = message.seq
-        following = await _next(connection, stream, seq, what)
+        following = await next_message(connection, stream, seq + 1, ">")
         if following is None:
             return
         if time.monotonic() > deadline:
             raise StoreUnavailable(f"{what}: it changes faster than it can be read", hint="Try again with less load.")
-        seq = following["seq"]
-        yield _line(seq, following["subject"], _headers(following), following.get("data", ""))
+        seq = following.seq
+        yield _line(following)
         times_at_end += seq >= end
 
 
@@ -75,23 +71,8 @@ async def replay(connection: Connection, line: bytes) -> None:
         await connection.js.publish(message["subject"], base64.b64decode(message["data"]), headers=headers)
 
 
-async def _next(connection: Connection, stream: str, seq: int, what: str) -> dict[str, Any] | None:
-    """Ask the stream's leader for the first message behind a sequence; ``None`` if there is none."""
-    wish = json.dumps({"seq": seq + 1, "next_by_subj": ">"}).encode()
-    answer = json.loads((await connection.request(f"$JS.API.STREAM.MSG.GET.{stream}", wish, what=what)).data)
-    error = answer.get("error")
-    if error and error.get("err_code") == _NO_MESSAGE:
-        return None
-    if error:
-        raise StoreUnavailable(f"{what}: NATS answered {error.get('description') or error}")
-    return dict(answer["message"])
-
-
-def _headers(message: Mapping[str, Any]) -> dict[str, str]:
-    raw = base64.b64decode(message.get("hdrs", "")).decode()
-    fields = (header.partition(":") for header in raw.split("\r\n")[1:] if header)
-    return {name: value.strip() for name, _, value in fields}
-
-
-def _line(seq: int, subject: str, headers: Mapping[str, str], data: str) -> bytes:
-    return json.dumps({"seq": seq, "subject": subject, "headers": headers, "data": data}).encode() + b"\n"
+def _line(message: StreamMessage) -> bytes:
+    headers = {name: value for name, value in message.headers.items() if name not in _NOT_STORED}
+    data = base64.b64encode(message.data).decode()
+    line = {"seq": message.seq, "subject": message.subject, "headers": headers, "data": data}
+    return json.dumps(line).encode() + b"\n"

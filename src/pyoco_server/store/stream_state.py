@@ -2,15 +2,14 @@
 
 import asyncio
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pyoco_server.errors import StoreUnavailable
 from pyoco_server.store.connection import Connection
 from pyoco_server.store.direct import read_time
+from pyoco_server.store.messages import STREAM_NOT_FOUND
 from pyoco_server.store.topology import RESTORING, definitions
-
-STREAM_NOT_FOUND = 10059
 
 
 @dataclass(frozen=True)
@@ -28,6 +27,10 @@ class StreamState:
     """Whether messages may be given a time to live."""
     restoring: bool
     """Whether a restore of it has not ended."""
+    direct: bool
+    """Whether it takes direct reads."""
+    slow: bool = False
+    """Whether it takes none, and should."""
     max_bytes: int | None = None
     max_msgs: int | None = None
     max_age_sec: float | None = None
@@ -55,6 +58,7 @@ async def read_stream(connection: Connection, stream: str) -> StreamState | None
         replicas=config.get("num_replicas") or 1,
         expiry=bool(config.get("allow_msg_ttl")),
         restoring=RESTORING in (config.get("metadata") or {}),
+        direct=bool(config.get("allow_direct")),
         max_bytes=_limit(config.get("max_bytes")),
         max_msgs=_limit(config.get("max_msgs")),
         max_age_sec=_limit(config.get("max_age", 0) / 1e9),
@@ -71,5 +75,9 @@ async def read_streams(connection: Connection) -> dict[str, StreamState | None]:
     Raises:
         StoreUnavailable: NATS is away.
     """
-    names = [str(wanted.name) for wanted in definitions(connection.settings)]
-    return dict(zip(names, await asyncio.gather(*(read_stream(connection, name) for name in names)), strict=True))
+    wanted = definitions(connection.settings)
+    found = await asyncio.gather(*(read_stream(connection, str(stream.name)) for stream in wanted))
+    return {
+        str(stream.name): state and replace(state, slow=bool(stream.allow_direct) and not state.direct)
+        for stream, state in zip(wanted, found, strict=True)
+    }

@@ -15,6 +15,7 @@ from pyoco_server.errors import RightMissing, StoreUnavailable
 from pyoco_server.settings import Settings
 from pyoco_server.store.bucket import MARK_SEC
 from pyoco_server.store.connection import Connection
+from pyoco_server.store.direct_flag import turn_on, turn_on_by
 
 log = structlog.get_logger(__name__)
 
@@ -31,6 +32,7 @@ _ADVISORIES = 100_000
 _ADVISORY_BYTES = 64 * 1024 * 1024
 _WHEEL_EVENTS = 100_000
 _STREAM_NAME_IN_USE = 10058
+_TELL_AGAIN_SEC = 3600.0
 WORK_QUEUE = api.RetentionPolicy.WORK_QUEUE.value
 RESTORED = "pyoco.restored"
 """In a stream's metadata: names the restore that made it."""
@@ -183,6 +185,8 @@ def needed_by_workers(settings: Settings) -> set[str]:
 async def ensure(connection: Connection, names: Collection[str] | None = None) -> None:
     """Create what is missing. Existing streams keep their settings; a difference that matters is logged.
 
+    Only direct reads are turned on where another program made a stream without them, and we may do so.
+
     Args:
         connection: The connection.
         names: Only these streams; all of them when not given.
@@ -215,6 +219,28 @@ async def ensure_one(connection: Connection, wanted: api.StreamConfig) -> None:
             ) from None
 
 
+async def allow_direct_reads(connection: Connection, wanted: Collection[api.StreamConfig]) -> list[str]:
+    """Turn direct reads on where they should be and are not, of streams that exist; a log line tells of each.
+
+    Returns:
+        The streams for which they were turned on.
+
+    Raises:
+        StoreUnavailable: NATS is away.
+    """
+    mended = []
+    for stream in wanted:
+        name = str(stream.name)
+        with connection.errors(f"looking at the stream {name}", missing=True):
+            try:
+                found = (await connection.js.stream_info(name)).config
+            except NotFoundError:
+                continue
+        if stream.allow_direct and not found.allow_direct and await turn_on(connection, name):
+            mended.append(name)
+    return mended
+
+
 async def ensure_resources(js: JetStreamContext, config: Settings | NatsBackendConfig) -> None:
     """Create what is missing, for programs that hold a JetStream context of their own."""
     for wanted in definitions(settings_of(config)):
@@ -235,9 +261,13 @@ async def _ensure_stream(js: JetStreamContext, wanted: api.StreamConfig, connect
             found = (await js.stream_info(str(wanted.name))).config
     if different := differences(found, wanted):
         shown = {field: f"is {have}, expected {want}" for field, (have, want) in different.items()}
-        log.warning(
-            "an existing stream differs from what is expected; it is left as it is", stream=wanted.name, **shown
-        )
+        line = "an existing stream differs from what is expected; it is left as it is"
+        if connection is None:
+            log.warning(line, stream=wanted.name, **shown)
+        else:
+            connection.tell(log.warning, line, every_sec=_TELL_AGAIN_SEC, stream=wanted.name, **shown)
+    if wanted.allow_direct and not found.allow_direct:
+        await (turn_on_by(js, str(wanted.name)) if connection is None else turn_on(connection, str(wanted.name)))
     return found.num_replicas or 1
 
 
@@ -245,7 +275,7 @@ def differences(found: api.StreamConfig, wanted: api.StreamConfig) -> dict[str, 
     """Tell what of an existing stream differs in a way that matters: for each field what it is, and what is wanted."""
     return {
         field: (_value(getattr(found, field)), _value(getattr(wanted, field)))
-        for field in ("retention", "subjects", "num_replicas", "max_msgs_per_subject", "allow_direct")
+        for field in ("retention", "subjects", "num_replicas", "max_msgs_per_subject")
         if _value(getattr(wanted, field)) not in (None, _value(getattr(found, field)))
     }
 

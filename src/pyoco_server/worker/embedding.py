@@ -14,6 +14,7 @@ from pyoco_server.worker.resolvers import resolver_of
 from pyoco_server.worker.worker import DEFAULT_DRAIN_SEC, DEFAULT_POLL_SEC, Worker
 
 Config = Settings | NatsBackendConfig | None
+_CONNECT_SEC = 30.0
 
 
 class PyocoNatsWorker(Worker):
@@ -45,6 +46,7 @@ class PyocoNatsWorker(Worker):
         settings = settings_of(config)
         own = None if nc is None else AdoptedConnection(nc, settings, f"pyoco-worker:{worker_id}")
         super().__init__(settings, worker_id=worker_id, tags=tags, resolver=resolver_of(flow_resolver), connection=own)
+        self.begin_within = _CONNECT_SEC
         self._started = False
 
     @classmethod
@@ -55,6 +57,7 @@ class PyocoNatsWorker(Worker):
         flow_resolver: Callable[[str], Any] | str | None = None,
         worker_id: str = "worker",
         tags: list[str] | None = None,
+        timeout: float = _CONNECT_SEC,
     ) -> Self:
         """Start a worker with one slot.
 
@@ -63,11 +66,15 @@ class PyocoNatsWorker(Worker):
                 ``path/file.py:function``. One at the top level of a module is imported there. Any other (a closure, a
                 method, a lambda, a partial, a function of the script itself) is copied there when a run begins, with
                 what it refers to: it sees its variables as they are then, and what it does to them stays there.
+            timeout: Seconds after which it gives up.
 
         Raises:
             CommandFailed: the resolver cannot be imported or copied, or the name is taken.
+            StoreUnavailable: NATS could not be reached, or did not do what the start needs, within ``timeout`` seconds.
+            StoreRefused: it does not let us in.
         """
         worker = cls(config=config, flow_resolver=flow_resolver, worker_id=worker_id, tags=tags)
+        worker.begin_within = timeout
         try:
             await worker.start()
         except BaseException:

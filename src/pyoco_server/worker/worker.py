@@ -44,7 +44,7 @@ log = structlog.get_logger(__name__)
 DEFAULT_POLL_SEC = 1.0
 DEFAULT_DRAIN_SEC = 30.0
 DEFAULT_RUNS_PER_CHILD = 500
-_CONNECT_NOTE = 5.0
+_NEEDS_WORDS = 1.0
 _NO_RIGHT_PAUSE = 0.5
 _STOP_SEC = 5.0
 
@@ -143,6 +143,9 @@ class Worker:
         self._watchdog = Watchdog(
             self._connection, self._queue, self.tags, lambda: [slot.puller for slot in self.slots]
         )
+
+    begin_within: float | None = None
+    """Seconds after which ``start`` gives up; ``None``: it waits for NATS as long as it takes."""
 
     @property
     def stopping(self) -> asyncio.Event:
@@ -268,8 +271,9 @@ class Worker:
 
         Raises:
             StoreRefused: NATS is there, and does not let us in.
+            StoreUnavailable: the time that ``begin_within`` gives is over.
         """
-        noted = time.monotonic() - _CONNECT_NOTE + 1.0  # the first second needs no words
+        began = time.monotonic()
         while not self._stop.is_set():
             try:
                 await self._ensure_streams()
@@ -286,9 +290,13 @@ class Worker:
             except StoreUnavailable as error:
                 if self._connection.is_turned_away:
                     raise
-                if time.monotonic() - noted > _CONNECT_NOTE:
-                    noted = time.monotonic()
-                    log.warning("waiting for NATS", reason=error.message)
+                if self.begin_within is not None and time.monotonic() - began > self.begin_within:
+                    raise StoreUnavailable(
+                        f"the worker {self.worker_id} could not start within {self.begin_within:g} s: {error.message}",
+                        hint=error.hint,
+                    ) from error
+                if time.monotonic() - began > _NEEDS_WORDS:
+                    self._connection.tell(log.warning, "waiting for NATS", reason=error.message)
                 await first_event(_NO_RIGHT_PAUSE if isinstance(error, RightMissing) else 0.1, self._stop)
 
     async def _start_wheels(self, wheels: WorkerWheels) -> None:

@@ -29,6 +29,7 @@ async def ready(here: Here, visitor: Visitor, response: Response) -> dict[str, A
     connection = here.connection
     problems: list[str] = []
     streams: dict[str, StreamState | None] = {}
+    unreadable: str | None = None
     try:
         streams = await read_streams(connection)
         problems += [f"the stream {name} is missing" for name, state in streams.items() if state is None]
@@ -36,6 +37,8 @@ async def ready(here: Here, visitor: Visitor, response: Response) -> dict[str, A
             f"the restore of {name} has not ended; repeat it" for name, state in streams.items()
             if state and state.restoring
         ]  # fmt: skip
+        unreadable = await health_of.unreadable(connection, streams)
+        problems += [unreadable] if unreadable else []
     except StoreUnavailable as error:
         problems.append(error.message)
     if not here.run_feed.caught_up.is_set():
@@ -60,6 +63,7 @@ async def ready(here: Here, visitor: Visitor, response: Response) -> dict[str, A
         },
         "warnings": [
             *health_of.warnings(here.settings, streams, here.room.refusal(), here.connections.warning()),
+            *([] if unreadable else health_of.slow_reads(streams)),
             *here.parts.warnings(),
             *(task.sentence() for task in failing if not task.vital),
         ],

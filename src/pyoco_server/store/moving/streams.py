@@ -17,7 +17,6 @@ from pyoco_server.store.examination import Unseen, differing, look_at
 PARTS_LEFT_OUT = ("pyoco_yaml_schedules", "pyoco_workflow_bundles", "pyoco_run_relations")
 """Buckets of the existing system's 0.7 that are of no use here."""
 _REFUSED_ANYWAY = b"nothing that could be carried out"
-_DIRECT = "allow_direct"
 
 
 @dataclass(frozen=True)
@@ -101,7 +100,7 @@ def judge_streams(streams: Streams) -> list[Finding]:
     if off := streams.without_direct_reads:
         found.append(info(FindingCode.DIRECT_READS_OFF, streams=off))
     pairs = [(streams.wanted[name], one) for name, one in streams.there.items()]
-    found += [one for one in differing(pairs) if one.values.get("field") != _DIRECT]
+    found += differing(pairs)
     left = {name: count for name, count in streams.left_out.items() if count}
     if left:
         found.append(warning(FindingCode.PARTS_LEFT_OUT, buckets=sorted(left), messages=sum(left.values())))
