@@ -12,6 +12,7 @@ from anyio.from_thread import start_blocking_portal
 from pyoco_server.embedded.nats_server import NatsServer
 
 from .existing import Existing, installed
+from .oldstore import OldFiles, make_old_files
 from .populated import Populated, populate
 
 
@@ -52,3 +53,9 @@ def made(populated: tuple[Populated, Path], tmp_path: Path) -> Iterator[Populate
     shutil.copytree(store, tmp_path / "nats")
     with served(tmp_path / "nats") as url:
         yield dataclasses.replace(made, url=url)
+
+
+@pytest.fixture(scope="session")
+def old_files(existing: Existing, tmp_path_factory: pytest.TempPathFactory) -> OldFiles:
+    """A store that the existing system made and worked with, at rest; it takes eight seconds, once."""
+    return make_old_files(existing, tmp_path_factory.mktemp("old-store"))
