@@ -16,10 +16,10 @@ import pytest
 from anyio.from_thread import start_blocking_portal
 
 from pyoco_server.client.http import PyocoHttpClient
-from tests.acceptance.conftest import BIN, DEADLINE, Process, System
+from tests.acceptance.conftest import BIN, DEADLINE, Process, System, running_system
 from tests.nats_with_users import NatsWith
 
-from .oldstore import RESOLVER, OldFiles, OldStore
+from .oldstore import PEPPER, RESOLVER, OldFiles, OldStore
 
 pytestmark = pytest.mark.slow
 
@@ -143,6 +143,18 @@ def test_a_backup_of_it_is_restored_to_a_store_that_works(move: Move, tmp_path: 
         streams = moved.ready()["streams"]
         assert all(streams[name]["direct_reads"] for name in ("PYOCO_WORK", "KV_pyoco_runs", "PYOCO_DLQ"))
         what_waits_is_run(moved)
+
+
+def test_a_nats_of_ours_with_accounts_serves_it(old_files: OldFiles, tmp_path: Path) -> None:
+    """There the gateway's own user may not change streams, and ``up`` does it as the administrator."""
+    options = ["--nats-store-dir", str(old_files.copy_to(tmp_path / "nats"))]
+    keys = {"PYOCO_HTTP_AUTH_MODE": "api_key", "PYOCO_AUTH_PEPPER": PEPPER}
+    with running_system(tmp_path, *options, **keys) as system:
+        told = {line["stream"] for line in system.server.lines if line["message"] == TURNED_ON}
+        assert {"PYOCO_WORK", "KV_pyoco_runs", "KV_pyoco_auth"} <= told
+        key = {"X-API-Key": old_files.store.keys[0]["api_key"]}
+        assert httpx2.get(f"{system.url}/runs", headers=key, timeout=10).status_code == 200
+        assert httpx2.get(f"{system.url}/runs/{old_files.store.failed}", headers=key, timeout=10).status_code == 404
 
 
 def all_is_there(moved: Moved) -> None:
