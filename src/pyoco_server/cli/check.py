@@ -130,12 +130,8 @@ async def _mend(settings: Settings, timeout: float) -> list[Finding]:
     mending = mend_direct_reads(settings, "pyoco-server:check", timeout)
     try:
         mended = await asyncio.wait_for(mending, timeout)
-    except (
-        StoreRefused,
-        StoreUnavailable,
-        asyncio.TimeoutError,
-    ):  # the look that follows says so
-        return []
+    except (StoreRefused, StoreUnavailable, asyncio.TimeoutError):
+        return []  # the look that follows comes to the same, and says so
     return [info(FindingCode.READS_MENDED, streams=mended)] if mended else []
 
 

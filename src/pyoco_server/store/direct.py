@@ -179,13 +179,14 @@ class DirectReader:
 
     async def _walk(self, start: int | datetime, subject: str) -> AsyncIterator[StreamMessage]:
         """Give messages one after the other, by JetStream's API; none of them knows how many follow."""
-        if self._stream not in self._connection.direct_reads.told:
-            self._connection.direct_reads.told.add(self._stream)
-            log.warning(
-                "a stream takes no direct reads; it is read message by message, which takes longer",
-                stream=self._stream, hint=OFF_HINT,
-            )  # fmt: skip
+        told = self._connection.direct_reads.told
         while message := await next_message(self._connection, self._stream, start, subject):
+            if self._stream not in told:
+                told.add(self._stream)
+                log.warning(
+                    "a stream takes no direct reads; it is read message by message, which takes longer",
+                    stream=self._stream, hint=OFF_HINT,
+                )  # fmt: skip
             yield message
             start = message.seq + 1
 

@@ -266,6 +266,8 @@ async def _ensure_stream(js: JetStreamContext, wanted: api.StreamConfig, connect
             log.warning(line, stream=wanted.name, **shown)
         else:
             connection.tell(log.warning, line, every_sec=_TELL_AGAIN_SEC, stream=wanted.name, **shown)
+    if connection is not None and found.allow_direct:
+        connection.direct_reads.note_on(str(wanted.name))
     if wanted.allow_direct and not found.allow_direct:
         await (turn_on_by(js, str(wanted.name)) if connection is None else turn_on(connection, str(wanted.name)))
     return found.num_replicas or 1
