@@ -10,6 +10,7 @@ import pytest
 import structlog
 from anyio.from_thread import start_blocking_portal
 from hypothesis import settings as hypothesis_settings
+from structlog.dev import ConsoleRenderer, plain_traceback
 from structlog.stdlib import ProcessorFormatter
 
 from pyoco_server.embedded.nats_server import NatsServer
@@ -18,6 +19,12 @@ from pyoco_server.settings import Settings
 # A timing is never a test's assertion: machines are busy.
 hypothesis_settings.register_profile("patient", deadline=None)
 hypothesis_settings.load_profile("patient")
+
+
+# Exceptions in the log are read by nobody here, and drawing one with all its variables takes seconds.
+for _processor in structlog.get_config()["processors"]:
+    if isinstance(_processor, ConsoleRenderer):
+        _processor.exception_formatter = plain_traceback
 
 
 @pytest.fixture(scope="session")

@@ -39,7 +39,7 @@ WORDS = [
     ("/runs", "include", ["full", "ALL", "records,full", "task_records", ""], ["everything", "full,x"], "records"),
     ("/workers", "state", ["idle", "Stopped_Graceful", "stopped-graceful", "DISCONNECTED", ""],
      ["busy", "idle,running"], "RUNNING, IDLE, STOPPED_GRACEFUL, DISCONNECTED"),
-    ("/workers", "scope", ["ALL", "Active"], ["some", ""], "active, all"),
+    ("/workers", "scope", ["ALL", "Active", ""], ["some"], "active, all"),
     ("/workers", "include_hidden", ["TRUE", "no", "1"], ["maybe", "2"], "neither true nor false"),
     ("/dlq", "reason", ["FLOW_NOT_FOUND", "flow-not-found", ""], ["lost"], "flow_not_found, execution_error"),
     ("/audit", "action", ["RUN.SUBMIT", ""], ["submit"], "run.submit, run.cancel"),
