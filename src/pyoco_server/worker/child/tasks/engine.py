@@ -14,7 +14,7 @@ from pyoco.core.engine import Engine
 from pyoco.core.models import Flow, RunContext, RunStatus, Task
 from pyoco.dsl.nodes import SubFlowNode, TaskNode
 
-from pyoco_server.model.branches import MAX_PARALLEL, BranchedFlow, Branches
+from pyoco_server.model.branches import MAX_PARALLEL, BranchedFlow, Branches, Wait
 from pyoco_server.worker.child.flow.exposure import exposed_by
 from pyoco_server.worker.child.flow.wiring import WiredContext
 from pyoco_server.worker.child.tasks.retries import tasks_of
@@ -59,10 +59,12 @@ class RunEngine(Engine):
 
 def _by_dependencies(flow: Flow) -> SubFlowNode:
     """Make a program of a flow whose tasks know what each depends on, as flows of Python do."""
-    tasks = tasks_of(flow)
-    places = {task: place for place, task in enumerate(tasks)}
-    waits = []
-    for task in tasks:
-        before = [frozenset({places.get(other, -1)}) for other in task.dependencies]  # -1: of another flow, never done
+    tasks: dict[str, Task] = {}
+    for task in tasks_of(flow):
+        tasks.setdefault(task.name, task)  # of two of a name, the first one
+    places = {name: place for place, name in enumerate(tasks)}
+    waits: list[Wait] = []
+    for task in tasks.values():
+        before = [frozenset((places.get(other.name, -1),)) for other in task.dependencies]  # -1: no task of this flow
         waits.append((frozenset().union(*before),) if before and task.trigger_policy == "ANY" else tuple(before))
-    return Branches([TaskNode(task) for task in tasks], waits)
+    return Branches([TaskNode(task) for task in tasks.values()], waits)
