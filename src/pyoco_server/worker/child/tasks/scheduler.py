@@ -76,8 +76,8 @@ class Scheduler:
         self._has_ended = False
         self._moving: deque[tuple[_Running, Isolated | None]] = deque()
         """What can go on, each with what its last task ended with."""
-        self._above: dict[int, _Running] = {}
-        """By the identity of a join: what goes on when all of its steps have ended."""
+        self._above: dict[Join, _Running] = {}
+        """What goes on when all steps of a join have ended."""
         self._ready: deque[tuple[_Running, Ask]] = deque()
         self._threads: ThreadPoolExecutor | None = None
         self._busy = 0
@@ -186,7 +186,7 @@ class Scheduler:
         elif isinstance(asked, Ask):
             self._ready.append((running, asked))
         else:
-            self._above[id(asked)] = running
+            self._above[asked] = running
             self._begin_steps(asked, asked.first())
 
     def _end_step(self, join: Join, step: int, isolated: Isolated | None) -> None:
@@ -204,7 +204,7 @@ class Scheduler:
             else:
                 self._moving.append((_Running(self._strands.one(node, join.ctx.fork()), join, step), None))
         if not join.left:
-            self._moving.append((self._above.pop(id(join)), Isolated() if join.has_failed else None))
+            self._moving.append((self._above.pop(join), Isolated() if join.has_failed else None))
 
     def _mark_lost(self, nodes: Iterable[DSLNode]) -> None:
         for task in (task for node in nodes for task in program_tasks(node)):
