@@ -17,12 +17,12 @@ from pyoco.core.exceptions import SwitchNoMatch, UntilMaxIterationsExceeded
 from pyoco.core.models import Flow, RunContext, RunStatus, Task, TaskState
 from pyoco.dsl.expressions import ensure_expression
 from pyoco.dsl.nodes import CaseNode, DSLNode, ForEachNode, RepeatNode, SubFlowNode, SwitchNode, TaskNode, UntilNode
-from pyoco.trace.backend import TraceBackend
 
 from pyoco_server.model.branches import BranchedFlow, Branches, Wait
 from pyoco_server.worker.child.flow.wiring import WiredContext
 from pyoco_server.worker.child.tasks.engine import RunEngine
 from pyoco_server.worker.child.tasks.scheduler import Scheduler
+from tests.unit.random_programs import Silent
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -32,16 +32,6 @@ def _elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     os.chdir(tmp_path_factory.mktemp("runs"))
     yield
     os.chdir(here)
-
-
-class Silent(TraceBackend):
-    """Tells nobody."""
-
-    def on_flow_start(self, *_: Any, **__: Any) -> None: ...
-    def on_flow_end(self, *_: Any, **__: Any) -> None: ...
-    def on_node_start(self, *_: Any, **__: Any) -> None: ...
-    def on_node_end(self, *_: Any, **__: Any) -> None: ...
-    def on_node_error(self, *_: Any, **__: Any) -> None: ...
 
 
 def flow_of(program: SubFlowNode, tasks: list[Task], max_parallel: int = 8) -> BranchedFlow:

@@ -13,8 +13,8 @@ from pyoco.dsl.nodes import DSLNode, RepeatNode, SubFlowNode, TaskNode, UntilNod
 from pyoco_server.model.branches import BranchedFlow, Branches
 from pyoco_server.worker.child.tasks.engine import RunEngine
 from pyoco_server.worker.child.tasks.failures import TaskExited, TaskFailed
+from tests.unit.random_programs import Silent
 from tests.unit.test_retries import Run, task
-from tests.unit.test_scheduler import Silent
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,7 @@ from pyoco.core.models import RunStatus
 
 from pyoco_server.model.branches import BranchedFlow, Wait
 from pyoco_server.model.workflow import build_flow, parse_workflow
-from tests.unit.test_scheduler_nested import _MOST, _SEEDS, ITEMS, Level, Maker, Ours, Reference, Step
+from tests.unit.random_programs import ITEMS, MOST, SEEDS, Level, Maker, Ours, Reference, Step
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -81,7 +81,7 @@ def params_of(level: Level) -> dict[str, Any]:
 
 
 @settings(max_examples=20)
-@given(seed=_SEEDS, most=_MOST)
+@given(seed=SEEDS, most=MOST)
 @pytest.mark.parametrize("breaks", [False, True])
 def test_a_text_does_what_it_says(seed: int, most: int, breaks: bool) -> None:
     program = with_marks(Maker(seed).level(0))

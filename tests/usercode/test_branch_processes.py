@@ -1,5 +1,6 @@
 """What tasks of branches do to the process that they share: forks, exits, output, threads, time limits, pauses."""
 
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 import yaml
 
 from tests.acceptance.conftest import System
-from tests.usercode.conftest import Module, output
+from tests.usercode.conftest import FAST, Module, output
 
 pytestmark = pytest.mark.usercode
 
@@ -196,3 +197,30 @@ def test_what_a_round_can_do_without_does_not_end_its_loop(
     run = system.run(text, tag=isolation)
     assert output(run, "last") == "ccc"
     assert run["tasks"] == {"fails": "FAILED", "works": "SUCCEEDED", "counts": "SUCCEEDED", "last": "SUCCEEDED"}
+
+
+def test_after_the_death_of_a_worker_all_branches_run_anew(
+    system: System, made: Callable[..., Module], tmp_path: Path
+) -> None:
+    code = """
+    def called(me):
+        with open(HERE / "calls", "a") as file:
+            file.write(me)
+        return (HERE / "calls").read_text().count(me)
+    def quick(): return called("q")
+    def slow():
+        times = called("s")
+        if times == 1:
+            time.sleep(60)
+        return times
+    def last(quick, slow): return [quick, slow, called("l")]
+    """
+    text = made(code, "(quick & slow) >> last").flow("quick", "slow", "last")
+    doomed = system.worker(worker_id="doomed", tags="dying", **FAST)
+    run_id = system.client.submit_run_yaml(text, flow_name="f", tag="dying")["run_id"]
+    system.until(run_id, lambda run: run["tasks"] == {"quick": "SUCCEEDED", "slow": "RUNNING", "last": "PENDING"})
+    doomed.stop(signal.SIGKILL)
+    system.worker(worker_id="heir", tags="dying", **FAST)
+    run = system.end(run_id)
+    assert (run["attempt"], output(run, "last")) == (2, [2, 2, 1])
+    assert run["tasks"] == dict.fromkeys(("quick", "slow", "last"), "SUCCEEDED")

@@ -119,7 +119,8 @@ class Scheduler:
 
     def _start(self) -> None:
         """Start what can be started; what can only run alone has ended then."""
-        if self._ready and not self._busy and (self._most == 1 or len(self._ready) == 1 > len(self._moving)):
+        is_only_one = len(self._ready) == 1 and not self._moving
+        if self._ready and not self._busy and (is_only_one or self._most == 1):
             running, ask = self._ready.popleft()
             error: Exception | None = None
             try:
