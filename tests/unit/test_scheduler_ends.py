@@ -44,7 +44,7 @@ def test_an_exit_in_a_branch_ends_the_tries_of_the_others() -> None:
         assert has_failed.wait(10)
         sys.exit(3)
 
-    run = Run(beside(task(fails, "fails", delay=30.0, retries=5), task(leaves, "leaves")))
+    run = Run(beside(task(fails, "fails", delay=10.0, retries=1), task(leaves, "leaves")))
     assert isinstance(run.raised, TaskExited)
     assert run.reporter.task_that_raised(run.raised) == "leaves"
     assert {name: record["state"] for name, record in run.records.items()} == {"fails": "CANCELLED", "leaves": "FAILED"}
@@ -66,7 +66,7 @@ def test_a_failure_ends_the_pauses_of_the_others_and_lets_end_what_runs() -> Non
         return False
 
     flow = beside(
-        task(lambda: 1 / 0, "waits", delay=30.0, retries=5), task(fails, "fails"), task(lambda: go_on.wait(10), "runs")
+        task(lambda: 1 / 0, "waits", delay=10.0, retries=1), task(fails, "fails"), task(lambda: go_on.wait(10), "runs")
     )
     run = Run(flow, cancel_when=hears)
     assert isinstance(run.raised, TaskFailed) and run.reporter.task_that_raised(run.raised) == "fails"
@@ -84,7 +84,7 @@ def test_a_cancel_ends_the_pauses_in_all_branches() -> None:
             pausing.add(fields["name"])
         return len(pausing) == 2
 
-    flow = beside(*(task(lambda: 1 / 0, name, delay=30.0, retries=5) for name in "ab"))
+    flow = beside(*(task(lambda: 1 / 0, name, delay=10.0, retries=1) for name in "ab"))
     run = Run(flow, cancel_when=both_pause)
     assert {record["state"] for record in run.records.values()} == {"CANCELLED"}
     assert run.context.status in (RunStatus.CANCELLING, RunStatus.CANCELLED)
@@ -97,7 +97,7 @@ def test_a_cancel_ends_a_loop_without_tasks(alone: bool) -> None:
     def cancel() -> None:
         context.status = RunStatus.CANCELLING
 
-    loop, canceller = spinning(until="1 == 2", rounds=10**9), task(cancel, "cancels")
+    loop, canceller = spinning(until="1 == 2", rounds=200_000), task(cancel, "cancels")
     steps: list[DSLNode] = [TaskNode(canceller), loop]
     after = frozenset({0})
     flow = BranchedFlow(name="f", tasks={canceller}, program=Branches(steps, [(), (after,) if alone else ()]))
@@ -109,7 +109,7 @@ def test_a_loop_without_tasks_lets_the_other_branches_go_on() -> None:
     """It waits for what the last task of the branch beside it writes down."""
     chain = [task(lambda n=n: n, f"t{n}") for n in range(5)]  # type: ignore[misc]
     chain[0].outputs = chain[4].outputs = ["scratch.reached"]
-    steps: list[DSLNode] = [*map(TaskNode, chain), spinning(until="$ctx.scratch.reached == 4", rounds=10**9)]
+    steps: list[DSLNode] = [*map(TaskNode, chain), spinning(until="$ctx.scratch.reached == 4", rounds=200_000)]
     waits = [(), *((frozenset({place}),) for place in range(4)), (frozenset({0}),)]
     context = RunContext(run_id="r")
     flow = BranchedFlow(name="f", tasks=set(chain), program=Branches(steps, waits))
