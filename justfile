@@ -28,6 +28,10 @@ slow *arguments:
 usercode *arguments:
     {{ uv }} run pytest -n 0 -m usercode {{ arguments }} || [ $? -eq 5 ]
 
+# Run the tests beside the real pyoco-server 0.5.1. Its worker stands still now and then: what fails is tried again, twice
+moving *arguments:
+    {{ uv }} run pytest -n 0 -m moving {{ arguments }} || {{ uv }} run pytest -n 0 -m moving --lf {{ arguments }} || {{ uv }} run pytest -n 0 -m moving --lf {{ arguments }}
+
 # Run the tests that kill, stop and cut real processes
 faults *arguments:
     {{ uv }} run pytest -n 0 -m faults {{ arguments }} || [ $? -eq 5 ]

@@ -10,6 +10,8 @@ import pytest
 
 from .conftest import BIN, Process
 
+pytestmark = pytest.mark.slow
+
 AWAY = ["--port", "0", "--nats-url", "nats://127.0.0.1:9"]
 
 

@@ -10,6 +10,8 @@ import pytest
 
 from .conftest import BIN, DEADLINE, System
 
+pytestmark = pytest.mark.slow
+
 PROGRAMS = ["pyoco-client", "pyoco-server", "pyoco-worker", "pyoco-server-admin"]
 LOST = "error: the output cannot be written: "
 

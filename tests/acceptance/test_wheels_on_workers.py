@@ -13,6 +13,8 @@ from .conftest import System, running_system
 from .test_tutorial import client
 from .wheel_uploads import change, flow_of, installed, outputs, until_wheels, upload
 
+pytestmark = pytest.mark.slow
+
 FAST = {"PYOCO_WORKER_HEARTBEAT_INTERVAL_SEC": "0.5", "PYOCO_WHEEL_SYNC_INTERVAL_SEC": "60"}
 
 

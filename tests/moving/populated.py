@@ -14,7 +14,8 @@ from tests.wheels import wheel_members, wheel_name, write_wheel
 
 from .existing import Existing
 
-DEADLINE_SEC = 45.0
+DEADLINE_SEC = 20.0
+_TRIES = 4
 FLOW = """\
 version: 1
 flow:
@@ -114,9 +115,24 @@ def populate(existing: Existing, nats_url: str, folder: Path) -> Populated:
             assert sent.is_success, sent.text
             made.wheels.append(name)
         made.keys = keys(existing, nats_url, folder)
-        with their_worker(existing, nats_url, folder):  # last: it is best at jobs that are there before it
-            made.finished = {run_id: str(ended(http, run_id)["status"]) for run_id in runs}
+        # Last: their worker is best at jobs that are there before it.
+        told = run_by_them(existing, made.url, folder, http, runs)
+        made.finished = {run["run_id"]: str(run["status"]) for run in told}
     return made
+
+
+def run_by_them(
+    existing: Existing, nats_url: str, folder: Path, http: httpx2.Client, runs: list[str]
+) -> list[dict[str, Any]]:
+    """Let a worker of theirs run what waits; return the runs' snapshots. One that stands still is started again."""
+    for left in reversed(range(_TRIES)):
+        with their_worker(existing, nats_url, folder):
+            try:
+                return [ended(http, run_id) for run_id in runs]
+            except AssertionError:
+                if not left:
+                    raise
+    raise AssertionError("unreachable")
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ from .on_purpose import ON_PURPOSE
 from .scene import Told
 from .submitted import submissions, yaml_submissions
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.moving
 
 _ERROR = 400
 

@@ -6,7 +6,7 @@ import pytest
 
 from .existing import Existing
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.moving
 
 
 def test_it_is_the_real_one(existing: Existing, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from tests.integration.test_keys import settings_pepper
 
 from .existing import Existing
 
-pytestmark = [pytest.mark.slow, pytest.mark.anyio]
+pytestmark = [pytest.mark.moving, pytest.mark.anyio]
 
 _WAIT_SEC = 30.0
 _STOPS_SEC = 5.0

@@ -13,7 +13,7 @@ from tests.acceptance.conftest import System, running_system
 from .existing import Existing
 from .mixed import FLOW, OURS_ONLY, prepare, starts, their_worker, until
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.moving
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import pytest
 from .existing import Existing
 from .mixed_load import both, our_worker, run_load
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.moving
 
 
 def test_both_systems_share_the_work(existing: Existing, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from tests.nats_with_users import NatsWith
 
 from .oldstore import PEPPER, RESOLVER, OldFiles, OldStore
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.moving
 
 USES_A_WHEEL = """version: 1
 flow: {graph: triple, defaults: {x: 14}}

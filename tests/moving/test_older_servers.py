@@ -24,7 +24,7 @@ from tests.wheels import make_wheel
 
 from .existing import Existing
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.moving
 
 FLOW = """
 version: 1

@@ -15,9 +15,9 @@ from tests.wheels import wheel_members, wheel_name, write_wheel
 
 from . import ours
 from .existing import Existing
-from .populated import FLOW, Populated, asking, ended, submit_yaml, their_worker, until
+from .populated import FLOW, Populated, asking, ended, run_by_them, submit_yaml, until
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.moving
 RESOLVER = """\
 from pyoco.core.models import Flow, Task
 
@@ -111,8 +111,7 @@ def test_side_by_side_and_back_again(made: Populated, existing: Existing, tmp_pa
             assert result(ended(http, made.queued[0])) == "v=2"
             ran = [their_gateway_takes(existing, made.url, tmp_path)]
         run_id = submit_yaml(http, FLOW.replace("x: 1", "x: 9"), "now")
-        with their_worker(existing, made.url, tmp_path):
-            there = ended(http, run_id)
+        [there] = run_by_them(existing, made.url, tmp_path, http, [run_id])
         assert (there["worker_id"], result(there)) == ("theirs", "v=10")
         left = submit_yaml(http, FLOW.replace("x: 1", "x: 20"), "now")  # nobody takes it before we leave
         ran += [there["run_id"], left]
@@ -128,8 +127,8 @@ def test_side_by_side_and_back_again(made: Populated, existing: Existing, tmp_pa
         assert [one["name"] for one in http.get("/wheels").json()] == [*made.wheels, name]
         assert http.get("/wheels/history").json()[0]["wheel_name"] == name
         run_id = submit_yaml(http, FLOW, "now")
-        with their_worker(existing, made.url, tmp_path):
-            assert [result(ended(http, one)) for one in (left, run_id)] == ["v=21", "v=2"]
+        told_by_them = run_by_them(existing, made.url, tmp_path, http, [left, run_id])
+        assert [result(run) for run in told_by_them] == ["v=21", "v=2"]
 
 
 def all_is_there(http: httpx2.Client, made: Populated) -> None:
