@@ -158,8 +158,7 @@ class Side:
         patience = time.monotonic() + _PATIENCE_SEC
         with self.http() as http:
             while True:
-                workers = {one["worker_id"]: one for one in http.get(f"{self.url}/workers").json()}
-                worker = workers.get("w1", {})
+                worker = self._workers(http).get("w1", {})
                 if worker.get("state") == "IDLE" and worker.get("last_run_id") == self.runs[run]:
                     return
                 assert time.monotonic() < deadline, f"{self.name}: the worker is still {worker}"
@@ -167,6 +166,11 @@ class Side:
                     self.revive()
                     patience += 3 * _PATIENCE_SEC
                 time.sleep(_LOOK_SEC)
+
+    def _workers(self, http: httpx2.Client) -> dict[str, dict[str, Any]]:
+        """Return the workers by id; none where the existing system cannot list them, as happens now and then."""
+        answer = http.get(f"{self.url}/workers")
+        return {one["worker_id"]: one for one in answer.json()} if answer.is_success else {}
 
     def note_run(self, name: str, run_id: str) -> None:
         """Note a run that was made."""
@@ -178,8 +182,7 @@ class Side:
         deadline = time.monotonic() + DEADLINE
         with self.http() as http:
             while True:
-                workers = {one["worker_id"]: one["wheel_sync"] for one in http.get(f"{self.url}/workers").json()}
-                sync = workers.get(worker_id, {})
+                sync = self._workers(http).get(worker_id, {}).get("wheel_sync", {})
                 names = [row["wheel_name"] for row in sync.get("installed_wheels", ())]
                 if names == [wheel] and not sync["updated_wheels"] and not sync["removed_wheels"]:
                     return
