@@ -116,6 +116,14 @@ async def test_a_fresh_store_is_empty_and_ready(here: Running) -> None:
     assert ready["index"] == {"caught_up": True, "revision": 0, "runs": 0}
 
 
+async def test_what_it_answers_first_it_answers_with_its_buckets_there(settings: Settings) -> None:
+    """Programs of the existing system ask for ``/health``, and open the buckets then."""
+    async with running(settings, store=False) as here:
+        assert here.gateway.streams.made.is_set()
+        assert (await here.http.get("/health")).status_code == 200
+        assert await here.gateway.connection.js.key_value(settings.runs_kv_bucket)
+
+
 async def test_a_nats_without_room_is_told_of(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
     greedy = settings.model_copy(update={"logs_max_bytes": 1 << 60})
     listener = Listener(greedy, bind("127.0.0.1", 0))

@@ -93,6 +93,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
     gateway = Gateway(app.state.settings, app.state.metrics)
     app.state.gateway = gateway
     await gateway.start()
+    await gateway.wait_made()
     try:
         yield {connections.STATE: gateway.connections}  # the web server hands it to its connections
     finally:

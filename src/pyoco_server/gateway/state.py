@@ -1,6 +1,7 @@
 """What the routes share: the store, the index, and the tasks that keep them fresh."""
 
 import asyncio
+import contextlib
 import sqlite3
 from collections.abc import Callable
 from typing import Annotated, cast
@@ -8,7 +9,7 @@ from typing import Annotated, cast
 import structlog
 from fastapi import Depends, Request
 
-from pyoco_server.errors import StoreUnavailable
+from pyoco_server.errors import StoreRefused, StoreUnavailable
 from pyoco_server.gateway.advisories import Backstop
 from pyoco_server.gateway.audit_log import AuditLog
 from pyoco_server.gateway.census import Census
@@ -63,6 +64,8 @@ log = structlog.get_logger(__name__)
 
 _CATCH_UP_SEC = 5.0
 _STOP_SEC = 5.0
+_HERE_SEC, _MADE_SEC = 0.25, 2.0
+"""How long a start waits at most for a NATS that is there, and for what is kept in it."""
 _LOG_READS = 8
 _SWEEP_SEC = 1800.0
 
@@ -192,6 +195,13 @@ class Gateway:
         rounds("depths", self.depths)
         rounds("stream-watch", self.stream_watch, self.stream_watch.heard)
         self.metrics.watch_tasks(self.supervisors)
+
+    async def wait_made(self) -> None:
+        """Wait until what is kept in NATS is there, so that a program that is answered finds it; NATS may be away."""
+        with contextlib.suppress(StoreRefused):  # its connection says so
+            await self.connection.wait_up(_HERE_SEC)
+        if self.connection.is_up:
+            await first_event(_MADE_SEC, self.streams.made, self.stopping)
 
     async def stop(self) -> None:
         """Let go of everything."""
