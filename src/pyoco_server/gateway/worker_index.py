@@ -100,12 +100,12 @@ class WorkerIndex:
         return sorted(found, key=lambda one: one[0].last_seen_at, reverse=True)
 
     def existing_serve(self, tag: str) -> bool:
-        """Tell whether a worker of the existing system is there that serves a tag."""
+        """Return whether a worker of the existing system is there that serves a tag."""
         records = map(self._records.__getitem__, self._existing)
         return any(tag in record.tags and self.state(record).is_active for record in records)
 
     def own_serve(self, tag: str, within_sec: float) -> bool:
-        """Tell whether a worker of ours serves a tag, or did so a moment ago.
+        """Return whether a worker of ours serves a tag, or did so a moment ago.
 
         Args:
             tag: Which one.

@@ -178,7 +178,7 @@ class DirectReader:
             return [replace(message, pending=last - at) for at, message in enumerate(found[:limit])]
 
     async def _walk(self, start: int | datetime, subject: str) -> AsyncIterator[StreamMessage]:
-        """Give messages one after the other, by JetStream's API; none of them knows how many follow."""
+        """Yield messages one after the other, by JetStream's API; none of them knows how many follow."""
         told = self._connection.direct_reads.told
         while message := await next_message(self._connection, self._stream, start, subject):
             if self._stream not in told:
