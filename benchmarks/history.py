@@ -26,9 +26,9 @@ from benchmarks.processes import BIN, Server, size_mib
 
 from pyoco_server.embedded.nats_server import NatsServer
 from pyoco_server.model.run import EndReason, RunRecord, RunStatus
-from pyoco_server.settings import Settings
+from pyoco_server.settings.environment import Settings
 from pyoco_server.store import topology
-from pyoco_server.store.connection import Connection
+from pyoco_server.store.nats.connection import Connection
 from pyoco_server.store.runs import RunStore
 
 _AT_ONCE = 64

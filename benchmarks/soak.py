@@ -27,10 +27,10 @@ from benchmarks.processes import Server, Worker, size_mib
 from pyoco_server.model.job import Job
 from pyoco_server.model.run import EndReason, RunStatus, claim, settle
 from pyoco_server.model.runlog import LogChunk
-from pyoco_server.settings import Settings
-from pyoco_server.store.connection import Connection
+from pyoco_server.settings.environment import Settings
 from pyoco_server.store.logs import LogStore
-from pyoco_server.store.queue import JobQueue
+from pyoco_server.store.nats.connection import Connection
+from pyoco_server.store.queue.job_queue import JobQueue
 from pyoco_server.store.runs import RunStore
 
 TASK = """

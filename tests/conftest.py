@@ -14,7 +14,7 @@ from structlog.dev import ConsoleRenderer, plain_traceback
 from structlog.stdlib import ProcessorFormatter
 
 from pyoco_server.embedded.nats_server import NatsServer
-from pyoco_server.settings import Settings
+from pyoco_server.settings.environment import Settings
 
 # A timing is never a test's assertion: machines are busy.
 hypothesis_settings.register_profile("patient", deadline=None)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from pyoco_server.client.async_http import AsyncPyocoHttpClient
     from pyoco_server.client.http import PyocoHttpClient
     from pyoco_server.config import NatsBackendConfig
-    from pyoco_server.logs import configure_logging
+    from pyoco_server.process.logs import configure_logging
     from pyoco_server.store.client import PyocoNatsClient
     from pyoco_server.store.topology import ensure_resources
     from pyoco_server.worker.embedding import PyocoNatsWorker
@@ -25,7 +25,7 @@ _HOMES = {
     "PyocoHttpClient": "pyoco_server.client.http",
     "AsyncPyocoHttpClient": "pyoco_server.client.async_http",
     "PyocoNatsWorker": "pyoco_server.worker.embedding",
-    "configure_logging": "pyoco_server.logs",
+    "configure_logging": "pyoco_server.process.logs",
 }
 
 __all__ = [

@@ -8,9 +8,9 @@ from pyoco_server import __version__
 from pyoco_server.cli.keys import api_key
 from pyoco_server.cli.nats_option import nats_url_option
 from pyoco_server.cli.output import run_command
-from pyoco_server.logs import configure_logging
-from pyoco_server.secrecy import hide, keep_secrets
-from pyoco_server.settings import Settings
+from pyoco_server.process.logs import configure_logging
+from pyoco_server.settings.environment import Settings
+from pyoco_server.settings.secrecy import hide, keep_secrets
 
 
 @click.group(epilog="Example: pyoco-server-admin api-key create --tenant demo --expires 90d")

@@ -6,7 +6,7 @@ from typing import Any
 
 from typing_extensions import Self
 
-from pyoco_server.settings import Settings
+from pyoco_server.settings.environment import Settings
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,12 @@
 
 from fastapi import FastAPI
 
-from pyoco_server import descriptors
 from pyoco_server.gateway import app
-from pyoco_server.gateway.memory import settle_memory
-from pyoco_server.logs import configure_logging
-from pyoco_server.secrecy import hide, keep_secrets
-from pyoco_server.settings import Settings
+from pyoco_server.gateway.monitoring.memory import settle_memory
+from pyoco_server.process import descriptors
+from pyoco_server.process.logs import configure_logging
+from pyoco_server.settings.environment import Settings
+from pyoco_server.settings.secrecy import hide, keep_secrets
 
 
 def create_app() -> FastAPI:

@@ -10,9 +10,9 @@ import pytest
 
 from pyoco_server.model.deadletter import key_of_run, letter_of_run, letter_reason
 from pyoco_server.model.run import EndReason, RunRecord, RunStatus, claim, settle
-from pyoco_server.settings import Settings
-from pyoco_server.store.connection import Connection
+from pyoco_server.settings.environment import Settings
 from pyoco_server.store.deadletters import DeadLetterStore
+from pyoco_server.store.nats.connection import Connection
 from pyoco_server.store.runs import RunStore
 
 from .conftest import BIN, System

@@ -47,7 +47,7 @@ def by_environment(port):
     return any(word in str(named) for word in ("SUA", "PASSWORD", "TOKEN", "PEPPER"))
 
 def ask(port, role="admin"):
-    from pyoco_server.nats_signer import LocalSigner, NatsRole
+    from pyoco_server.settings.nats_signer import LocalSigner, NatsRole
     return LocalSigner().sign(NatsRole(role), "nonce", "127.0.0.1", port)
 
 def as_worker(port):

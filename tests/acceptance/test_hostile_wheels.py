@@ -12,8 +12,8 @@ import httpx2
 import psutil
 import pytest
 
-from pyoco_server.settings import Settings
-from pyoco_server.store.connection import Connection
+from pyoco_server.settings.environment import Settings
+from pyoco_server.store.nats.connection import Connection
 from pyoco_server.store.wheels import WheelStore
 from tests.hostile_wheels import HOSTILE, MEBI
 from tests.wheels import make_wheel, wheel_members

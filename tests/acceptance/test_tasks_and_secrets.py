@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from pyoco_server.client.http import PyocoHttpClient
-from pyoco_server.worker.child.confinement import support
+from pyoco_server.worker.child.confinement.confinement import support
 
 from .conftest import System, running_system
 

@@ -16,7 +16,7 @@ import yaml
 
 from pyoco_server.cli import server, worker
 from pyoco_server.embedded.nats_server import _find_binary
-from pyoco_server.settings import _FOREIGN, Settings, variable
+from pyoco_server.settings.environment import _FOREIGN, Settings, variable
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"

@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 
 from pyoco_server.gateway.app import create_app
-from pyoco_server.gateway.why import WhyCode
+from pyoco_server.gateway.why.diagnosis import WhyCode
 from pyoco_server.model.audit import AuditAction, AuditEntry, AuditOutcome
 from pyoco_server.model.deadletter import DeadLetter, DeadLetterReason
-from pyoco_server.model.findings import FindingCode
+from pyoco_server.model.findings.finding import FindingCode
 from pyoco_server.model.run import EndReason, RunRecord, RunStatus
 from pyoco_server.model.worker import GpuFigures, WorkerRecord
-from pyoco_server.settings import Settings, variable
+from pyoco_server.settings.environment import Settings, variable
 
 DOCS = Path(__file__).parents[2] / "docs"
 CONFIG = (DOCS / "config.md").read_text()

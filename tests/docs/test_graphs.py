@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from pyoco_server.model.graph.plan import plan
-from pyoco_server.model.graph.problems import GraphProblem
-from pyoco_server.model.graph.texts import read_texts
-from pyoco_server.model.workflow import Workflow, parse_workflow
+from pyoco_server.model.flow.graph.plan import plan
+from pyoco_server.model.flow.graph.problems import GraphProblem
+from pyoco_server.model.flow.graph.texts import read_texts
+from pyoco_server.model.flow.workflow import Workflow, parse_workflow
 
 PAGE = (Path(__file__).parents[2] / "docs/how-to/graphs.md").read_text()
 YAMLS = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)

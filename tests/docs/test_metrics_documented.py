@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from pyoco_server.gateway.metrics import Metrics
+from pyoco_server.gateway.monitoring.metrics import Metrics
 from tests.unit.test_metrics import FULL, ended
 
 DOCS = Path(__file__).parents[2] / "docs"

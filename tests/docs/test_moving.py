@@ -10,10 +10,10 @@ import pytest
 
 from pyoco_server import errors
 from pyoco_server.cli import client, server, worker
-from pyoco_server.model.findings import FindingCode
-from pyoco_server.model.flow_file import TaskSpec
+from pyoco_server.model.findings.finding import FindingCode
+from pyoco_server.model.flow.flow_file import TaskSpec
 from pyoco_server.model.moving.texts import MOVING_TEXTS
-from pyoco_server.settings import Settings, variable
+from pyoco_server.settings.environment import Settings, variable
 from pyoco_server.store.moving import sample
 
 PAGE = (Path(__file__).parents[2] / "docs/how-to/moving.md").read_text()

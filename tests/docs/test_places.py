@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pyoco_server.settings import Settings, variable
+from pyoco_server.settings.environment import Settings, variable
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"

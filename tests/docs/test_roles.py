@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pyoco_server.gateway.rights import PUBLIC, RIGHTS
+from pyoco_server.gateway.access.rights import PUBLIC, RIGHTS
 from pyoco_server.model.access import Role
 
 KEYS = (Path(__file__).parents[2] / "docs/how-to/keys.md").read_text()

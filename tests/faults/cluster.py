@@ -16,7 +16,7 @@ from typing import Any
 import httpx2
 import psutil
 
-from pyoco_server.settings import Settings
+from pyoco_server.settings.environment import Settings
 from tests.acceptance.conftest import DEADLINE, Process
 from tests.ports import free_port
 

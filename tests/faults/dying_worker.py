@@ -3,7 +3,7 @@
 import sys
 
 from pyoco_server.cli.worker import main
-from pyoco_server.settings import Settings
+from pyoco_server.settings.environment import Settings
 from pyoco_server.worker import worker
 from tests.faults.faulty import Fault, FaultyConnection, Mode
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import nats.errors
 
-from pyoco_server.settings import Settings
-from pyoco_server.store.connection import Connection
+from pyoco_server.settings.environment import Settings
+from pyoco_server.store.nats.connection import Connection
 
 
 class Mode(str, Enum):

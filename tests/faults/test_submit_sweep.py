@@ -11,7 +11,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from pyoco_server.settings import Settings
+from pyoco_server.settings.environment import Settings
 from pyoco_server.worker.worker import Worker
 from tests.integration.test_gateway import running
 
@@ -84,7 +84,7 @@ async def gateways(settings: Settings, tmp_path: Path, monkeypatch: pytest.Monke
     other = settings.model_copy(update={"state_dir": tmp_path / "other"})
     async with running(other) as clean:
         with monkeypatch.context() as patched:
-            patched.setattr("pyoco_server.gateway.state.Connection", FaultyConnection.with_fault(fault))
+            patched.setattr("pyoco_server.gateway.gateway.Connection", FaultyConnection.with_fault(fault))
             serving = running(settings)
             faulty = await serving.__aenter__()
         await worker.start()

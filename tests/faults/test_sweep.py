@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 
 from pyoco_server.model.run import RunRecord, new_run_id, request_cancel
-from pyoco_server.settings import Settings
+from pyoco_server.settings.environment import Settings
 from pyoco_server.store import topology
-from pyoco_server.store.connection import Connection
 from pyoco_server.store.control import ControlChannel
 from pyoco_server.store.flows import FlowStore
-from pyoco_server.store.job_maker import JobMaker
-from pyoco_server.store.queue import JobQueue
+from pyoco_server.store.nats.connection import Connection
+from pyoco_server.store.queue.job_maker import JobMaker
+from pyoco_server.store.queue.job_queue import JobQueue
 from pyoco_server.store.runs import RunStore
 from pyoco_server.store.submissions import Submissions
 from pyoco_server.worker.worker import Worker

@@ -12,11 +12,11 @@ from nats.js.errors import NotFoundError
 
 from pyoco_server.errors import StoreUnavailable
 from pyoco_server.model.run import RunRecord, RunStatus, new_run_id
-from pyoco_server.settings import Settings
+from pyoco_server.settings.environment import Settings
 from pyoco_server.store import topology
-from pyoco_server.store.connection import Connection
-from pyoco_server.store.direct import DirectReader
-from pyoco_server.store.feed import BucketFeed, Change
+from pyoco_server.store.nats.connection import Connection
+from pyoco_server.store.nats.direct import DirectReader
+from pyoco_server.store.nats.feed import BucketFeed, Change
 from pyoco_server.store.runs import RunStore
 
 from .history import TERMINAL

@@ -11,16 +11,16 @@ import pytest
 from nats.js.errors import NotFoundError
 
 from pyoco_server.model.run import RunRecord
-from pyoco_server.settings import Settings
+from pyoco_server.settings.environment import Settings
 from pyoco_server.store import topology
-from pyoco_server.store.archive import Archive
-from pyoco_server.store.backup import back_up, streams_in_order
-from pyoco_server.store.connection import Connection, connected
+from pyoco_server.store.backup.archive import Archive
+from pyoco_server.store.backup.restoring import Restore
+from pyoco_server.store.backup.taking import back_up, streams_in_order
 from pyoco_server.store.flows import FlowStore
-from pyoco_server.store.job_maker import JobMaker
 from pyoco_server.store.keys import KeyStore
-from pyoco_server.store.queue import JobQueue
-from pyoco_server.store.restore import Restore
+from pyoco_server.store.nats.connection import Connection, connected
+from pyoco_server.store.queue.job_maker import JobMaker
+from pyoco_server.store.queue.job_queue import JobQueue
 from pyoco_server.store.runs import RunStore
 from pyoco_server.store.submissions import Submissions
 from pyoco_server.store.wheels import WheelStore

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import httpx2
 
 from pyoco_server.model.access import Role
-from pyoco_server.settings import Settings
+from pyoco_server.settings.environment import Settings
 from tests.integration.keyholders import asking, make_key, sent
 from tests.integration.test_gateway import DEADLINE, Running, running
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from pyoco_server.model.access import Role
 from pyoco_server.model.apikey import ApiKey, Pepper
-from pyoco_server.settings import Settings
+from pyoco_server.settings.environment import Settings
 from pyoco_server.store.keys import KeyStore
 
 from .test_gateway import Running, running, until

@@ -1,4 +1,4 @@
-"""Who may do what: every line of ``gateway/rights.py``, asked by everybody there is.
+"""Who may do what: every line of ``gateway/access/rights.py``, asked by everybody there is.
 
 A new route without a line there makes this fail.
 """
@@ -12,13 +12,13 @@ from typing import Any
 import httpx2
 import pytest
 
-from pyoco_server.gateway import attempts
+from pyoco_server.gateway.access import failed_keys as attempts
+from pyoco_server.gateway.access.guard import doors
+from pyoco_server.gateway.access.rights import PUBLIC, RIGHTS, lines_of, needed
 from pyoco_server.gateway.app import create_app
-from pyoco_server.gateway.guard import doors
-from pyoco_server.gateway.rights import PUBLIC, RIGHTS, lines_of, needed
 from pyoco_server.model.access import Role
 from pyoco_server.model.apikey import ApiKey
-from pyoco_server.settings import Settings
+from pyoco_server.settings.environment import Settings
 
 from .keyholders import asking, guarded, make_key, sent
 from .test_gateway import Running

@@ -16,15 +16,15 @@ from typing import Any
 import psutil
 import pytest
 
-from pyoco_server import nats_signer
 from pyoco_server.embedded import access_point as module
 from pyoco_server.embedded.access_point import AccessPoint
 from pyoco_server.embedded.keyring import Keyring
 from pyoco_server.embedded.nats_server import NatsServer
 from pyoco_server.errors import CommandFailed
-from pyoco_server.nats_signer import LocalSigner, NatsRole, SignatureRefused, socket_name
-from pyoco_server.settings import Settings
-from pyoco_server.store.connection import Connection
+from pyoco_server.settings import nats_signer
+from pyoco_server.settings.environment import Settings
+from pyoco_server.settings.nats_signer import LocalSigner, NatsRole, SignatureRefused, socket_name
+from pyoco_server.store.nats.connection import Connection
 from tests.ports import free_port
 
 pytestmark = [

@@ -18,12 +18,12 @@ from pyoco_server.errors import StoreUnavailable
 from pyoco_server.model.run import EndReason as End
 from pyoco_server.model.run import RunRecord, RunStatus, claim, request_cancel, settle
 from pyoco_server.model.worker import WorkerRecord
-from pyoco_server.settings import Settings
+from pyoco_server.process.waiting import first_event
+from pyoco_server.settings.environment import Settings
 from pyoco_server.store import topology
-from pyoco_server.store.connection import Connection
 from pyoco_server.store.deadletters import StoredLetter
-from pyoco_server.store.queue import JobQueue
-from pyoco_server.waiting import first_event
+from pyoco_server.store.nats.connection import Connection
+from pyoco_server.store.queue.job_queue import JobQueue
 from tests.integration.test_deadletters import spoil
 from tests.integration.test_gateway import DEADLINE, Running, running
 from tests.integration.test_gateway_away import Nats, ready, stop

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from pyoco_server.store import deadline, messages, topology
+from pyoco_server.store import topology
+from pyoco_server.store.nats import deadline, messages
 
 from .test_gateway import Running, here, until
 from .test_idempotency import BODY, jobs, post, post_yaml

@@ -11,14 +11,14 @@ import httpx2
 import pytest
 from structlog.testing import capture_logs
 
-from pyoco_server.gateway import audit_log
+from pyoco_server.gateway.access.guard import doors
 from pyoco_server.gateway.app import create_app
-from pyoco_server.gateway.auditing import declared
-from pyoco_server.gateway.guard import doors
+from pyoco_server.gateway.audit import log as audit_log
+from pyoco_server.gateway.audit.middleware import declared
 from pyoco_server.model.access import Role
 from pyoco_server.model.audit import AuditAction
 from pyoco_server.model.worker import WorkerRecord
-from pyoco_server.settings import Settings
+from pyoco_server.settings.environment import Settings
 from tests.integration.callers import Tenants, tenants_at
 from tests.integration.test_gateway import DEADLINE, FLOW, Running, running, until
 from tests.integration.test_gateway_away import Nats, nats, ready, stop

@@ -8,10 +8,10 @@ from nats.js.errors import APIError
 
 from pyoco_server.model.audit import AuditAction, AuditEntry, AuditOutcome, AuditTarget
 from pyoco_server.model.provenance import Actor
-from pyoco_server.settings import Settings
+from pyoco_server.settings.environment import Settings
 from pyoco_server.store import audit, topology
 from pyoco_server.store.audit import AuditTrail
-from pyoco_server.store.connection import Connection
+from pyoco_server.store.nats.connection import Connection
 
 pytestmark = pytest.mark.anyio
 

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from pyoco_server import supervision
 from pyoco_server.embedded.system import System
 from pyoco_server.errors import CommandFailed
 from pyoco_server.gateway.app import Gateway
-from pyoco_server.settings import Settings
-from pyoco_server.supervision import Supervised, Supervisor
+from pyoco_server.process import supervision
+from pyoco_server.process.supervision import Supervised, Supervisor
+from pyoco_server.settings.environment import Settings
 from pyoco_server.worker.embedding import PyocoNatsWorker
 
 from .test_gateway import Running, running, until
@@ -111,7 +111,7 @@ async def here_with_broken_rooms(settings: Settings, monkeypatch: pytest.MonkeyP
     async def broken(_: object) -> None:
         raise ValueError("no figures today")
 
-    monkeypatch.setattr("pyoco_server.gateway.room.StoreRoom.round", broken)
+    monkeypatch.setattr("pyoco_server.gateway.monitoring.capacity.StoreRoom.round", broken)
     async with running(settings) as server:
         gateway: Gateway = server.gateway
         (room,) = [one for one in gateway.supervisor.known if one.name == "room"]

@@ -14,11 +14,11 @@ import pytest
 from anyio.from_thread import start_blocking_portal
 
 from pyoco_server.errors import StoreUnavailable
-from pyoco_server.store import snapshot_changes
-from pyoco_server.store.archive import Archive
-from pyoco_server.store.connection import Connection, connected
-from pyoco_server.store.snapshot_changes import changes_after
-from pyoco_server.store.stream_state import read_streams
+from pyoco_server.store.backup import snapshot_changes
+from pyoco_server.store.backup.archive import Archive
+from pyoco_server.store.backup.snapshot_changes import changes_after
+from pyoco_server.store.nats.connection import Connection, connected
+from pyoco_server.store.status.stream_state import read_streams
 from pyoco_server.store.wheels import WheelStore
 
 from .backups import WHEEL, configurations, connection, everything, filled, messages, put_back, taken, wipe

@@ -10,11 +10,11 @@ import pytest
 from nats.js import api
 
 from pyoco_server.errors import CommandFailed
-from pyoco_server.settings import Settings
-from pyoco_server.store.connection import Connection, connected
+from pyoco_server.settings.environment import Settings
 from pyoco_server.store.flows import FlowStore
-from pyoco_server.store.job_maker import JobMaker
-from pyoco_server.store.queue import JobQueue
+from pyoco_server.store.nats.connection import Connection, connected
+from pyoco_server.store.queue.job_maker import JobMaker
+from pyoco_server.store.queue.job_queue import JobQueue
 from pyoco_server.store.runs import RunStore
 from pyoco_server.store.submissions import Submissions
 from pyoco_server.store.wheels import WheelStore

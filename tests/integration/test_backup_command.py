@@ -16,10 +16,10 @@ from anyio.from_thread import start_blocking_portal
 from pyoco_server.cli import backup as module
 from pyoco_server.cli.server import main
 from pyoco_server.embedded.nats_server import NatsServer
-from pyoco_server.settings import Settings, variable
+from pyoco_server.settings.environment import Settings, variable
 from pyoco_server.store import topology
-from pyoco_server.store.connection import connected
 from pyoco_server.store.keys import KeyStore
+from pyoco_server.store.nats.connection import connected
 from tests.nats_with_users import SecuredNats
 
 from .keyholders import make_key

@@ -12,7 +12,7 @@ import pytest
 
 from pyoco_server.cli import server, worker
 from pyoco_server.errors import CommandFailed
-from pyoco_server.settings import Settings
+from pyoco_server.settings.environment import Settings
 from pyoco_server.worker.embedding import PyocoNatsWorker
 
 FILES = {

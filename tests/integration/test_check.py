@@ -19,9 +19,9 @@ from nats.js import api
 
 from pyoco_server import __version__
 from pyoco_server.cli.server import main
-from pyoco_server.settings import Settings, variable
+from pyoco_server.settings.environment import Settings, variable
 from pyoco_server.store import examination, topology
-from pyoco_server.store.connection import Connection, connected
+from pyoco_server.store.nats.connection import Connection, connected
 
 
 @pytest.fixture

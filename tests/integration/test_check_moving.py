@@ -11,12 +11,12 @@ from nats.js import api
 from pydantic import SecretStr
 
 from pyoco_server.cli.server import main
-from pyoco_server.settings import Settings, variable
+from pyoco_server.settings.environment import Settings, variable
 from pyoco_server.store import topology
-from pyoco_server.store.connection import Connection, connected
 from pyoco_server.store.moving import look, sample
 from pyoco_server.store.moving.sample import read_sample
-from pyoco_server.store.stream_state import read_stream
+from pyoco_server.store.nats.connection import Connection, connected
+from pyoco_server.store.status.stream_state import read_stream
 
 from .test_check import change, nats_url
 

@@ -13,12 +13,12 @@ import psutil
 import pytest
 
 from pyoco_server.errors import CheckUnavailable, InvalidFlow, InvalidInput, PyocoError, TooLarge, TooManyChecks
-from pyoco_server.gateway.checking import checker as checker_module
-from pyoco_server.gateway.checking import process as process_module
-from pyoco_server.gateway.checking.checker import FlowChecker
-from pyoco_server.gateway.checking.pool import CheckPool
-from pyoco_server.model.jsontext import read_json
-from pyoco_server.model.workflow import parse_workflow
+from pyoco_server.gateway.submitting.checking import checker as checker_module
+from pyoco_server.gateway.submitting.checking import process as process_module
+from pyoco_server.gateway.submitting.checking.checker import FlowChecker
+from pyoco_server.gateway.submitting.checking.pool import CheckPool
+from pyoco_server.model.flow.workflow import parse_workflow
+from pyoco_server.model.text.jsontext import read_json
 from tests.integration.test_gateway import Running, running, until
 from tests.unit.hostile_flows import KINDS, filled
 

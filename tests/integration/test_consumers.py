@@ -6,10 +6,10 @@ import pytest
 from nats.js import api
 
 from pyoco_server.errors import CommandFailed
-from pyoco_server.settings import Settings
-from pyoco_server.store import restore
-from pyoco_server.store.connection import Connection, connected
-from pyoco_server.store.consumers import behind
+from pyoco_server.settings.environment import Settings
+from pyoco_server.store.backup import restoring as restore
+from pyoco_server.store.nats.connection import Connection, connected
+from pyoco_server.store.status.consumers import behind
 
 from .backups import connection, filled, put_back, taken, wipe
 

@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from pyoco_server.errors import StoreUnavailable
-from pyoco_server.settings import Settings
-from pyoco_server.store.feed import BucketFeed
+from pyoco_server.settings.environment import Settings
+from pyoco_server.store.nats.feed import BucketFeed
 
 from .test_gateway import Running, running
 

@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 
-from pyoco_server.gateway import letters, listing, worker_view
-from pyoco_server.gateway.cancelling import Cancelling
+from pyoco_server.gateway.deadletters import letters
+from pyoco_server.gateway.index import listing, worker_view
+from pyoco_server.gateway.monitoring.run_metrics import RunMetrics
 from pyoco_server.gateway.routes import wheels
-from pyoco_server.gateway.run_metrics import RunMetrics
+from pyoco_server.gateway.submitting.cancelling import Cancelling
 from pyoco_server.model.access import Caller
 from pyoco_server.model.run import RunRecord, request_cancel
-from pyoco_server.settings import Settings
+from pyoco_server.settings.environment import Settings
 from pyoco_server.store.audit import AuditTrail
 from tests.integration.callers import tenants_at
 from tests.integration.stranger_requests import Findings, Stranger

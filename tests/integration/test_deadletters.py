@@ -20,12 +20,12 @@ from pyoco_server.model.deadletter import (
 )
 from pyoco_server.model.job import Job
 from pyoco_server.model.run import EndReason, RunRecord, RunStatus, claim, settle
-from pyoco_server.settings import Settings
+from pyoco_server.process.waiting import first_event
+from pyoco_server.settings.environment import Settings
 from pyoco_server.store import topology
-from pyoco_server.store.connection import Connection
 from pyoco_server.store.deadletters import DeadLetterStore
-from pyoco_server.store.puller import TagPuller
-from pyoco_server.waiting import first_event
+from pyoco_server.store.nats.connection import Connection
+from pyoco_server.store.queue.tag_puller import TagPuller
 from pyoco_server.worker.claims import Claims
 from pyoco_server.worker.owners import Owners
 from pyoco_server.worker.registration import Registration

@@ -15,13 +15,14 @@ from nats.js import api
 
 from pyoco_server import PyocoNatsWorker, ensure_resources
 from pyoco_server.errors import StoreUnavailable
-from pyoco_server.settings import Settings
-from pyoco_server.store import direct, topology
-from pyoco_server.store.bucket import Bucket
-from pyoco_server.store.connection import Connection, connected
-from pyoco_server.store.direct import DirectReader
-from pyoco_server.store.objects import ObjectStore
-from pyoco_server.store.presence import who_is_there
+from pyoco_server.settings.environment import Settings
+from pyoco_server.store import topology
+from pyoco_server.store.backup.presence import who_is_there
+from pyoco_server.store.nats import direct
+from pyoco_server.store.nats.bucket import Bucket
+from pyoco_server.store.nats.connection import Connection, connected
+from pyoco_server.store.nats.direct import DirectReader
+from pyoco_server.store.nats.objects import ObjectStore
 from pyoco_server.store.workers import WorkerStore
 from tests.nats_with_users import NatsWith
 
@@ -212,7 +213,7 @@ async def test_keys_objects_and_workers_are_read(tmp_path: Path) -> None:
 
 
 async def test_they_are_used_again_once_they_are_on(theirs: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pyoco_server.store.direct_reads._AGAIN_SEC", 0.0)
+    monkeypatch.setattr("pyoco_server.store.nats.direct_reads._AGAIN_SEC", 0.0)
     stream = f"KV_{theirs.settings.workers_kv_bucket}"
     reader = DirectReader(theirs, stream)
     assert await reader.read(start=1, subject=">", limit=1) == []

@@ -12,9 +12,9 @@ from nats.js import api
 
 from pyoco_server import __version__
 from pyoco_server.embedded.nats_server import NatsServer
-from pyoco_server.gateway import doctor
+from pyoco_server.gateway.monitoring import doctor
 from pyoco_server.model.worker import WorkerRecord, WorkerState, WorkerTrouble
-from pyoco_server.settings import Settings
+from pyoco_server.settings.environment import Settings
 from pyoco_server.store import topology
 
 from .test_gateway import Running, here, running, until

@@ -11,10 +11,10 @@ import pytest
 
 from pyoco_server.embedded.nats_server import NatsServer
 from pyoco_server.errors import InvalidSetting
-from pyoco_server.gateway.durability import DurabilityReader
-from pyoco_server.settings import Settings
+from pyoco_server.gateway.monitoring.durability import DurabilityReader
+from pyoco_server.settings.environment import Settings
 from pyoco_server.store import topology
-from pyoco_server.store.connection import connected
+from pyoco_server.store.nats.connection import connected
 from tests.ports import free_port
 
 from .test_gateway import running

@@ -16,7 +16,7 @@ from pyoco import Flow, task
 
 from pyoco_server.embedded.nats_server import NatsServer
 from pyoco_server.errors import CommandFailed
-from pyoco_server.settings import Settings
+from pyoco_server.settings.environment import Settings
 from pyoco_server.store.client import PyocoNatsClient
 from pyoco_server.worker.embedding import PyocoNatsWorker
 from pyoco_server.worker.resolvers import Carried, resolver_of

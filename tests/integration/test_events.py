@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from pyoco_server.gateway.eventstream import EventFilter, EventStream
 from pyoco_server.gateway.routes import events as route
+from pyoco_server.gateway.streaming.page_events import EventFilter, EventStream
 from pyoco_server.model.access import Caller, Role
 from pyoco_server.model.deadletter import DeadLetter, DeadLetterReason
 from pyoco_server.model.run import EndReason as End

@@ -13,14 +13,14 @@ from structlog.testing import capture_logs
 from pyoco_server.embedded.keyring import Keyring
 from pyoco_server.embedded.nats_server import NatsServer
 from pyoco_server.errors import KeyNotFound
-from pyoco_server.gateway import existing_keys
+from pyoco_server.gateway.access import existing_keys
 from pyoco_server.model.access import Role
 from pyoco_server.model.apikey import ApiKey, Pepper
-from pyoco_server.model.existing_key import ExistingKey, Seal, SlowHash
-from pyoco_server.nats_signer import NatsRole
-from pyoco_server.settings import Settings
-from pyoco_server.store.connection import Connection
+from pyoco_server.model.existing.api_key import ExistingKey, Seal, SlowHash
+from pyoco_server.settings.environment import Settings
+from pyoco_server.settings.nats_signer import NatsRole
 from pyoco_server.store.keys import KeyStore
+from pyoco_server.store.nats.connection import Connection
 from tests.nats_with_users import SecuredNats
 
 from .existing_keyholders import made_there, make_there

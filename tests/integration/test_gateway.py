@@ -16,12 +16,12 @@ import pytest
 from sse_starlette.sse import AppStatus
 
 from pyoco_server.embedded.listener import Listener, bind
-from pyoco_server.gateway.state import Gateway
+from pyoco_server.gateway.gateway import Gateway
 from pyoco_server.model.run import EndReason as End
 from pyoco_server.model.run import RunRecord, RunStatus, claim, settle
 from pyoco_server.model.worker import WorkerRecord
-from pyoco_server.settings import Settings
-from pyoco_server.waiting import first_event
+from pyoco_server.process.waiting import first_event
+from pyoco_server.settings.environment import Settings
 
 pytestmark = pytest.mark.anyio
 

@@ -15,8 +15,8 @@ import pytest
 
 from pyoco_server.embedded.nats_server import NatsServer
 from pyoco_server.model.run import EndReason, RunRecord, RunStatus, settle
-from pyoco_server.settings import Settings
-from pyoco_server.store.connection import REQUEST_TIMEOUT
+from pyoco_server.settings.environment import Settings
+from pyoco_server.store.nats.connection import REQUEST_TIMEOUT
 from tests.ports import free_port
 
 from .test_gateway import DEADLINE, Running, events, running, until

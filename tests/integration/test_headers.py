@@ -9,9 +9,9 @@ from collections.abc import AsyncIterator
 import httpx2
 import pytest
 
-from pyoco_server.gateway.guard import doors
+from pyoco_server.gateway.access.guard import doors
 from pyoco_server.model.apikey import ApiKey
-from pyoco_server.settings import Settings
+from pyoco_server.settings.environment import Settings
 
 from .keyholders import asking, make_key, sent
 from .test_gateway import DEADLINE, JSON, Running, running

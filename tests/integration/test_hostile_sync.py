@@ -10,10 +10,10 @@ from typing import Any, BinaryIO, cast
 import pytest
 
 from pyoco_server.errors import InvalidSetting, StoreUnavailable
-from pyoco_server.model.wheel import WheelEntry
-from pyoco_server.settings import Settings
+from pyoco_server.model.wheels.wheel import WheelEntry
+from pyoco_server.settings.environment import Settings
 from pyoco_server.wheelfile.inspection import Finding, Question
-from pyoco_server.worker.apart import Apart
+from pyoco_server.worker.machine.apart import Apart
 from pyoco_server.worker.wheels import assembly
 from pyoco_server.worker.wheels.environments import Environments
 from pyoco_server.worker.wheels.installer import InstallFailed, MachineFailed

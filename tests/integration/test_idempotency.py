@@ -10,7 +10,7 @@ import pytest
 from pyoco_server import AsyncPyocoHttpClient
 from pyoco_server.errors import RevisionConflict, StoreUnavailable
 from pyoco_server.model.run import RunRecord, claim, request_cancel
-from pyoco_server.settings import Settings
+from pyoco_server.settings.environment import Settings
 from pyoco_server.store.submissions import Submissions
 
 from .test_gateway import FLOW, Running, running, until

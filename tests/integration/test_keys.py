@@ -11,9 +11,9 @@ from structlog.testing import capture_logs
 from pyoco_server.errors import KeyNotFound, RevisionConflict, StoreUnavailable
 from pyoco_server.model.access import Role
 from pyoco_server.model.apikey import ApiKey, Pepper
-from pyoco_server.settings import Settings
-from pyoco_server.store.connection import Connection
+from pyoco_server.settings.environment import Settings
 from pyoco_server.store.keys import KeyStore
+from pyoco_server.store.nats.connection import Connection
 
 from .keyholders import asking, guarded, make_key, sent
 from .test_gateway import DEADLINE, Running, events, running, until

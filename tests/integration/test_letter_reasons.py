@@ -6,10 +6,10 @@ from collections import Counter
 import pytest
 
 from pyoco_server.model.deadletter import DeadLetter, DeadLetterReason
-from pyoco_server.settings import Settings
+from pyoco_server.settings.environment import Settings
 from pyoco_server.store import topology
-from pyoco_server.store.connection import Connection
 from pyoco_server.store.deadletters import DeadLetterStore
+from pyoco_server.store.nats.connection import Connection
 from tests.unit.test_metrics import one
 
 from .test_gateway import Running, here, running

@@ -5,7 +5,7 @@ import pytest
 from pyoco_server.client.async_http import AsyncPyocoHttpClient
 from pyoco_server.client.errors import ApiError
 from pyoco_server.model.level import HEADER, LEVEL
-from pyoco_server.settings import Settings
+from pyoco_server.settings.environment import Settings
 
 from .test_gateway import running
 

@@ -11,7 +11,7 @@ from pyoco_server.errors import StoreUnavailable
 from pyoco_server.gateway.routes import logs as logs_route
 from pyoco_server.model.run import EndReason, RunStatus, claim, settle
 from pyoco_server.model.runlog import LiveLines, LogChunk, LogLine, LogStream
-from pyoco_server.settings import Settings
+from pyoco_server.settings.environment import Settings
 
 from .test_gateway import Running, events, running, until
 

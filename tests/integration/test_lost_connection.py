@@ -12,9 +12,9 @@ import pytest
 from nats.aio.client import Client
 
 from pyoco_server.errors import RightMissing, StoreUnavailable
-from pyoco_server.settings import Settings
-from pyoco_server.store import pulse
-from pyoco_server.store.connection import Connection, connected
+from pyoco_server.settings.environment import Settings
+from pyoco_server.store.nats import pulse
+from pyoco_server.store.nats.connection import Connection, connected
 
 from .test_gateway import DEADLINE, until
 from .test_gateway_away import Nats, nats
@@ -163,7 +163,7 @@ async def test_what_happens_again_and_again_is_told_now_and_then_with_how_often(
         told.append({"what": what, **context})
 
     now = 1000.0
-    monkeypatch.setattr("pyoco_server.store.connection.time.monotonic", lambda: now)
+    monkeypatch.setattr("pyoco_server.store.nats.connection.time.monotonic", lambda: now)
     connection = Connection(settings, "c")
     for _ in range(1664):
         connection.tell(tell, "it differs", every_sec=3600.0, stream="S")

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from pyoco_server.gateway.index import RunIndex
+from pyoco_server.gateway.index.run_index import RunIndex
 from pyoco_server.model.job import Job
 from pyoco_server.model.run import EndReason, RunRecord, RunStatus, claim, requeue, settle
 from pyoco_server.model.worker import WorkerRecord, WorkerState
-from pyoco_server.settings import Settings
-from pyoco_server.store.feed import Change
+from pyoco_server.settings.environment import Settings
+from pyoco_server.store.nats.feed import Change
 from tests.unit.test_metrics import one, read
 
 from .test_gateway import DEADLINE, Running, here, running, until

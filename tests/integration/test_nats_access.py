@@ -13,10 +13,10 @@ from nats.errors import Error as NatsError
 from nats.errors import UnexpectedEOF
 
 from pyoco_server.errors import InvalidSetting, RightMissing, StoreRefused, StoreUnavailable
-from pyoco_server.settings import Settings
+from pyoco_server.settings.environment import Settings
 from pyoco_server.store import topology
 from pyoco_server.store.client import PyocoNatsClient
-from pyoco_server.store.connection import Connection
+from pyoco_server.store.nats.connection import Connection
 from pyoco_server.worker.embedding import PyocoNatsWorker
 from tests.nats_with_users import Certificates, NatsWith, Operator, new_seed, public_key
 

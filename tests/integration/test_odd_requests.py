@@ -9,7 +9,7 @@ import httpx2
 import pytest
 
 from pyoco_server.model.access import Role
-from pyoco_server.settings import Settings
+from pyoco_server.settings.environment import Settings
 
 from .keyholders import asking, make_key, sent
 from .test_gateway import Running, here

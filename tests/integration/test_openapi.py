@@ -9,11 +9,11 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 
-from pyoco_server.gateway import eventstream
+from pyoco_server.gateway.streaming import page_events as eventstream
 from pyoco_server.model.access import Role
 from pyoco_server.model.deadletter import DeadLetter, DeadLetterReason
 from pyoco_server.model.worker import WorkerRecord
-from pyoco_server.settings import Settings
+from pyoco_server.settings.environment import Settings
 
 from .keyholders import asking, make_key, sent
 from .test_gateway import FLOW, Running, running, until

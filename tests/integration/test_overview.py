@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from pyoco_server.gateway import letter_counts
+from pyoco_server.gateway.deadletters import letter_counts
 from pyoco_server.model.access import Role
 from pyoco_server.model.deadletter import DeadLetter, DeadLetterReason
 from pyoco_server.model.run import EndReason, RunStatus
 from pyoco_server.model.worker import WorkerRecord
-from pyoco_server.settings import Settings
+from pyoco_server.settings.environment import Settings
 
 from .callers import tenants_at
 from .test_gateway import Running, here, put_workers, running, until

@@ -11,10 +11,10 @@ import pytest
 
 from pyoco_server.model.job import Job
 from pyoco_server.model.run import RunRecord
-from pyoco_server.settings import Settings
+from pyoco_server.settings.environment import Settings
 from pyoco_server.store.client import PyocoNatsClient
-from pyoco_server.store.connection import Connection
 from pyoco_server.store.deadletters import DeadLetterStore
+from pyoco_server.store.nats.connection import Connection
 from pyoco_server.store.runs import RunStore
 from pyoco_server.worker import claims
 from pyoco_server.worker.embedding import PyocoNatsWorker

@@ -6,11 +6,12 @@ from typing import Any
 import pytest
 
 from pyoco_server.model.job import Job
-from pyoco_server.settings import Settings
-from pyoco_server.store import puller, topology
-from pyoco_server.store.connection import connected
-from pyoco_server.store.pull import PullLine
-from pyoco_server.store.queue import JobQueue
+from pyoco_server.settings.environment import Settings
+from pyoco_server.store import topology
+from pyoco_server.store.nats.connection import connected
+from pyoco_server.store.nats.pull_line import PullLine
+from pyoco_server.store.queue import tag_puller as puller
+from pyoco_server.store.queue.job_queue import JobQueue
 
 pytestmark = pytest.mark.anyio
 

@@ -12,13 +12,14 @@ import pytest
 from structlog.testing import capture_logs
 
 from pyoco_server.errors import StoreUnavailable
-from pyoco_server.gateway import lost_jobs
+from pyoco_server.gateway.maintenance import lost_jobs
 from pyoco_server.model.job import Job
 from pyoco_server.model.run import RunRecord, RunStatus, claim, hand_back, request_cancel
 from pyoco_server.model.worker import WorkerRecord, WorkerState
-from pyoco_server.settings import Settings
-from pyoco_server.store import jobs, topology
-from pyoco_server.store.direct import DirectReader, remove_message
+from pyoco_server.settings.environment import Settings
+from pyoco_server.store import topology
+from pyoco_server.store.nats.direct import DirectReader, remove_message
+from pyoco_server.store.queue import queued_jobs as jobs
 
 from .test_gateway import Running, running, until
 
@@ -157,7 +158,7 @@ async def test_a_job_that_is_there_is_looked_for_once(
 
 async def test_a_backlog_is_read_in_pages(here: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lost_jobs, "PAGE", 4)
-    monkeypatch.setattr("pyoco_server.store.jobs.PAGE", 4)
+    monkeypatch.setattr("pyoco_server.store.queue.queued_jobs.PAGE", 4)
     monkeypatch.setattr(lost_jobs, "_PAGES_A_ROUND", 2)
     records = []
     for number in range(30):

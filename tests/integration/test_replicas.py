@@ -11,13 +11,13 @@ import pytest
 
 from pyoco_server.errors import StoreUnavailable
 from pyoco_server.model.run import RunRecord, new_run_id
-from pyoco_server.settings import Settings
+from pyoco_server.settings.environment import Settings
 from pyoco_server.store import topology
-from pyoco_server.store.bucket import Bucket
-from pyoco_server.store.connection import Connection
 from pyoco_server.store.flows import FlowStore
-from pyoco_server.store.job_maker import JobMaker
-from pyoco_server.store.queue import JobQueue
+from pyoco_server.store.nats.bucket import Bucket
+from pyoco_server.store.nats.connection import Connection
+from pyoco_server.store.queue.job_maker import JobMaker
+from pyoco_server.store.queue.job_queue import JobQueue
 from pyoco_server.store.runs import RunStore
 from pyoco_server.store.submissions import Submissions
 from pyoco_server.worker.worker import Worker

@@ -11,15 +11,16 @@ from nats.js import api
 from pyoco_server import __version__
 from pyoco_server.errors import CommandFailed, DamagedBackup
 from pyoco_server.model.worker import WorkerRecord
-from pyoco_server.settings import Settings
-from pyoco_server.store import backup as module
-from pyoco_server.store import stream_snapshots, topology
-from pyoco_server.store.archive import Archive, Manifest
-from pyoco_server.store.backup import streams_in_order
-from pyoco_server.store.connection import Connection, connected
-from pyoco_server.store.feed import BucketFeed, Change
+from pyoco_server.settings.environment import Settings
+from pyoco_server.store import topology
+from pyoco_server.store.backup import stream_snapshots
+from pyoco_server.store.backup import taking as module
+from pyoco_server.store.backup.archive import Archive, Manifest
+from pyoco_server.store.backup.taking import streams_in_order
+from pyoco_server.store.nats.connection import Connection, connected
+from pyoco_server.store.nats.feed import BucketFeed, Change
 from pyoco_server.store.runs import RunStore
-from pyoco_server.store.stream_state import read_streams
+from pyoco_server.store.status.stream_state import read_streams
 from pyoco_server.store.workers import WorkerStore
 
 from .backups import connection, filled, messages, put_back, record, taken, wipe

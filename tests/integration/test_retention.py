@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from nats.js import api
 
-from pyoco_server.gateway import census, retention, spent_logs
+from pyoco_server.gateway.maintenance import census, retention, spent_logs
 from pyoco_server.model.deadletter import DeadLetterReason, key_of_run, letter_of_run
 from pyoco_server.model.run import EndReason, RunRecord, RunStatus, claim, settle
 from pyoco_server.model.runlog import LogChunk
-from pyoco_server.settings import Settings
-from pyoco_server.store.connection import Connection
-from pyoco_server.store.direct import purge_subject
+from pyoco_server.settings.environment import Settings
+from pyoco_server.store.nats.connection import Connection
+from pyoco_server.store.nats.direct import purge_subject
 
 from .test_gateway import DEADLINE, FLOW, Running, running, until
 
@@ -265,7 +265,7 @@ async def submit_flow(here: Running, text: str) -> tuple[str, str]:
 async def test_flows_go_when_neither_run_nor_letter_nor_anybody_else_needs_them(
     quick: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pyoco_server.gateway.loose_flows._TURN_SEC", 0.0)
+    monkeypatch.setattr("pyoco_server.gateway.maintenance.unused_flows._TURN_SEC", 0.0)
     bounded = quick.model_copy(update={"flow_retention_sec": 1.0, "run_retention_max_runs": 1})
     async with running(bounded) as here, running(bounded):
         flows = here.gateway.flows

@@ -15,10 +15,11 @@ from nats.js import api
 from pyoco_server.embedded.nats_server import NatsServer
 from pyoco_server.embedded.system import System
 from pyoco_server.errors import StoreFull
-from pyoco_server.gateway import retention, room
+from pyoco_server.gateway.maintenance import retention
+from pyoco_server.gateway.monitoring import capacity as room
 from pyoco_server.model.deadletter import DeadLetterReason, letter_of_run
 from pyoco_server.model.run import RunStatus
-from pyoco_server.settings import Settings
+from pyoco_server.settings.environment import Settings
 from pyoco_server.store import topology
 from tests.wheels import make_wheel
 

@@ -16,7 +16,7 @@ from nats.js import api
 from pyoco_server.errors import StoreFull
 from pyoco_server.model.deadletter import DeadLetterReason, letter_of_run
 from pyoco_server.model.run import claim
-from pyoco_server.settings import Settings
+from pyoco_server.settings.environment import Settings
 from tests.wheels import make_wheel
 
 from .test_gateway import Running, running, until

@@ -22,19 +22,19 @@ from pyoco_server.model.access import Role
 from pyoco_server.model.apikey import ApiKey, Pepper
 from pyoco_server.model.audit import AuditAction, AuditEntry, AuditTarget
 from pyoco_server.model.runlog import LiveLines, LogChunk, LogLine, LogStream
-from pyoco_server.nats_signer import NatsRole
-from pyoco_server.settings import Settings
+from pyoco_server.process.waiting import first_event
+from pyoco_server.settings.environment import Settings
+from pyoco_server.settings.nats_signer import NatsRole
 from pyoco_server.store import topology
 from pyoco_server.store.audit import AuditTrail
-from pyoco_server.store.connection import Connection
 from pyoco_server.store.deadletters import DeadLetterStore
 from pyoco_server.store.flows import FlowStore
-from pyoco_server.store.inventory import revisions
 from pyoco_server.store.keys import KeyStore
 from pyoco_server.store.logs import LogStore
-from pyoco_server.store.queue import JobQueue
+from pyoco_server.store.nats.connection import Connection
+from pyoco_server.store.queue.job_queue import JobQueue
+from pyoco_server.store.status.inventory import revisions
 from pyoco_server.store.wheels import WheelStore
-from pyoco_server.waiting import first_event
 from pyoco_server.worker.embedding import PyocoNatsWorker
 from tests.nats_with_users import SecuredNats
 

@@ -5,10 +5,11 @@ import asyncio
 import pytest
 from benchmarks.soak import Pace, end_runs, submit
 
-from pyoco_server.gateway import loose_flows, retention
-from pyoco_server.settings import Settings
-from pyoco_server.store import bucket
-from pyoco_server.store.stream_state import StreamState, read_stream
+from pyoco_server.gateway.maintenance import retention
+from pyoco_server.gateway.maintenance import unused_flows as loose_flows
+from pyoco_server.settings.environment import Settings
+from pyoco_server.store.nats import bucket
+from pyoco_server.store.status.stream_state import StreamState, read_stream
 
 from .test_gateway import Running, running
 from .test_retention import eventually

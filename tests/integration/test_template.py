@@ -12,10 +12,10 @@ import pytest
 
 from pyoco_server.errors import CommandFailed
 from pyoco_server.model.run import RunRecord
-from pyoco_server.settings import Settings
+from pyoco_server.settings.environment import Settings
 from pyoco_server.worker.child.process import ChildProcess, Template
 from pyoco_server.worker.children import Children
-from pyoco_server.worker.machine import Machine
+from pyoco_server.worker.machine.directories import Machine
 from pyoco_server.worker.wheels.environments import Environment
 
 pytestmark = pytest.mark.anyio

@@ -11,9 +11,9 @@ from typing import Any, BinaryIO
 
 import pytest
 
-from pyoco_server.model.wheel import WheelEntry
-from pyoco_server.settings import Settings
-from pyoco_server.waiting import first_event
+from pyoco_server.model.wheels.wheel import WheelEntry
+from pyoco_server.process.waiting import first_event
+from pyoco_server.settings.environment import Settings
 from pyoco_server.worker.wheels import tenants
 from pyoco_server.worker.wheels.environments import Environment
 from pyoco_server.worker.wheels.worker_wheels import WorkerWheels

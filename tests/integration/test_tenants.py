@@ -7,13 +7,13 @@ from typing import Any
 import httpx2
 import pytest
 
-from pyoco_server.gateway import letters as letter_pages
+from pyoco_server.gateway.deadletters import letters as letter_pages
 from pyoco_server.model.access import Role
 from pyoco_server.model.deadletter import DeadLetter, DeadLetterReason, key_of_run, letter_of_run, letter_reason
 from pyoco_server.model.idempotency import run_id_of
 from pyoco_server.model.run import EndReason, RunStatus, claim, settle
 from pyoco_server.model.runlog import LogChunk
-from pyoco_server.settings import Settings
+from pyoco_server.settings.environment import Settings
 from tests.integration.callers import Tenants, tenants_at
 from tests.integration.test_gateway import FLOW, events, until
 

@@ -8,13 +8,14 @@ from typing import Any
 import httpx2
 import pytest
 
-from pyoco_server.gateway import doctor, letter_counts
+from pyoco_server.gateway.deadletters import letter_counts
+from pyoco_server.gateway.monitoring import doctor
 from pyoco_server.model.access import Role
 from pyoco_server.model.deadletter import DeadLetter, DeadLetterReason
-from pyoco_server.model.findings import Finding, FindingCode, warning
+from pyoco_server.model.findings.finding import Finding, FindingCode, warning
 from pyoco_server.model.run import EndReason, RunStatus
 from pyoco_server.model.worker import WorkerRecord, WorkerState
-from pyoco_server.settings import Settings
+from pyoco_server.settings.environment import Settings
 from tests.integration.callers import Tenants, tenants_at
 from tests.integration.test_gateway import DEADLINE, events, until
 from tests.integration.test_metrics import claimed, ends, move

@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 from pyoco_server.model.access import Role
 from pyoco_server.model.job import Job
 from pyoco_server.model.run import EndReason, RunRecord, RunStatus, claim
-from pyoco_server.settings import Settings
+from pyoco_server.settings.environment import Settings
 from pyoco_server.store.runs import RunStore
 from pyoco_server.worker.claims import Claims
 from pyoco_server.worker.embedding import PyocoNatsWorker

@@ -11,9 +11,9 @@ import pytest
 
 from pyoco_server.model.access import Role
 from pyoco_server.model.provenance import Actor
-from pyoco_server.model.wheel_event import WheelAction, WheelEvent
+from pyoco_server.model.wheels.event import WheelAction, WheelEvent
 from pyoco_server.model.worker import WorkerRecord, WorkerState
-from pyoco_server.settings import Settings
+from pyoco_server.settings.environment import Settings
 from tests.integration.callers import Tenants, tenants_at
 from tests.integration.test_gateway import running, until
 from tests.integration.test_wheels import upload
@@ -268,7 +268,7 @@ async def test_what_a_worker_has_of_others_wheels_is_not_told(site: Tenants) -> 
 
 
 async def test_why_names_a_tenants_own_wheels_alone(site: Tenants) -> None:
-    from pyoco_server.gateway.why import Facts, explain
+    from pyoco_server.gateway.why.diagnosis import Facts, explain
 
     def told(tenant: str | None) -> dict[str, Any]:
         own = {BETA: {"installed_wheels": [{"package_name": "p", "wheel_name": "beta.whl"}], "last_error": None},

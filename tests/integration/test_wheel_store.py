@@ -13,10 +13,10 @@ from nats.js import api
 from nats.js.object_store import ObjectStore as ForeignStore
 
 from pyoco_server.errors import StoreUnavailable, WheelDamaged, WheelNotFound, WheelVersionConflict
-from pyoco_server.settings import Settings
+from pyoco_server.settings.environment import Settings
 from pyoco_server.store import topology
-from pyoco_server.store.connection import Connection
-from pyoco_server.store.objects import CHUNK
+from pyoco_server.store.nats.connection import Connection
+from pyoco_server.store.nats.objects import CHUNK
 from pyoco_server.store.wheels import CLAIMS, WheelStore
 
 pytestmark = pytest.mark.anyio

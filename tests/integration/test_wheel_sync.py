@@ -11,9 +11,9 @@ from typing import Any, BinaryIO
 import pytest
 
 from pyoco_server.errors import StoreUnavailable, WheelDamaged
-from pyoco_server.model.wheel import WheelEntry, parse_wheel_name
-from pyoco_server.settings import Settings
-from pyoco_server.waiting import first_event
+from pyoco_server.model.wheels.wheel import WheelEntry, parse_wheel_name
+from pyoco_server.process.waiting import first_event
+from pyoco_server.settings.environment import Settings
 from pyoco_server.worker.wheels.sync import WheelSync
 from tests.wheels import make_wheel
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from pyoco_server.gateway import wheel_upload
-from pyoco_server.settings import Settings
+from pyoco_server.gateway.wheels import upload as wheel_upload
+from pyoco_server.settings.environment import Settings
 from tests.wheels import make_wheel, wheel_members, write_wheel
 
 from .test_gateway import Running, running, until

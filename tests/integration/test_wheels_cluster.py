@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from pyoco_server.errors import StoreUnavailable, WheelVersionConflict
-from pyoco_server.settings import Settings
+from pyoco_server.settings.environment import Settings
 from pyoco_server.store import topology
-from pyoco_server.store.connection import Connection
+from pyoco_server.store.nats.connection import Connection
 from pyoco_server.store.wheels import WheelStore
 from tests.nats_cluster import NatsCluster
 

@@ -9,7 +9,7 @@ import pytest
 
 from pyoco_server.embedded.nats_server import NatsServer
 from pyoco_server.model.run import RunStatus
-from pyoco_server.settings import Settings
+from pyoco_server.settings.environment import Settings
 from pyoco_server.store.client import PyocoNatsClient
 from pyoco_server.worker.embedding import PyocoNatsWorker
 
@@ -114,7 +114,7 @@ async def test_a_worker_whose_pulls_are_not_answered_stops_and_says_so(
     async def deaf(*_: object, **__: object) -> None:
         """Stand in for a line whose requests go nowhere."""
 
-    monkeypatch.setattr("pyoco_server.store.pull.PullLine.request", deaf)
+    monkeypatch.setattr("pyoco_server.store.nats.pull_line.PullLine.request", deaf)
     serving = asyncio.create_task(worker.run(drain_sec=0))
     await asyncio.wait_for(worker.stopping.wait(), 10)
     await serving

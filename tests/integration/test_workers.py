@@ -11,9 +11,9 @@ import pytest
 from pyoco_server.errors import CommandFailed, RevisionConflict
 from pyoco_server.model.run import claim
 from pyoco_server.model.worker import WorkerRecord, WorkerState
-from pyoco_server.settings import Settings
+from pyoco_server.settings.environment import Settings
 from pyoco_server.store import topology
-from pyoco_server.store.connection import Connection
+from pyoco_server.store.nats.connection import Connection
 from pyoco_server.store.workers import WorkerStore
 from pyoco_server.worker.embedding import PyocoNatsWorker
 from pyoco_server.worker.registration import Registration

@@ -15,7 +15,7 @@ import nats
 import pytest
 
 from pyoco_server.embedded.nats_server import NatsServer
-from pyoco_server.settings import Settings
+from pyoco_server.settings.environment import Settings
 from tests.integration.keyholders import asking, sent
 from tests.integration.test_keys import settings_pepper
 

@@ -10,7 +10,7 @@ import httpx2
 import nats
 import pytest
 
-from pyoco_server.existing_settings import _of_file_theirs
+from pyoco_server.settings.existing import _of_file_theirs
 from tests.wheels import wheel_members, wheel_name, write_wheel
 
 from . import ours

@@ -5,11 +5,11 @@ from typing import Any
 from pyoco.core.models import Flow, Task
 from pyoco.dsl.nodes import ForEachNode, RepeatNode, SubFlowNode, SwitchNode, TaskNode, UntilNode
 
-from pyoco_server.model.branches import Branches
-from pyoco_server.model.graph.compiler import build_flow
-from pyoco_server.model.graph.plan import plan
-from pyoco_server.model.graph.steps import Level, TaskStep
-from pyoco_server.model.graph.texts import read_texts
+from pyoco_server.model.flow.branches import Branches
+from pyoco_server.model.flow.graph.compiler import build_flow
+from pyoco_server.model.flow.graph.plan import plan
+from pyoco_server.model.flow.graph.steps import Level, TaskStep
+from pyoco_server.model.flow.graph.texts import read_texts
 
 
 class AnyTask(dict[str, Task]):

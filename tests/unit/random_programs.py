@@ -21,7 +21,7 @@ from pyoco.dsl.nodes import (
 )
 from pyoco.trace.backend import TraceBackend
 
-from pyoco_server.model.branches import BranchedFlow, Branches, Wait
+from pyoco_server.model.flow.branches import BranchedFlow, Branches, Wait
 from pyoco_server.worker.child.tasks.engine import RunEngine
 
 ITEMS = ["i", "j"]

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from pyoco_server.embedded.accounts import accounts
-from pyoco_server.nats_signer import NatsRole
-from pyoco_server.settings import Settings
+from pyoco_server.settings.environment import Settings
+from pyoco_server.settings.nats_signer import NatsRole
 
 DEPLOYED = Path(__file__).parents[2] / "deploy" / "nats" / "nats-server.conf"
 TOKEN = re.compile(r'\s+|#[^\n]*|(?P<text>"[^"]*")|(?P<sign>[{}\[\]:,])|(?P<word>[^\s{}\[\]:,"#]+)')

@@ -5,14 +5,14 @@ from pathlib import Path
 import pytest
 
 from pyoco_server.errors import CommandFailed
-from pyoco_server.gateway.task_findings import tasks_apart
-from pyoco_server.model.findings import FindingCode
+from pyoco_server.gateway.monitoring.task_findings import tasks_apart
+from pyoco_server.model.findings.finding import FindingCode
 from pyoco_server.model.worker import TasksRun, WorkerRecord
-from pyoco_server.settings import Settings
-from pyoco_server.worker import apart
-from pyoco_server.worker.apart import Apart
-from pyoco_server.worker.child.confinement import Support, support
-from pyoco_server.worker.child.task_user import user_name
+from pyoco_server.settings.environment import Settings
+from pyoco_server.worker.child.confinement.confinement import Support, support
+from pyoco_server.worker.child.confinement.task_user import user_name
+from pyoco_server.worker.machine import apart
+from pyoco_server.worker.machine.apart import Apart
 
 
 def decided(monkeypatch: pytest.MonkeyPatch, missing: str = "", **settings: object) -> Apart:
@@ -58,8 +58,8 @@ def test_a_user_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) ->
      (6, True, ""), (9, True, "")],
 )  # fmt: skip
 def test_what_a_kernel_lacks(monkeypatch: pytest.MonkeyPatch, abi: int, machine_known: bool, said: str) -> None:
-    monkeypatch.setattr("pyoco_server.worker.child.confinement.landlock_abi", lambda: abi)
-    monkeypatch.setattr("pyoco_server.worker.child.confinement.filter_is_known", lambda: machine_known)
+    monkeypatch.setattr("pyoco_server.worker.child.confinement.confinement.landlock_abi", lambda: abi)
+    monkeypatch.setattr("pyoco_server.worker.child.confinement.confinement.filter_is_known", lambda: machine_known)
     found = support()
     assert found.whole == (not said)
     assert said in found.missing

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from pyoco_server.errors import DamagedBackup, InvalidInput
-from pyoco_server.store import archive as module
-from pyoco_server.store.archive import Archive, ArchiveWriter, Content, Manifest, StoredStream, open_archive
+from pyoco_server.store.backup import archive as module
+from pyoco_server.store.backup.archive import Archive, ArchiveWriter, Content, Manifest, StoredStream, open_archive
 
 BYTES = {"A/snapshot": b"snapshot of a" * 300, "A/changes": b'{"seq":1}\n{"seq":2}\n', "B/snapshot": b""}
 

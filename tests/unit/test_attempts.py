@@ -3,11 +3,11 @@
 import pytest
 from structlog.testing import capture_logs
 
-from pyoco_server import reports
-from pyoco_server.gateway import attempts
-from pyoco_server.gateway.attempts import FailedKeys, source
+from pyoco_server.gateway.access import failed_keys as attempts
+from pyoco_server.gateway.access.failed_keys import FailedKeys, source
 from pyoco_server.model.apikey import Refusal
-from pyoco_server.reports import Reports
+from pyoco_server.process import reports
+from pyoco_server.process.reports import Reports
 
 
 def fail(failed: FailedKeys, address: str, now: float, times: int = 1) -> None:

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from pyoco_server.worker.child.landlock import SIGNALS_ABI, landlock_abi
+from pyoco_server.worker.child.confinement.landlock import SIGNALS_ABI, landlock_abi
 
 CODE = """\
 import json, os, resource, subprocess, sys, tempfile
 from pathlib import Path
-from pyoco_server.worker.child import confinement
-from pyoco_server.worker.child.barrier import Barrier
+from pyoco_server.worker.child.confinement import confinement
+from pyoco_server.worker.child.confinement.barrier import Barrier
 
 abi = int(sys.argv[1])
 confinement.landlock_abi = lambda: abi

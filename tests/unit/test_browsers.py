@@ -6,9 +6,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from pyoco_server.errors import ForeignHost, ForeignOrigin
-from pyoco_server.gateway.browsers import Browsers
+from pyoco_server.gateway.access.browsers import Browsers
 from pyoco_server.model.addresses import is_loopback
-from pyoco_server.settings import Settings
+from pyoco_server.settings.environment import Settings
 
 Headers = list[tuple[bytes, bytes]]
 

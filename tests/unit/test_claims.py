@@ -10,12 +10,12 @@ import pytest
 from pyoco_server.errors import RevisionConflict, StoreUnavailable
 from pyoco_server.model.job import Job
 from pyoco_server.model.run import RunRecord
-from pyoco_server.settings import Settings
+from pyoco_server.settings.environment import Settings
 from pyoco_server.store.runs import StoredRun
 from pyoco_server.worker import claims as claims_module
 from pyoco_server.worker.claims import Claims
-from pyoco_server.worker.fitness import Fitness
-from pyoco_server.worker.machine import Machine
+from pyoco_server.worker.machine.directories import Machine
+from pyoco_server.worker.machine.fitness import Fitness
 from pyoco_server.worker.slot import Slot
 
 pytestmark = pytest.mark.anyio

@@ -14,7 +14,7 @@ from pyoco_server.client.http import PyocoHttpClient
 from pyoco_server.client.needs import OwnKey
 from pyoco_server.gateway.app import create_app
 from pyoco_server.model.level import HEADER, LEVEL
-from pyoco_server.settings import Settings
+from pyoco_server.settings.environment import Settings
 
 OLD = {"info": {"version": "0.5.1"}, "paths": {"/runs": {"post": {}, "get": {}}, "/workers": {"get": {}}}}
 YAML = {"workflow_yaml": "version: 1", "flow_name": "main"}

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from pyoco_server.gateway.records import whole
+from pyoco_server.gateway.index.json_fields import whole
 
 THEIRS = {
     "run_id": "r", "flow_name": "f", "status": "RUNNING", "tag": "cpu", "tags": ["cpu"], "params": {"x": 1},

@@ -6,8 +6,8 @@ import pytest
 import uvloop
 
 from pyoco_server.errors import StoreUnavailable
-from pyoco_server.settings import Settings
-from pyoco_server.store.connection import Connection
+from pyoco_server.settings.environment import Settings
+from pyoco_server.store.nats.connection import Connection
 
 
 async def write_to_a_closed_socket() -> None:

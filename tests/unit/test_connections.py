@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import uvicorn
 
-from pyoco_server.gateway.connections import STATE, Connections, Deadlines, Why
-from pyoco_server.gateway.http1 import Http1Protocol
-from pyoco_server.settings import Settings
+from pyoco_server.gateway.http.connections import STATE, Connections, Deadlines, Why
+from pyoco_server.gateway.http.http1 import Http1Protocol
+from pyoco_server.settings.environment import Settings
 
 pytestmark = pytest.mark.anyio
 
@@ -306,7 +306,7 @@ async def test_where_all_are_served_a_new_one_is_refused_at_once() -> None:
 
 
 async def test_one_address_does_not_take_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    from pyoco_server.gateway import http1
+    from pyoco_server.gateway.http import http1
 
     # Loopback carries many clients: let the test's addresses be those of others.
     monkeypatch.setattr(http1, "address_of", lambda host: host.replace("127.0.0.", "198.51.100."))

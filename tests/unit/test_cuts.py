@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from pyoco_server.model.snapshot import is_cut_task
-from pyoco_server.model.text import clean_text
+from pyoco_server.model.record.snapshot import is_cut_task
+from pyoco_server.model.text.clean import clean_text
 from pyoco_server.model.values import clean_value
 
 

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from pyoco_server.gateway.durability import Server, describe
-from pyoco_server.store.connection import ServerName
-from pyoco_server.store.copies import Copies
+from pyoco_server.gateway.monitoring.durability import Server, describe
+from pyoco_server.store.nats.connection import ServerName
+from pyoco_server.store.status.copies import Copies
 
 ONE = ServerName("ID1", "n1")
 

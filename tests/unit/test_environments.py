@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from packaging.utils import canonicalize_name
 
-from pyoco_server.worker import troubles
 from pyoco_server.worker.wheels import environments
+from pyoco_server.worker.wheels import wheel_failures as troubles
 from pyoco_server.worker.wheels.import_path import is_inside, use_environment
 from pyoco_server.worker.wheels.installer import _limits, own_constraints
 from pyoco_server.worker.wheels.locks import try_lock

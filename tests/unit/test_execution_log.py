@@ -10,7 +10,7 @@ import pytest
 from pyoco_server.errors import StoreUnavailable
 from pyoco_server.model.job import Job
 from pyoco_server.model.run import RunRecord, claim
-from pyoco_server.settings import Settings
+from pyoco_server.settings.environment import Settings
 from pyoco_server.store.logs import LogStore
 from pyoco_server.store.runs import StoredRun
 from pyoco_server.worker import slot as slot_module
@@ -18,9 +18,9 @@ from pyoco_server.worker.child.output.frames import Kind, encode
 from pyoco_server.worker.child.output.outputpipes import OutputPipes
 from pyoco_server.worker.child.reports import Received
 from pyoco_server.worker.claims import Claimed
-from pyoco_server.worker.fitness import Fitness
-from pyoco_server.worker.machine import Machine
-from pyoco_server.worker.runlog import NoRunLog
+from pyoco_server.worker.logs.runlog import NoRunLog
+from pyoco_server.worker.machine.directories import Machine
+from pyoco_server.worker.machine.fitness import Fitness
 from pyoco_server.worker.slot import Slot
 
 pytestmark = pytest.mark.anyio

@@ -8,7 +8,7 @@ import pytest
 
 from pyoco_server.model.access import Role
 from pyoco_server.model.apikey import ApiKey, Pepper
-from pyoco_server.model.existing_key import ExistingKey, UnusableKey
+from pyoco_server.model.existing.api_key import ExistingKey, UnusableKey
 from tests.integration.existing_keyholders import made_there
 
 KEY = ApiKey.new()

@@ -16,7 +16,7 @@ from pyoco_server import NatsBackendConfig, admin_cli
 from pyoco_server.config import settings_of
 from pyoco_server.errors import InvalidSetting
 from pyoco_server.gateway.app import create_app
-from pyoco_server.settings import Settings
+from pyoco_server.settings.environment import Settings
 
 # Name: its parameters there, in order; "*" before those that are given by name, "=" behind those that may be left out.
 CALLS = {

@@ -6,9 +6,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from pyoco_server.model.run import EndReason, RunRecord, RunStatus, TaskStatus, settle
-from pyoco_server.worker import failure_log
 from pyoco_server.worker.child.tasks.failures import describe_exception
-from pyoco_server.worker.failure_log import FailureLog, exception_fields
+from pyoco_server.worker.logs import failure_log
+from pyoco_server.worker.logs.failure_log import FailureLog, exception_fields
 
 RECORD = RunRecord(
     run_id="r1", flow_name="nightly", tag="cpu", attempt=2, worker_id="w", status=RunStatus.RUNNING, start_time=1.0

@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyoco_server.model.run import EndReason
-from pyoco_server.model.text import MAX_TEXT, MAX_TRACEBACK
+from pyoco_server.model.text.clean import MAX_TEXT, MAX_TRACEBACK
 from pyoco_server.worker.child.tasks import exceptiontext, failures
 from pyoco_server.worker.child.tasks.exceptiontext import join_bounded
 from pyoco_server.worker.child.tasks.failures import (

@@ -4,9 +4,9 @@ import string
 
 import pytest
 
-from pyoco_server.model.finding_texts import TEXTS, described
-from pyoco_server.model.findings import Finding, FindingCode, error, info, warning, worst_first
-from pyoco_server.model.sentences import NAME, Share, Size
+from pyoco_server.model.findings.finding import Finding, FindingCode, error, info, warning, worst_first
+from pyoco_server.model.findings.texts import TEXTS, described
+from pyoco_server.model.text.sentences import NAME, Share, Size
 
 
 @pytest.mark.parametrize("code", FindingCode)

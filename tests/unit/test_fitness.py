@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyoco_server.model.worker import TroubleKind, WorkerRecord, WorkerTrouble
-from pyoco_server.worker import fitness as module
-from pyoco_server.worker import troubles
-from pyoco_server.worker.fitness import LONGEST_SEC, Fitness
-from pyoco_server.worker.machine import Machine, MachineFault
+from pyoco_server.worker.machine import fitness as module
+from pyoco_server.worker.machine.directories import Machine, MachineFault
+from pyoco_server.worker.machine.fitness import LONGEST_SEC, Fitness
+from pyoco_server.worker.wheels import wheel_failures as troubles
 
 pytestmark = pytest.mark.anyio
 

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from pyoco_server.errors import InvalidFlow, InvalidInput
-from pyoco_server.gateway.checking.work import CheckedFlow
-from pyoco_server.model.flow_graph import flow_graph
-from pyoco_server.model.jsontext import check_finite, read_json
-from pyoco_server.model.workflow import parse_workflow
+from pyoco_server.gateway.submitting.checking.work import CheckedFlow
+from pyoco_server.model.flow.drawing import flow_graph
+from pyoco_server.model.flow.workflow import parse_workflow
+from pyoco_server.model.text.jsontext import check_finite, read_json
 from tests.unit.hostile_flows import KINDS, filled
 
 LARGEST = 215_000

@@ -4,9 +4,9 @@ import textwrap
 
 import pytest
 
-from pyoco_server.model import flow_graph as module
-from pyoco_server.model.flow_graph import FlowGraph, flow_graph, loose_graph
-from pyoco_server.model.workflow import parse_workflow
+from pyoco_server.model.flow import drawing as module
+from pyoco_server.model.flow.drawing import FlowGraph, flow_graph, loose_graph
+from pyoco_server.model.flow.workflow import parse_workflow
 
 
 def drawn(graph: str, *tasks: str, pipes: str = "") -> FlowGraph:

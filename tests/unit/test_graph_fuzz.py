@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from pyoco.dsl.nodes import DSLNode
 
 from pyoco_server.errors import InvalidFlow
-from pyoco_server.model.branches import BranchedFlow, Branches
-from pyoco_server.model.flow_graph import flow_graph
-from pyoco_server.model.workflow import build_flow, graph_task_names, parse_workflow
+from pyoco_server.model.flow.branches import BranchedFlow, Branches
+from pyoco_server.model.flow.drawing import flow_graph
+from pyoco_server.model.flow.workflow import build_flow, graph_task_names, parse_workflow
 from tests.unit.graphs import AnyTask
 
 PIPES = {"p": "a >> (b | c)", "q": "(pipe(p) & d)\ne"}

@@ -5,9 +5,9 @@ import textwrap
 import pytest
 
 from pyoco_server.errors import InvalidFlow
-from pyoco_server.model.branches import BranchedFlow, Branches
-from pyoco_server.model.graph.steps import ControlStep
-from pyoco_server.model.workflow import Workflow, build_flow, graph_task_names, parse_workflow
+from pyoco_server.model.flow.branches import BranchedFlow, Branches
+from pyoco_server.model.flow.graph.steps import ControlStep
+from pyoco_server.model.flow.workflow import Workflow, build_flow, graph_task_names, parse_workflow
 from tests.unit.graphs import AnyTask, compiled, level_of, told_flow, waits_of
 
 

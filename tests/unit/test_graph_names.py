@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyoco_server.errors import InvalidFlow
-from pyoco_server.model.workflow import Workflow, parse_workflow
+from pyoco_server.model.flow.workflow import Workflow, parse_workflow
 
 
 def parse(graph: str, **inputs: Any) -> Workflow:

@@ -5,8 +5,8 @@ from hypothesis import event, given
 from hypothesis import strategies as st
 from pyoco.dsl import graph as pyoco_graph
 
-from pyoco_server.model.graph.problems import GraphProblem
-from pyoco_server.model.graph.tokens import tokens_of
+from pyoco_server.model.flow.graph.problems import GraphProblem
+from pyoco_server.model.flow.graph.tokens import tokens_of
 from tests.unit.graphs import AnyTask, compiled, told_flow
 
 PIPES = {"p": "a >> b", "q": "pipe(p) >> c", "r": "switch(on=m) { 1: pipe(p) }"}

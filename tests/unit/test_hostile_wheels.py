@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from pyoco_server.errors import InvalidInput
-from pyoco_server.model.wheel_name import parse_wheel_name
+from pyoco_server.model.wheels.file_name import parse_wheel_name
 from pyoco_server.wheelfile import inspection
 from pyoco_server.wheelfile.content import check_wheel
 from pyoco_server.wheelfile.inspection import Finding, NotInspected, Question, inspect

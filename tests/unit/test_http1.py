@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, Phase, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from pyoco_server.gateway.http1 import Http1Protocol
+from pyoco_server.gateway.http.http1 import Http1Protocol
 
 pytestmark = pytest.mark.anyio
 

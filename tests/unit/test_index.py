@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from pyoco_server.errors import InvalidInput
-from pyoco_server.gateway.index import RunIndex
-from pyoco_server.gateway.listing import RunFilter
-from pyoco_server.store.feed import Change
+from pyoco_server.gateway.index.listing import RunFilter
+from pyoco_server.gateway.index.run_index import RunIndex
+from pyoco_server.store.nats.feed import Change
 
 ALL = RunFilter()
 

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 
 from pyoco_server.errors import InvalidInput
-from pyoco_server.model.existing_system import own_workers_only
+from pyoco_server.model.existing.flows import own_workers_only
+from pyoco_server.model.existing.unrecorded import check_agrees, record_of, regained
+from pyoco_server.model.flow.workflow import parse_workflow
 from pyoco_server.model.job import Job, run_id_in
 from pyoco_server.model.run import RunRecord
-from pyoco_server.model.unrecorded import check_agrees, record_of, regained
-from pyoco_server.model.workflow import parse_workflow
 
 TEXT = "version: 1\nflow: {graph: a}\ntasks: {a: {callable: 'm:f'}}\n"
 NAMED = {

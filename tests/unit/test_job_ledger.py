@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from pyoco_server.gateway.index import RunIndex
-from pyoco_server.gateway.job_ledger import NOWHERE
-from pyoco_server.store.feed import Change
+from pyoco_server.gateway.index.job_ledger import NOWHERE
+from pyoco_server.gateway.index.run_index import RunIndex
+from pyoco_server.store.nats.feed import Change
 
 
 def change(run_id: str, revision: int, **fields: Any) -> Change:

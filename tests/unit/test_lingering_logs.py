@@ -9,12 +9,12 @@ import pytest
 
 from pyoco_server.errors import StoreUnavailable
 from pyoco_server.model.runlog import LogChunk, LogStream
-from pyoco_server.settings import Settings
+from pyoco_server.settings.environment import Settings
 from pyoco_server.worker import slot as slot_module
 from pyoco_server.worker.child.output.frames import Form
-from pyoco_server.worker.logtail import Printed
-from pyoco_server.worker.machine import Machine
-from pyoco_server.worker.runlog import RunLog
+from pyoco_server.worker.logs.logtail import Printed
+from pyoco_server.worker.logs.runlog import RunLog
+from pyoco_server.worker.machine.directories import Machine
 from pyoco_server.worker.slot import Slot
 
 pytestmark = pytest.mark.anyio

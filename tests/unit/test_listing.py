@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from pyoco_server.gateway import listing
-from pyoco_server.gateway.index import RunIndex
-from pyoco_server.gateway.listing import RunFilter
+from pyoco_server.gateway.index import listing
+from pyoco_server.gateway.index.listing import RunFilter
+from pyoco_server.gateway.index.run_index import RunIndex
 
 from .test_index import change, shown
 

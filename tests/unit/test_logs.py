@@ -13,8 +13,8 @@ import pytest
 import structlog
 import uvicorn
 
-from pyoco_server.logs import configure_logging
-from pyoco_server.settings import Settings
+from pyoco_server.process.logs import configure_logging
+from pyoco_server.settings.environment import Settings
 
 log = structlog.get_logger("pyoco_server.test")
 Lines = Callable[[], list[dict[str, Any]]]

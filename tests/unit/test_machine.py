@@ -13,7 +13,7 @@ from typing import Any, cast
 import pytest
 
 from pyoco_server.model.worker import TroubleKind
-from pyoco_server.worker.machine import Machine, MachineFault, describe, drop_run_directory
+from pyoco_server.worker.machine.directories import Machine, MachineFault, describe, drop_run_directory
 
 RUN = "7b1c3d0e-run-of-somebody"
 

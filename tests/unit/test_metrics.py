@@ -4,13 +4,13 @@ from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from pyoco_server.gateway.cardinality import Bounded
-from pyoco_server.gateway.figures import MOST_WORKERS, Figures, NatsFigures, TagFigures, _live, tag_figures
-from pyoco_server.gateway.metrics import Metrics
-from pyoco_server.gateway.totals import WaitingTag
+from pyoco_server.gateway.index.totals import WaitingTag
+from pyoco_server.gateway.monitoring.cardinality import Bounded
+from pyoco_server.gateway.monitoring.figures import MOST_WORKERS, Figures, NatsFigures, TagFigures, _live, tag_figures
+from pyoco_server.gateway.monitoring.metrics import Metrics
 from pyoco_server.model.run import EndReason, RunStatus
 from pyoco_server.model.worker import GpuFigures, WorkerRecord, WorkerState, WorkerTrouble
-from pyoco_server.store.queue import ConsumerFigures
+from pyoco_server.store.queue.job_queue import ConsumerFigures
 from pyoco_server.store.topology import StreamFigures
 
 RUNS = dict.fromkeys([*(status.value for status in RunStatus), "other"], 0)

@@ -8,15 +8,15 @@ from typing import Any
 import pytest
 from packaging.tags import sys_tags
 
-from pyoco_server.existing_settings import read_otherwise
-from pyoco_server.model.finding_texts import described
-from pyoco_server.model.findings import Finding, FindingCode, Severity
+from pyoco_server.model.findings.finding import Finding, FindingCode, Severity
+from pyoco_server.model.findings.texts import described
 from pyoco_server.model.moving import jobs as queue
 from pyoco_server.model.moving.jobs import judge_jobs, judge_tags
 from pyoco_server.model.moving.records import count_runs, existing_keys, existing_workers
 from pyoco_server.model.moving.texts import MOVING_TEXTS
 from pyoco_server.model.moving.wheels import judge_wheels
-from pyoco_server.model.sentences import NAME
+from pyoco_server.model.text.sentences import NAME
+from pyoco_server.settings.existing import read_otherwise
 
 FLOW = "version: 1\nflow: {graph: a}\ntasks: {a: {callable: m:f}}\n"
 ASKS = "version: 1\nflow: {graph: a}\ntasks: {a: {callable: m:f, inputs: {x: $ctx.params.x}}}\n"

@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from pyoco_server.errors import InvalidSetting
-from pyoco_server.settings import Settings
+from pyoco_server.settings.environment import Settings
 
 
 @pytest.fixture(autouse=True)

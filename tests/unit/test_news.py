@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from pyoco_server.gateway import news
-from pyoco_server.gateway.index import RunIndex
-from pyoco_server.gateway.news import NewsBox, RunChange, RunNews
-from pyoco_server.store.feed import Change
+from pyoco_server.gateway.index import news
+from pyoco_server.gateway.index.news import NewsBox, RunChange, RunNews
+from pyoco_server.gateway.index.run_index import RunIndex
+from pyoco_server.store.nats.feed import Change
 
 from .test_index import change
 

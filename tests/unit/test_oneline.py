@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyoco_server.cli.output import print_json
-from pyoco_server.gateway import eventstream, streams
-from pyoco_server.model.oneline import one_line
+from pyoco_server.gateway.streaming import page_events as eventstream
+from pyoco_server.gateway.streaming import run_watch as streams
+from pyoco_server.model.text.oneline import one_line
 
 SPLITTING = [chr(code) for code in range(sys.maxunicode + 1) if len(f"a{chr(code)}b".splitlines()) > 1]
 ODD = {f"key{end}": [f"a{end}b"] for end in SPLITTING}

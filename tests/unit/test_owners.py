@@ -8,7 +8,7 @@ import pytest
 
 from pyoco_server.model.run import RunRecord, RunStatus, claim
 from pyoco_server.model.worker import WorkerRecord
-from pyoco_server.settings import Settings
+from pyoco_server.settings.environment import Settings
 from pyoco_server.worker.owners import Owners
 from pyoco_server.worker.registration import Registration
 

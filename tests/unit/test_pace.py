@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from pyoco_server.gateway import pace
-from pyoco_server.gateway.depths import SAMPLES, Depths
-from pyoco_server.gateway.index import RunIndex
-from pyoco_server.gateway.pace import MINUTES, Spans, Stretch
-from pyoco_server.store.feed import Change
+from pyoco_server.gateway.index import hourly_stats as pace
+from pyoco_server.gateway.index.hourly_stats import MINUTES, Spans, Stretch
+from pyoco_server.gateway.index.queue_depths import SAMPLES, Depths
+from pyoco_server.gateway.index.run_index import RunIndex
+from pyoco_server.store.nats.feed import Change
 
 from .test_index import change
 
@@ -168,5 +168,5 @@ def test_waiting_runs_of_tenants(tmp_path: Path) -> None:
 def test_failures_are_counted_up_to_a_bound(index: RunIndex, monkeypatch: pytest.MonkeyPatch) -> None:
     index.apply([ended(f"f{n}", n + 1, n, "FAILED") for n in range(5)])
     assert index.listing.changed_since("FAILED", NOW - 2.5, None) == (3, True)
-    monkeypatch.setattr("pyoco_server.gateway.listing.COUNTED", 2)
+    monkeypatch.setattr("pyoco_server.gateway.index.listing.COUNTED", 2)
     assert index.listing.changed_since("FAILED", NOW - 2.5, None) == (2, False)

@@ -10,11 +10,11 @@ from starlette._utils import get_route_path
 from starlette.types import Receive, Scope, Send
 
 from pyoco_server.errors import InvalidSetting
+from pyoco_server.gateway.access.guard import doors
 from pyoco_server.gateway.app import create_app
-from pyoco_server.gateway.guard import doors
-from pyoco_server.gateway.prefix import Prefix, own_parts
+from pyoco_server.gateway.http.prefix import Prefix, own_parts
 from pyoco_server.model.prefixes import LONGEST, check_prefix
-from pyoco_server.settings import Settings
+from pyoco_server.settings.environment import Settings
 
 OWN = frozenset({"runs", "static"})
 PARTS = st.text("abz09._~-", min_size=1, max_size=8).filter(lambda part: part not in (".", ".."))

@@ -8,15 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pyoco_server.gateway.index import RunIndex
-from pyoco_server.gateway.listing import RunFilter
-from pyoco_server.gateway.records import readable
+from pyoco_server.gateway.index.json_fields import readable
+from pyoco_server.gateway.index.listing import RunFilter
+from pyoco_server.gateway.index.run_index import RunIndex
 from pyoco_server.model.access import ANYBODY
 from pyoco_server.model.deadletter import DeadLetterReason, letter_of_run
-from pyoco_server.model.record_form import stored_form
+from pyoco_server.model.record.salvage import trouble
+from pyoco_server.model.record.stored_form import stored_form
 from pyoco_server.model.run import EndReason, RunRecord, RunStatus, TaskStatus, claim, settle
-from pyoco_server.model.salvage import trouble
-from pyoco_server.store.feed import Change
+from pyoco_server.store.nats.feed import Change
 
 KEPT = 262_144
 ENDED = RunRecord(run_id="r", flow_name="f", status=RunStatus.COMPLETED, end_reason=EndReason.COMPLETED)

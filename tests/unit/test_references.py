@@ -11,7 +11,7 @@ from pyoco.core.models import RunContext, Task
 from pyoco.trace.backend import TraceBackend
 
 from pyoco_server.errors import InvalidFlow
-from pyoco_server.model.workflow import build_flow, parse_workflow
+from pyoco_server.model.flow.workflow import build_flow, parse_workflow
 from pyoco_server.worker.child.flow.exposure import expose
 from pyoco_server.worker.child.flow.wiring import NothingThere, WiredContext, wire
 from pyoco_server.worker.child.tasks.engine import RunEngine

@@ -11,10 +11,10 @@ import psutil
 import pytest
 
 from pyoco_server.model.worker import GpuFigures, WorkerRecord
-from pyoco_server.worker import resources
-from pyoco_server.worker.gpus import GpuReader
-from pyoco_server.worker.resources import ProcessTree, ResourceWatch
-from pyoco_server.worker.sideline import Sideline
+from pyoco_server.worker.machine import resources
+from pyoco_server.worker.machine.bounded_thread import Sideline
+from pyoco_server.worker.machine.gpus import GpuReader
+from pyoco_server.worker.machine.resources import ProcessTree, ResourceWatch
 
 pytestmark = pytest.mark.anyio
 GIB = 1024**3
@@ -159,7 +159,7 @@ async def test_figures_go_on_while_the_driver_hangs(monkeypatch: pytest.MonkeyPa
 def test_a_process_ends_although_a_call_hangs() -> None:
     code = """
 import asyncio, threading
-from pyoco_server.worker.sideline import Sideline
+from pyoco_server.worker.machine.bounded_thread import Sideline
 async def main():
     try:
         await Sideline(threading.Event().wait, 0.05).ask()

@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 
 from pyoco_server.errors import StoreFull, StoreUnavailable
-from pyoco_server.gateway import room
-from pyoco_server.gateway.relief import Relief
-from pyoco_server.gateway.room import StoreRoom
-from pyoco_server.gateway.tanks import Tank
-from pyoco_server.settings import Settings
-from pyoco_server.store.account import Account
+from pyoco_server.gateway.maintenance.relief import Relief
+from pyoco_server.gateway.monitoring import capacity as room
+from pyoco_server.gateway.monitoring.capacity import StoreRoom
+from pyoco_server.gateway.monitoring.storage_limits import Tank
+from pyoco_server.settings.environment import Settings
+from pyoco_server.store.status.account import Account
 
 pytestmark = pytest.mark.anyio
 

@@ -5,6 +5,7 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pyoco_server.model.record.snapshot import fit, public, summary
 from pyoco_server.model.run import (
     EndReason,
     RunRecord,
@@ -18,8 +19,7 @@ from pyoco_server.model.run import (
     settle,
     undeliverable,
 )  # fmt: skip
-from pyoco_server.model.snapshot import fit, public, summary
-from pyoco_server.model.text import clean_text
+from pyoco_server.model.text.clean import clean_text
 from pyoco_server.model.values import clean_value
 
 PENDING = RunRecord(run_id="r", flow_name="main", submitted_at=1.0, tasks={"a": "PENDING", "b": "PENDING"})

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from pyoco_server.errors import StoreUnavailable
 from pyoco_server.model.runlog import LiveLines, LogChunk, LogStream
 from pyoco_server.store.logs import LogStore
-from pyoco_server.worker import liveview, runlog
 from pyoco_server.worker.child.output import outputpipes
 from pyoco_server.worker.child.output.frames import LINE_COST, Form, Frame, Kind, encode
 from pyoco_server.worker.child.output.outputpipes import OutputPipes
-from pyoco_server.worker.logtail import Printed
-from pyoco_server.worker.runlog import NoRunLog, RunLog
+from pyoco_server.worker.logs import liveview, runlog
+from pyoco_server.worker.logs.logtail import Printed
+from pyoco_server.worker.logs.runlog import NoRunLog, RunLog
 
 pytestmark = pytest.mark.anyio
 DEADLINE = 20.0

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from pyoco_server.gateway.records import readable, tenant_of_unreadable
+from pyoco_server.gateway.index.json_fields import readable, tenant_of_unreadable
 from pyoco_server.model.access import Caller, Role
+from pyoco_server.model.record.salvage import salvage, trouble
 from pyoco_server.model.run import RunRecord, RunStatus
-from pyoco_server.model.salvage import salvage, trouble
 
 WHOLE = RunRecord(
     run_id="r", flow_name="f", status=RunStatus.COMPLETED, tag="cpu", tenant_id="alpha", params={"x": 'a "text", {'},

@@ -18,7 +18,7 @@ from pyoco.core.models import Flow, RunContext, RunStatus, Task, TaskState
 from pyoco.dsl.expressions import ensure_expression
 from pyoco.dsl.nodes import CaseNode, DSLNode, ForEachNode, RepeatNode, SubFlowNode, SwitchNode, TaskNode, UntilNode
 
-from pyoco_server.model.branches import BranchedFlow, Branches, Wait
+from pyoco_server.model.flow.branches import BranchedFlow, Branches, Wait
 from pyoco_server.worker.child.flow.wiring import WiredContext
 from pyoco_server.worker.child.tasks.engine import RunEngine
 from pyoco_server.worker.child.tasks.scheduler import Scheduler

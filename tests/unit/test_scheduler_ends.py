@@ -10,7 +10,7 @@ from pyoco.core.models import Flow, RunContext, RunStatus, Task
 from pyoco.dsl.expressions import ensure_expression
 from pyoco.dsl.nodes import DSLNode, RepeatNode, SubFlowNode, TaskNode, UntilNode
 
-from pyoco_server.model.branches import BranchedFlow, Branches
+from pyoco_server.model.flow.branches import BranchedFlow, Branches
 from pyoco_server.worker.child.tasks.engine import RunEngine
 from pyoco_server.worker.child.tasks.failures import TaskExited, TaskFailed
 from tests.unit.random_programs import Silent

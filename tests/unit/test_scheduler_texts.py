@@ -8,8 +8,8 @@ import yaml
 from hypothesis import assume, given, settings
 from pyoco.core.models import RunStatus
 
-from pyoco_server.model.branches import BranchedFlow, Wait
-from pyoco_server.model.workflow import build_flow, parse_workflow
+from pyoco_server.model.flow.branches import BranchedFlow, Wait
+from pyoco_server.model.flow.workflow import build_flow, parse_workflow
 from tests.unit.random_programs import ITEMS, MOST, SEEDS, Level, Maker, Ours, Reference, Step
 
 

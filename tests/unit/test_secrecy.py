@@ -11,8 +11,8 @@ import pytest
 CODE = """\
 import json, os, sys
 from pathlib import Path
-from pyoco_server import secrecy
-from pyoco_server.settings import Settings
+from pyoco_server.settings import secrecy
+from pyoco_server.settings.environment import Settings
 if "in-hiding" in sys.argv:
     secrecy.hide()
 settings = Settings.from_env(nats_url="{url}" or None)

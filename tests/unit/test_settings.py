@@ -7,9 +7,9 @@ import pytest
 from pydantic import ValidationError
 
 from pyoco_server.errors import InvalidSetting
-from pyoco_server.nats_settings import ACCESS_FIELDS
-from pyoco_server.settings import Settings, unknown_variables, variable, without_secrets
-from pyoco_server.store.connection import Connection
+from pyoco_server.settings.environment import Settings, unknown_variables, variable, without_secrets
+from pyoco_server.settings.nats import ACCESS_FIELDS
+from pyoco_server.store.nats.connection import Connection
 
 # The defaults of the outside contract.
 DEFAULTS = {

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from pyoco_server import supervision
 from pyoco_server.errors import CommandFailed, StoreUnavailable
-from pyoco_server.supervision import Supervised, Supervisor
+from pyoco_server.process import supervision
+from pyoco_server.process.supervision import Supervised, Supervisor
 
 pytestmark = pytest.mark.anyio
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyoco_server.model.terminal import is_plain, plain
+from pyoco_server.model.text.terminal import is_plain, plain
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from pyoco_server.gateway.index import RunIndex
-from pyoco_server.gateway.totals import OTHER_STATUS
+from pyoco_server.gateway.index.run_index import RunIndex
+from pyoco_server.gateway.index.totals import OTHER_STATUS
 from pyoco_server.model.run import RunStatus
-from pyoco_server.store.feed import Change
+from pyoco_server.store.nats.feed import Change
 
 from .test_index import change
 

@@ -11,16 +11,16 @@ import pytest
 from pyoco_server.model.job import Job
 from pyoco_server.model.run import RunRecord, RunStatus, claim
 from pyoco_server.model.worker import WorkerTrouble
-from pyoco_server.settings import Settings
-from pyoco_server.store.queue import Delivery
+from pyoco_server.settings.environment import Settings
+from pyoco_server.store.queue.job_queue import Delivery
 from pyoco_server.store.runs import StoredRun
 from pyoco_server.worker.child.output.outputpipes import OutputPipes
 from pyoco_server.worker.child.process import ChildEnd
 from pyoco_server.worker.child.reports import Received
 from pyoco_server.worker.claims import Claimed
-from pyoco_server.worker.fitness import Fitness
-from pyoco_server.worker.machine import Machine, MachineFault, no_process
-from pyoco_server.worker.runlog import NoRunLog
+from pyoco_server.worker.logs.runlog import NoRunLog
+from pyoco_server.worker.machine.directories import Machine, MachineFault, no_process
+from pyoco_server.worker.machine.fitness import Fitness
 from pyoco_server.worker.slot import Slot
 
 pytestmark = pytest.mark.anyio

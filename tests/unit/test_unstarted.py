@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from pyoco_server.model.snapshot import public
+from pyoco_server.model.record.snapshot import public
 
 DONE = {"state": "SUCCEEDED", "output": 1}
 

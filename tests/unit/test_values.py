@@ -29,9 +29,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from pyoco_server.model.record.snapshot import fit
 from pyoco_server.model.run import RunRecord
-from pyoco_server.model.snapshot import fit
-from pyoco_server.model.text import clean_json, clean_text
+from pyoco_server.model.text.clean import clean_json, clean_text
 from pyoco_server.model.values import clean_value, clean_values
 from pyoco_server.model.values.walk import MAX_DEPTH
 

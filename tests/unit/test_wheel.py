@@ -9,9 +9,9 @@ from packaging.tags import Tag, parse_tag
 
 from pyoco_server.errors import InvalidInput, WheelVersionConflict
 from pyoco_server.model.tags import check_tag
-from pyoco_server.model.wheel import WheelEntry, check_newer, select, set_digest
-from pyoco_server.model.wheel_name import package_name, parse_pin, parse_wheel_name
-from pyoco_server.model.wheel_object import NO_WORKER, file_name_of, object_name
+from pyoco_server.model.wheels.file_name import package_name, parse_pin, parse_wheel_name
+from pyoco_server.model.wheels.object_name import NO_WORKER, file_name_of, object_name
+from pyoco_server.model.wheels.wheel import WheelEntry, check_newer, select, set_digest
 
 LINUX = [
     *parse_tag("cp311-cp311-manylinux_2_17_x86_64"), *parse_tag("cp311-abi3-manylinux_2_17_x86_64"),

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from pyoco_server.errors import InvalidInput
-from pyoco_server.model.wheel_name import parse_wheel_name
+from pyoco_server.model.wheels.file_name import parse_wheel_name
 from pyoco_server.wheelfile import archive as wheel_archive
 from pyoco_server.wheelfile.content import check_wheel
 from tests.wheels import make_wheel, wheel_members, wheel_name, write_wheel

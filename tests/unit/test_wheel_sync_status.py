@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 
 from pyoco_server.errors import InvalidInput
-from pyoco_server.gateway.worker_index import WorkerIndex
-from pyoco_server.model.wheel_name import read_file_name
-from pyoco_server.model.wheel_sync import SHARED_FIELDS, beginning, completed, is_in_trouble, seen_by
+from pyoco_server.gateway.index.worker_index import WorkerIndex
+from pyoco_server.model.wheels.file_name import read_file_name
+from pyoco_server.model.wheels.sync import SHARED_FIELDS, beginning, completed, is_in_trouble, seen_by
 from pyoco_server.model.worker import WorkerRecord
-from pyoco_server.store.feed import Change
+from pyoco_server.store.nats.feed import Change
 from pyoco_server.worker.wheels.environments import Environment
 from pyoco_server.worker.wheels.status import is_news, of_environment
 

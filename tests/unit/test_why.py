@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyoco_server.gateway.why import Facts, WhyCode, explain
-from pyoco_server.gateway.why_texts import TEXTS, render
-from pyoco_server.model.languages import preferred
+from pyoco_server.gateway.why.diagnosis import Facts, WhyCode, explain
+from pyoco_server.gateway.why.texts import TEXTS, render
 from pyoco_server.model.run import EndReason, RunStatus
-from pyoco_server.model.sentences import NAME, OPTIONAL, Moment, Share, Size, Span, Text, show
+from pyoco_server.model.text.languages import preferred
+from pyoco_server.model.text.sentences import NAME, OPTIONAL, Moment, Share, Size, Span, Text, show
 from pyoco_server.model.worker import WorkerRecord, WorkerState, WorkerTrouble
-from pyoco_server.store.queue import ConsumerFigures
+from pyoco_server.store.queue.job_queue import ConsumerFigures
 
 NOW = 1_700_000_000.0  # 22:13:20 UTC
 IDLE, GONE = WorkerState.IDLE, WorkerState.DISCONNECTED

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyoco_server.errors import InvalidFlow, PyocoError, TooLarge
-from pyoco_server.model.workflow import build_flow, graph_task_names, parse_workflow
+from pyoco_server.model.flow.workflow import build_flow, graph_task_names, parse_workflow
 
 GOOD = """\
 version: 1
@@ -354,7 +354,7 @@ def test_names_that_cannot_be_used(text: str, line: int, said: str, hint: str):
 def test_a_remembered_flow_does_not_keep_its_source():
     import gc
 
-    from pyoco_server.model.yaml_source import YamlSource
+    from pyoco_server.model.flow.yaml_source import YamlSource
 
     gc.collect()
     before = sum(isinstance(item, YamlSource) for item in gc.get_objects())

@@ -9,7 +9,7 @@ from typing import Any
 import psutil
 import pytest
 
-from pyoco_server.worker.child.confinement import support
+from pyoco_server.worker.child.confinement.confinement import support
 from tests.acceptance.conftest import System, running_system
 
 from .attacks_on_processes import ATTACKS

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pyoco_server.worker.child.confinement import support
+from pyoco_server.worker.child.confinement.confinement import support
 from tests.acceptance.conftest import Process, System, running_system
 from tests.acceptance.wheel_uploads import flow_of, outputs, until_wheels, upload
 from tests.wheels import make_wheel

@@ -21,13 +21,13 @@ from pyoco_server.embedded.account_dirs import has_accounts
 from pyoco_server.embedded.keyring import Keyring
 from pyoco_server.embedded.nats_server import LINUX, NatsServer
 from pyoco_server.errors import CommandFailed
-from pyoco_server.logs import configure_logging
-from pyoco_server.nats_signer import NatsRole
-from pyoco_server.settings import Settings
-from pyoco_server.store.archive import Archive, Manifest, open_archive
-from pyoco_server.store.backup import back_up, streams_in_order
-from pyoco_server.store.connection import Connection, connected
-from pyoco_server.store.restore import Restore
+from pyoco_server.process.logs import configure_logging
+from pyoco_server.settings.environment import Settings
+from pyoco_server.settings.nats_signer import NatsRole
+from pyoco_server.store.backup.archive import Archive, Manifest, open_archive
+from pyoco_server.store.backup.restoring import Restore
+from pyoco_server.store.backup.taking import back_up, streams_in_order
+from pyoco_server.store.nats.connection import Connection, connected
 
 _CONNECT_SEC = 10.0
 _PIPE = "-"

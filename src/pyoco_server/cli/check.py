@@ -15,20 +15,20 @@ from pyoco_server.cli.nats_option import nats_url_option
 from pyoco_server.client.abilities import description
 from pyoco_server.client.diagnosis import odd_answer, proxy_fails
 from pyoco_server.client.requests import client_options
-from pyoco_server.disk import examine_disks
 from pyoco_server.errors import InvalidInput, InvalidSetting, StoreRefused, StoreUnavailable
-from pyoco_server.existing_settings import read_otherwise as otherwise
-from pyoco_server.logs import configure_logging
-from pyoco_server.model.finding_texts import described
-from pyoco_server.model.findings import Finding, FindingCode, error, info, warning, worst_first
-from pyoco_server.model.languages import Language
-from pyoco_server.model.sentences import Span
-from pyoco_server.nats_settings import NatsTarget
-from pyoco_server.settings import Settings, unknown_variables
-from pyoco_server.store.connection import Connection, connected
+from pyoco_server.model.findings.finding import Finding, FindingCode, error, info, warning, worst_first
+from pyoco_server.model.findings.texts import described
+from pyoco_server.model.text.languages import Language
+from pyoco_server.model.text.sentences import Span
+from pyoco_server.process.disk import examine_disks
+from pyoco_server.process.logs import configure_logging
+from pyoco_server.settings.environment import Settings, unknown_variables
+from pyoco_server.settings.existing import read_otherwise as otherwise
+from pyoco_server.settings.nats import NatsTarget
 from pyoco_server.store.examination import examine, examine_keys
 from pyoco_server.store.mending import mend_direct_reads
 from pyoco_server.store.moving.look import look_before_moving
+from pyoco_server.store.nats.connection import Connection, connected
 
 _JUDGING_SEC = 60.0
 """Beside the time in which a store is read: that in which what was read is looked through."""

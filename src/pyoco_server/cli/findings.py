@@ -6,8 +6,8 @@ from typing import Any
 import click
 
 from pyoco_server.cli.output import print_json, print_lines
-from pyoco_server.model.findings import Severity
-from pyoco_server.model.languages import Language
+from pyoco_server.model.findings.finding import Severity
+from pyoco_server.model.text.languages import Language
 
 output_option = click.option(
     "--output", type=click.Choice(["text", "json"]), default="text", show_default=True, help="How to print."

@@ -18,14 +18,14 @@ from pyoco_server.errors import InvalidInput, KeyNotFound, StoreUnavailable
 from pyoco_server.model.access import Role, check_tenant
 from pyoco_server.model.apikey import ApiKey, ApiKeyRecord, Pepper, is_key_id
 from pyoco_server.model.audit import AuditAction, AuditEntry, AuditTarget
-from pyoco_server.model.existing_key import MADE_BY, ExistingKey
+from pyoco_server.model.existing.api_key import MADE_BY, ExistingKey
 from pyoco_server.model.provenance import Source
-from pyoco_server.nats_signer import NatsRole
-from pyoco_server.settings import Settings
+from pyoco_server.settings.environment import Settings
+from pyoco_server.settings.nats_signer import NatsRole
 from pyoco_server.store import topology
 from pyoco_server.store.audit import AuditTrail
-from pyoco_server.store.connection import Connection
 from pyoco_server.store.keys import KeyStore
+from pyoco_server.store.nats.connection import Connection
 
 _CONNECT_SEC = 5.0
 _DURATION = re.compile(r"([0-9]{1,6})([smhdw])")

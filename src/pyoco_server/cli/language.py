@@ -2,7 +2,7 @@
 
 import os
 
-from pyoco_server.model.languages import Language
+from pyoco_server.model.text.languages import Language
 
 
 def terminal_language() -> Language:

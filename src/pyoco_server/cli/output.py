@@ -9,7 +9,7 @@ import click
 
 from pyoco_server.cli.streams import OutputLost, give_up, standard_streams
 from pyoco_server.errors import PyocoError
-from pyoco_server.model.terminal import plain
+from pyoco_server.model.text.terminal import plain
 
 RUN_COLUMNS = ["run_id", "status", "flow_name", "tag", "updated_at"]
 

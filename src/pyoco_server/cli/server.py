@@ -9,15 +9,16 @@ import click
 import structlog
 import uvloop
 
-from pyoco_server import __version__, descriptors
+from pyoco_server import __version__
 from pyoco_server.cli import backup, check
 from pyoco_server.cli.nats_option import nats_url_option
 from pyoco_server.cli.output import run_command
 from pyoco_server.errors import CommandFailed
-from pyoco_server.logs import configure_logging
 from pyoco_server.model.tags import check_worker_id, parse_tags
-from pyoco_server.secrecy import hide, keep_secrets
-from pyoco_server.settings import Settings, unknown_variables
+from pyoco_server.process import descriptors
+from pyoco_server.process.logs import configure_logging
+from pyoco_server.settings.environment import Settings, unknown_variables
+from pyoco_server.settings.secrecy import hide, keep_secrets
 from pyoco_server.worker.resolver_spec import check_spec
 
 log = structlog.get_logger(__name__)

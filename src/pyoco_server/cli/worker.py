@@ -10,13 +10,14 @@ import click
 import structlog
 import uvloop
 
-from pyoco_server import __version__, descriptors
+from pyoco_server import __version__
 from pyoco_server.cli.nats_option import nats_url_option
 from pyoco_server.cli.output import run_command
-from pyoco_server.logs import configure_logging
 from pyoco_server.model.tags import parse_tags
-from pyoco_server.secrecy import hide, keep_secrets
-from pyoco_server.settings import KEYS_FIELDS, Settings, unknown_variables
+from pyoco_server.process import descriptors
+from pyoco_server.process.logs import configure_logging
+from pyoco_server.settings.environment import KEYS_FIELDS, Settings, unknown_variables
+from pyoco_server.settings.secrecy import hide, keep_secrets
 from pyoco_server.worker.resolver_spec import check_spec
 from pyoco_server.worker.worker import DEFAULT_DRAIN_SEC, DEFAULT_POLL_SEC, DEFAULT_RUNS_PER_CHILD, Worker
 

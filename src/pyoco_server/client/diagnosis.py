@@ -9,9 +9,9 @@ from pyoco_server import __version__
 from pyoco_server.client.errors import ApiError, CannotConnect, ForeignAnswer
 from pyoco_server.client.http import PyocoHttpClient
 from pyoco_server.client.proxies import Proxy, is_this_machine
-from pyoco_server.model.finding_texts import described
-from pyoco_server.model.findings import Finding, FindingCode, Severity, apart, error, warning
-from pyoco_server.model.languages import Language
+from pyoco_server.model.findings.finding import Finding, FindingCode, Severity, apart, error, warning
+from pyoco_server.model.findings.texts import described
+from pyoco_server.model.text.languages import Language
 
 _SELF = "pyoco-client"
 

@@ -12,7 +12,7 @@ import structlog
 from pyoco_server.embedded.keyring import Keyring
 from pyoco_server.embedded.peers import Peer, PeerRefused, Process, identify
 from pyoco_server.errors import CommandFailed
-from pyoco_server.nats_signer import ANSWER_SEC, LONGEST, NatsRole, SignatureRefused, socket_name
+from pyoco_server.settings.nats_signer import ANSWER_SEC, LONGEST, NatsRole, SignatureRefused, socket_name
 
 log = structlog.get_logger(__name__)
 

@@ -6,8 +6,8 @@ subjects are those of the settings.
 
 from typing import Any, NamedTuple
 
-from pyoco_server.nats_signer import NatsRole
-from pyoco_server.settings import Settings
+from pyoco_server.settings.environment import Settings
+from pyoco_server.settings.nats_signer import NatsRole
 
 APP, WORKERS, KEYS = "APP", "WORKERS", "KEYS"
 

@@ -15,8 +15,8 @@ from rich.table import Column, Table
 from pyoco_server.client.async_http import AsyncPyocoHttpClient
 from pyoco_server.embedded.system import System
 from pyoco_server.errors import CommandFailed
-from pyoco_server.logs import configure_logging
-from pyoco_server.settings import Settings
+from pyoco_server.process.logs import configure_logging
+from pyoco_server.settings.environment import Settings
 
 _TAGS = {"cpu": "cpu-1", "gpu": "gpu-1"}
 FLOW = """\

@@ -10,7 +10,7 @@ import structlog
 
 from pyoco_server.errors import CommandFailed
 from pyoco_server.model.parts import Part, exit_text
-from pyoco_server.waiting import first_event
+from pyoco_server.process.waiting import first_event
 
 log = structlog.get_logger(__name__)
 

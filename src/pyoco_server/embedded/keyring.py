@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import nkeys
 
-from pyoco_server.nats_signer import NatsRole, SignatureRefused, Signed
+from pyoco_server.settings.nats_signer import NatsRole, SignatureRefused, Signed
 
 
 class Keyring:

@@ -10,10 +10,10 @@ import uvicorn
 
 from pyoco_server.errors import CommandFailed
 from pyoco_server.gateway.app import create_app
-from pyoco_server.gateway.http1 import Http1Protocol
+from pyoco_server.gateway.http.http1 import Http1Protocol
 from pyoco_server.model.addresses import is_loopback
 from pyoco_server.model.parts import Parts
-from pyoco_server.settings import Settings
+from pyoco_server.settings.environment import Settings
 
 log = structlog.get_logger(__name__)
 

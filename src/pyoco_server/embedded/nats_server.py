@@ -23,7 +23,7 @@ from pyoco_server.embedded.accounts import accounts
 from pyoco_server.embedded.keyring import Keyring
 from pyoco_server.embedded.orphans import die_with_parent
 from pyoco_server.errors import CommandFailed
-from pyoco_server.settings import Settings
+from pyoco_server.settings.environment import Settings
 
 log = structlog.get_logger(__name__)
 

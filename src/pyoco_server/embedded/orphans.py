@@ -7,7 +7,7 @@ import signal
 import sys
 from collections.abc import Callable
 
-from pyoco_server import descriptors
+from pyoco_server.process import descriptors
 
 _PR_SET_PDEATHSIG = 1
 

@@ -7,16 +7,18 @@ from typing import Any
 from fastapi import FastAPI
 
 from pyoco_server import __version__
-from pyoco_server.gateway import connections, problems
-from pyoco_server.gateway.auditing import Auditing
-from pyoco_server.gateway.description import DescribedApp
-from pyoco_server.gateway.guard import Guard
-from pyoco_server.gateway.head import Head
-from pyoco_server.gateway.http_metrics import HttpMetrics
-from pyoco_server.gateway.level import Level
-from pyoco_server.gateway.limits import BodyLimit
-from pyoco_server.gateway.metrics import Metrics
-from pyoco_server.gateway.prefix import Prefix, own_parts
+from pyoco_server.gateway.access.guard import Guard
+from pyoco_server.gateway.audit.middleware import Auditing
+from pyoco_server.gateway.gateway import Gateway
+from pyoco_server.gateway.http import connections, problems
+from pyoco_server.gateway.http.body_limit import BodyLimit
+from pyoco_server.gateway.http.description import DescribedApp
+from pyoco_server.gateway.http.head import Head
+from pyoco_server.gateway.http.level import Level
+from pyoco_server.gateway.http.prefix import Prefix, own_parts
+from pyoco_server.gateway.http.request_metrics import HttpMetrics
+from pyoco_server.gateway.http.single_headers import SingleHeaders
+from pyoco_server.gateway.monitoring.metrics import Metrics
 from pyoco_server.gateway.routes import (
     audit,
     dashboard,
@@ -36,9 +38,7 @@ from pyoco_server.gateway.routes import (
     why,
     workers,
 )
-from pyoco_server.gateway.single_headers import SingleHeaders
-from pyoco_server.gateway.state import Gateway
-from pyoco_server.settings import Settings
+from pyoco_server.settings.environment import Settings
 
 _ROUTES = (
     system, overview, doctor, metrics, submissions, watch, why, logs, events, flows, runs, deadletters, workers, wheels,

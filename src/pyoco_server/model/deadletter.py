@@ -11,7 +11,7 @@ from typing_extensions import Self
 
 from pyoco_server.model.job import Job
 from pyoco_server.model.run import EndReason, RunRecord, RunStatus
-from pyoco_server.model.text import clean_text
+from pyoco_server.model.text.clean import clean_text
 
 PAYLOAD_BYTES = 4096
 """How much of an unreadable job is kept."""

@@ -6,7 +6,7 @@ import uuid
 from typing import Any
 
 from pyoco_server.errors import InvalidInput
-from pyoco_server.model.terminal import is_plain
+from pyoco_server.model.text.terminal import is_plain
 
 MAX_KEY = 255
 """Longest key, in characters."""

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import Self
 
-from pyoco_server.model.wheel_sync import beginning
+from pyoco_server.model.wheels.sync import beginning
 
 
 class WorkerState(str, Enum):

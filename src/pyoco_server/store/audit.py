@@ -11,8 +11,8 @@ from nats.js import api
 from pydantic import ValidationError
 
 from pyoco_server.model.audit import AuditAction, AuditEntry, AuditOutcome
-from pyoco_server.store.connection import REQUEST_TIMEOUT, Connection
-from pyoco_server.store.direct import DirectReader, StreamMessage
+from pyoco_server.store.nats.connection import REQUEST_TIMEOUT, Connection
+from pyoco_server.store.nats.direct import DirectReader, StreamMessage
 
 log = structlog.get_logger(__name__)
 

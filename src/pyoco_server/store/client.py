@@ -7,16 +7,16 @@ from nats.aio.client import Client
 from typing_extensions import Self
 
 from pyoco_server.config import NatsBackendConfig, settings_of
+from pyoco_server.model.record.snapshot import with_unstarted
 from pyoco_server.model.run import RunRecord, new_run_id
-from pyoco_server.model.snapshot import with_unstarted
 from pyoco_server.model.tags import check_tag
-from pyoco_server.settings import Settings
+from pyoco_server.settings.environment import Settings
 from pyoco_server.store import topology
-from pyoco_server.store.adopted import AdoptedConnection
-from pyoco_server.store.connection import Connection
 from pyoco_server.store.flows import FlowStore
-from pyoco_server.store.job_maker import JobMaker
-from pyoco_server.store.queue import JobQueue
+from pyoco_server.store.nats.adopted import AdoptedConnection
+from pyoco_server.store.nats.connection import Connection
+from pyoco_server.store.queue.job_maker import JobMaker
+from pyoco_server.store.queue.job_queue import JobQueue
 from pyoco_server.store.runs import RunStore
 from pyoco_server.store.submissions import Submissions
 

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 from nats.aio.msg import Msg
 
-from pyoco_server.store.connection import Connection
+from pyoco_server.store.nats.connection import Connection
 
 _WORKERS = "workers"
 """Stands where a run_id would, so that whoever may hear of runs may hear this; the message names the worker."""

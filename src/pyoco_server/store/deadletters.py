@@ -9,10 +9,10 @@ from nats.js import api
 
 from pyoco_server.errors import StoreUnavailable
 from pyoco_server.model.deadletter import DeadLetter
-from pyoco_server.store.connection import Connection
-from pyoco_server.store.direct import DirectReader, StreamMessage, remove_message
-from pyoco_server.store.messages import STREAM_NOT_FOUND, publish, read
-from pyoco_server.store.stream_state import read_stream
+from pyoco_server.store.nats.connection import Connection
+from pyoco_server.store.nats.direct import DirectReader, StreamMessage, remove_message
+from pyoco_server.store.nats.messages import STREAM_NOT_FOUND, publish, read
+from pyoco_server.store.status.stream_state import read_stream
 from pyoco_server.store.topology import identity
 
 _ENVELOPE = 4096

@@ -11,13 +11,13 @@ from nats.js.errors import NotFoundError
 from packaging.version import Version
 
 from pyoco_server.errors import RightMissing, StoreUnavailable
-from pyoco_server.model.findings import Finding, FindingCode, error, how_full, warning
-from pyoco_server.model.findings import info as noted
+from pyoco_server.model.findings.finding import Finding, FindingCode, error, how_full, warning
+from pyoco_server.model.findings.finding import info as noted
 from pyoco_server.model.run import RunStatus
-from pyoco_server.settings import Settings
+from pyoco_server.settings.environment import Settings
 from pyoco_server.store import topology
-from pyoco_server.store.connection import Connection
-from pyoco_server.store.direct_flag import why_unreadable
+from pyoco_server.store.nats.connection import Connection
+from pyoco_server.store.nats.direct_flag import why_unreadable
 from pyoco_server.store.topology import RESTORING
 
 OLDEST_NATS = "2.12.5"

@@ -11,8 +11,8 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 from pyoco_server.errors import StoreUnavailable
-from pyoco_server.store.bucket import Bucket, Entry
-from pyoco_server.store.connection import Connection
+from pyoco_server.store.nats.bucket import Bucket, Entry
+from pyoco_server.store.nats.connection import Connection
 
 _REMEMBERED = 1024
 _YOUNG_SHARE = 0.25

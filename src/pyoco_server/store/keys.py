@@ -1,7 +1,7 @@
 """The API keys: written by the admin command, read and followed by the gateways.
 
 Beside ours there may be those of the existing system, under names of their own, and our seals of them
-(``model/existing_key.py``).
+(``model/existing/api_key.py``).
 """
 
 import contextlib
@@ -11,11 +11,11 @@ import structlog
 
 from pyoco_server.errors import KeyNotFound, RevisionConflict, StoreUnavailable
 from pyoco_server.model.apikey import ApiKeyRecord, is_key_id
-from pyoco_server.model.existing_key import PREFIX, SEALS, ExistingKey, Seal
+from pyoco_server.model.existing.api_key import PREFIX, SEALS, ExistingKey, Seal
 from pyoco_server.store import topology
-from pyoco_server.store.bucket import Bucket
-from pyoco_server.store.connection import Connection
-from pyoco_server.store.direct import DirectReader
+from pyoco_server.store.nats.bucket import Bucket
+from pyoco_server.store.nats.connection import Connection
+from pyoco_server.store.nats.direct import DirectReader
 
 log = structlog.get_logger(__name__)
 

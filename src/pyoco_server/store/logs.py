@@ -11,10 +11,10 @@ from nats.js import api
 from nats.js.errors import NotFoundError
 
 from pyoco_server.model.runlog import LogChunk
-from pyoco_server.store.connection import Connection
-from pyoco_server.store.direct import DirectReader, purge_subject
-from pyoco_server.store.messages import publish
-from pyoco_server.store.stream_state import read_stream
+from pyoco_server.store.nats.connection import Connection
+from pyoco_server.store.nats.direct import DirectReader, purge_subject
+from pyoco_server.store.nats.messages import publish
+from pyoco_server.store.status.stream_state import read_stream
 
 log = structlog.get_logger(__name__)
 

@@ -1,8 +1,8 @@
 """What a gateway's user of NATS may not do to its streams, done as its administrator."""
 
-from pyoco_server.nats_signer import NatsRole
-from pyoco_server.settings import Settings
-from pyoco_server.store.connection import connected
+from pyoco_server.settings.environment import Settings
+from pyoco_server.settings.nats_signer import NatsRole
+from pyoco_server.store.nats.connection import connected
 from pyoco_server.store.topology import allow_direct_reads, definitions, keys_definition
 
 

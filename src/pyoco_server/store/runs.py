@@ -8,12 +8,12 @@ from datetime import datetime
 import structlog
 
 from pyoco_server.errors import RevisionConflict, StoreFull, StoreUnavailable
-from pyoco_server.model.record_form import stored_form
+from pyoco_server.model.record.salvage import Salvage, salvage
+from pyoco_server.model.record.snapshot import log_fields
+from pyoco_server.model.record.stored_form import stored_form
 from pyoco_server.model.run import RunRecord
-from pyoco_server.model.salvage import Salvage, salvage
-from pyoco_server.model.snapshot import log_fields
-from pyoco_server.store.bucket import Bucket
-from pyoco_server.store.connection import Connection
+from pyoco_server.store.nats.bucket import Bucket
+from pyoco_server.store.nats.connection import Connection
 from pyoco_server.store.unreadable import UnreadableLog
 
 log = structlog.get_logger(__name__)

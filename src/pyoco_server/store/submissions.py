@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pyoco_server.errors import KeyReused, RevisionConflict, StoreFull, StoreUnavailable
 from pyoco_server.model import idempotency
 from pyoco_server.model.run import RunRecord, RunStatus
-from pyoco_server.store import deadline
-from pyoco_server.store.job_maker import JobMaker
+from pyoco_server.store.nats import deadline
+from pyoco_server.store.queue.job_maker import JobMaker
 from pyoco_server.store.runs import RunStore, StoredRun
 from pyoco_server.store.topology import DUPLICATE_WINDOW
 

@@ -12,10 +12,10 @@ from nats.js.errors import APIError, NotFoundError
 
 from pyoco_server.config import NatsBackendConfig, settings_of
 from pyoco_server.errors import RightMissing, StoreUnavailable
-from pyoco_server.settings import Settings
-from pyoco_server.store.bucket import MARK_SEC
-from pyoco_server.store.connection import Connection
-from pyoco_server.store.direct_flag import turn_on, turn_on_by
+from pyoco_server.settings.environment import Settings
+from pyoco_server.store.nats.bucket import MARK_SEC
+from pyoco_server.store.nats.connection import Connection
+from pyoco_server.store.nats.direct_flag import turn_on, turn_on_by
 
 log = structlog.get_logger(__name__)
 

@@ -8,10 +8,10 @@ import structlog
 from pydantic import ValidationError
 
 from pyoco_server.errors import StoreUnavailable
-from pyoco_server.model.wheel_event import WheelAction, WheelEvent
-from pyoco_server.store.bucket import Bucket, is_removal
-from pyoco_server.store.connection import Connection
-from pyoco_server.store.direct import DirectReader
+from pyoco_server.model.wheels.event import WheelAction, WheelEvent
+from pyoco_server.store.nats.bucket import Bucket, is_removal
+from pyoco_server.store.nats.connection import Connection
+from pyoco_server.store.nats.direct import DirectReader
 
 log = structlog.get_logger(__name__)
 

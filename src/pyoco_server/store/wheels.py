@@ -23,11 +23,11 @@ from pyoco_server.errors import (
     WheelDamaged,
     WheelNotFound,
 )
-from pyoco_server.model.wheel import WheelEntry, check_newer, claims_since
-from pyoco_server.model.wheel_name import WheelName, parse_wheel_name
-from pyoco_server.model.wheel_object import NO_WORKER, file_name_of, object_name
-from pyoco_server.store.connection import Connection
-from pyoco_server.store.objects import CHUNK, Chunks, Meta, ObjectStore
+from pyoco_server.model.wheels.file_name import WheelName, parse_wheel_name
+from pyoco_server.model.wheels.object_name import NO_WORKER, file_name_of, object_name
+from pyoco_server.model.wheels.wheel import WheelEntry, check_newer, claims_since
+from pyoco_server.store.nats.connection import Connection
+from pyoco_server.store.nats.objects import CHUNK, Chunks, Meta, ObjectStore
 
 log = structlog.get_logger(__name__)
 

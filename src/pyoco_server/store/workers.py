@@ -6,8 +6,8 @@ from datetime import datetime
 from pydantic import ValidationError
 
 from pyoco_server.model.worker import WorkerRecord
-from pyoco_server.store.bucket import Bucket
-from pyoco_server.store.connection import Connection
+from pyoco_server.store.nats.bucket import Bucket
+from pyoco_server.store.nats.connection import Connection
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import zlib
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from pyoco_server.model.wheel_name import WheelName
+from pyoco_server.model.wheels.file_name import WheelName
 from pyoco_server.wheelfile import metadata
 from pyoco_server.wheelfile.archive import check_members, check_sizes, open_wheel, read_blocks, refuse
 from pyoco_server.wheelfile.layout import check_folders, info_folder, places_of

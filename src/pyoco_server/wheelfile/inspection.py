@@ -11,8 +11,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pyoco_server.settings import without_secrets
-from pyoco_server.waiting import first_event
+from pyoco_server.process.waiting import first_event
+from pyoco_server.settings.environment import without_secrets
 
 _INSPECT = """\
 import sys

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from pyoco_server.errors import InvalidInput
-from pyoco_server.model.wheel_name import parse_wheel_name
+from pyoco_server.model.wheels.file_name import parse_wheel_name
 from pyoco_server.wheelfile.conflicts import Layout, claims_of, compare
 from pyoco_server.wheelfile.content import check_wheel
 

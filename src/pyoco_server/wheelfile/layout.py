@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
-from pyoco_server.model.wheel_name import WheelName
+from pyoco_server.model.wheels.file_name import WheelName
 from pyoco_server.wheelfile.archive import Members, parents, refuse
 
 _OWN_MODULES = {"pyoco", "pyoco_server"}

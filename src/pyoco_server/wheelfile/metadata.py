@@ -16,7 +16,7 @@ from packaging.tags import Tag, parse_tag
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
-from pyoco_server.model.wheel_name import WheelName
+from pyoco_server.model.wheels.file_name import WheelName
 from pyoco_server.wheelfile.archive import Members, read_bounded, refuse
 
 BOUNDS = {

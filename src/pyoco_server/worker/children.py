@@ -12,10 +12,10 @@ import structlog
 from pyoco_server.errors import CommandFailed
 from pyoco_server.model.run import RunRecord
 from pyoco_server.model.worker import TroubleKind
-from pyoco_server.settings import Settings
-from pyoco_server.worker.apart import TOGETHER, Apart
+from pyoco_server.settings.environment import Settings
 from pyoco_server.worker.child.process import ChildProcess, NotForked, Template, Unusable
-from pyoco_server.worker.machine import Machine, MachineFault, no_process
+from pyoco_server.worker.machine.apart import TOGETHER, Apart
+from pyoco_server.worker.machine.directories import Machine, MachineFault, no_process
 from pyoco_server.worker.resolvers import Resolver, for_child
 from pyoco_server.worker.warm import Warm
 from pyoco_server.worker.wheels.environments import Environment

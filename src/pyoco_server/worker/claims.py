@@ -15,13 +15,13 @@ from pyoco_server.model.deadletter import (
     letter_of_run,
     letter_reason,
 )
+from pyoco_server.model.existing.unrecorded import check_agrees, record_of, regained
 from pyoco_server.model.job import Job
+from pyoco_server.model.record.snapshot import end_fields, log_fields
 from pyoco_server.model.run import RunRecord, RunStatus, cancelled, claim, end_unreadable, undeliverable
-from pyoco_server.model.snapshot import end_fields, log_fields
-from pyoco_server.model.unrecorded import check_agrees, record_of, regained
-from pyoco_server.settings import Settings
+from pyoco_server.settings.environment import Settings
 from pyoco_server.store.deadletters import DeadLetterStore
-from pyoco_server.store.queue import Delivery
+from pyoco_server.store.queue.job_queue import Delivery
 from pyoco_server.store.runs import RunStore, StoredRun
 from pyoco_server.worker.owners import Owners
 

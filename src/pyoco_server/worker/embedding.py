@@ -7,8 +7,8 @@ from typing_extensions import Self
 
 from pyoco_server.config import NatsBackendConfig, settings_of
 from pyoco_server.errors import CommandFailed
-from pyoco_server.settings import Settings
-from pyoco_server.store.adopted import AdoptedConnection, NatsClient
+from pyoco_server.settings.environment import Settings
+from pyoco_server.store.nats.adopted import AdoptedConnection, NatsClient
 from pyoco_server.worker.resolver_spec import check_spec
 from pyoco_server.worker.resolvers import resolver_of
 from pyoco_server.worker.worker import DEFAULT_DRAIN_SEC, DEFAULT_POLL_SEC, Worker

@@ -13,15 +13,15 @@ import structlog
 from pyoco_server.errors import CommandFailed, StoreUnavailable
 from pyoco_server.model.run import EndReason, RunRecord, RunStatus, TaskStatus
 from pyoco_server.model.worker import TroubleKind
-from pyoco_server.settings import Settings
+from pyoco_server.process.waiting import first_event
+from pyoco_server.settings.environment import Settings
 from pyoco_server.store.runs import RunStore
-from pyoco_server.waiting import first_event
 from pyoco_server.worker.child.process import ChildEnd, ChildProcess
 from pyoco_server.worker.child.protocol import LOST_WORKER, Message
 from pyoco_server.worker.child.reports import Nonsense
 from pyoco_server.worker.claims import Claimed
-from pyoco_server.worker.failure_log import FailureLog
-from pyoco_server.worker.machine import MachineFault
+from pyoco_server.worker.logs.failure_log import FailureLog
+from pyoco_server.worker.machine.directories import MachineFault
 from pyoco_server.worker.recorder import Recorder
 from pyoco_server.worker.resolvers import Resolver, for_child
 

@@ -7,7 +7,7 @@ NATS itself was away or a consumer was made anew. Taking over from a worker that
 import time
 
 from pyoco_server.model.run import RunRecord
-from pyoco_server.store.connection import Connection
+from pyoco_server.store.nats.connection import Connection
 from pyoco_server.store.workers import WorkerStore
 from pyoco_server.worker.registration import Registration
 

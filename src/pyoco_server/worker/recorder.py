@@ -9,8 +9,8 @@ from typing import Any
 import structlog
 
 from pyoco_server.errors import RevisionConflict, StoreUnavailable
+from pyoco_server.model.record.snapshot import fit, is_cut_task
 from pyoco_server.model.run import EndReason, RunRecord, RunStatus, TaskStatus, hand_back, settle, undeliverable
-from pyoco_server.model.snapshot import fit, is_cut_task
 from pyoco_server.store.runs import RunStore, StoredRun
 
 log = structlog.get_logger(__name__)

@@ -15,9 +15,9 @@ from pyoco_server import __version__
 from pyoco_server.errors import CommandFailed, RevisionConflict, StoreUnavailable
 from pyoco_server.model.run import RunRecord
 from pyoco_server.model.worker import TasksRun, WorkerRecord, WorkerState, WorkerTrouble
-from pyoco_server.settings import Settings
+from pyoco_server.process.waiting import first_event
+from pyoco_server.settings.environment import Settings
 from pyoco_server.store.workers import StoredWorker, WorkerStore
-from pyoco_server.waiting import first_event
 
 log = structlog.get_logger(__name__)
 

@@ -11,22 +11,22 @@ import structlog
 from pyoco_server.errors import CommandFailed, InvalidInput, StoreUnavailable
 from pyoco_server.model.job import Job
 from pyoco_server.model.run import RunRecord
-from pyoco_server.settings import Settings
+from pyoco_server.process.waiting import first_event
+from pyoco_server.settings.environment import Settings
 from pyoco_server.store.flows import FlowStore
 from pyoco_server.store.logs import LogStore
-from pyoco_server.store.puller import TagPuller
-from pyoco_server.store.queue import Delivery
+from pyoco_server.store.queue.job_queue import Delivery
+from pyoco_server.store.queue.tag_puller import TagPuller
 from pyoco_server.store.runs import RunStore
-from pyoco_server.waiting import first_event
-from pyoco_server.worker.apart import TOGETHER, Apart
 from pyoco_server.worker.children import Children
 from pyoco_server.worker.claims import Claimed, Claims
 from pyoco_server.worker.execution import Execution
-from pyoco_server.worker.fitness import Fitness, hand_back
-from pyoco_server.worker.machine import MachineFault
+from pyoco_server.worker.logs.runlog import NoRunLog, RunLog
+from pyoco_server.worker.machine.apart import TOGETHER, Apart
+from pyoco_server.worker.machine.directories import MachineFault
+from pyoco_server.worker.machine.fitness import Fitness, hand_back
 from pyoco_server.worker.registration import Registration
 from pyoco_server.worker.resolvers import Resolver
-from pyoco_server.worker.runlog import NoRunLog, RunLog
 from pyoco_server.worker.wheels.worker_wheels import WorkerWheels
 
 log = structlog.get_logger(__name__)

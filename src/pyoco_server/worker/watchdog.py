@@ -6,9 +6,9 @@ from collections.abc import Callable
 import structlog
 
 from pyoco_server.errors import CommandFailed, StoreUnavailable
-from pyoco_server.store.connection import Connection
-from pyoco_server.store.puller import TagPuller
-from pyoco_server.store.queue import JobQueue
+from pyoco_server.store.nats.connection import Connection
+from pyoco_server.store.queue.job_queue import JobQueue
+from pyoco_server.store.queue.tag_puller import TagPuller
 
 log = structlog.get_logger(__name__)
 

@@ -11,30 +11,30 @@ import structlog
 from pyoco_server.errors import CommandFailed, PyocoError, RightMissing, StoreUnavailable
 from pyoco_server.model.run import RunRecord
 from pyoco_server.model.tags import check_tag, check_worker_id
-from pyoco_server.nats_signer import NatsRole
-from pyoco_server.settings import Settings
+from pyoco_server.process.supervision import Supervisor
+from pyoco_server.process.waiting import first_event
+from pyoco_server.settings.environment import Settings
+from pyoco_server.settings.nats_signer import NatsRole
 from pyoco_server.store import topology
-from pyoco_server.store.connection import Connection
 from pyoco_server.store.control import ControlChannel
 from pyoco_server.store.deadletters import DeadLetterStore
 from pyoco_server.store.flows import FlowStore
 from pyoco_server.store.logs import LogStore
-from pyoco_server.store.puller import TagPuller
-from pyoco_server.store.queue import JobQueue
+from pyoco_server.store.nats.connection import Connection
+from pyoco_server.store.queue.job_queue import JobQueue
+from pyoco_server.store.queue.tag_puller import TagPuller
 from pyoco_server.store.runs import RunStore
 from pyoco_server.store.wheels import WheelStore
 from pyoco_server.store.workers import WorkerStore
-from pyoco_server.supervision import Supervisor
-from pyoco_server.waiting import first_event
-from pyoco_server.worker.apart import Apart
 from pyoco_server.worker.child.loading import refuse_while_loading
 from pyoco_server.worker.claims import Claims
-from pyoco_server.worker.fitness import Fitness
-from pyoco_server.worker.machine import Machine, describe
+from pyoco_server.worker.machine.apart import Apart
+from pyoco_server.worker.machine.directories import Machine, describe
+from pyoco_server.worker.machine.fitness import Fitness
+from pyoco_server.worker.machine.resources import ResourceWatch
 from pyoco_server.worker.owners import Owners
 from pyoco_server.worker.registration import Registration
 from pyoco_server.worker.resolvers import Resolver
-from pyoco_server.worker.resources import ResourceWatch
 from pyoco_server.worker.slot import FlowTexts, Slot
 from pyoco_server.worker.watchdog import Watchdog
 from pyoco_server.worker.wheels.worker_wheels import WorkerWheels

@@ -9,7 +9,7 @@ from pyoco_server.cli.findings import lang_option, output_option, print_findings
 from pyoco_server.cli.language import terminal_language
 from pyoco_server.client.diagnosis import Diagnosis
 from pyoco_server.client.http import PyocoHttpClient
-from pyoco_server.model.languages import Language
+from pyoco_server.model.text.languages import Language
 
 
 @click.command(epilog="Example: pyoco-client --server http://10.0.0.1:8000 doctor")

@@ -3,7 +3,7 @@
 import shutil
 import sys
 
-from pyoco_server.model.terminal import plain
+from pyoco_server.model.text.terminal import plain
 
 _UP_AND_ERASE = "\x1b[{}A\x1b[J"
 

@@ -10,7 +10,7 @@ import yaml
 
 from pyoco_server.cli.output import print_note
 from pyoco_server.errors import InvalidInput
-from pyoco_server.model.jsontext import check_finite, keeps, read_json
+from pyoco_server.model.text.jsontext import check_finite, keeps, read_json
 
 _EXAMPLE = """Such as: --params '{"x": 1}'"""
 _NEARLY_JSON = {"True": "true", "False": "false", "None": "null", "NaN": None, "Infinity": None, "-Infinity": None}

@@ -11,7 +11,7 @@ from pyoco_server.cli.output import print_json, print_table, print_warning
 from pyoco_server.client.http import PyocoHttpClient
 from pyoco_server.errors import InvalidInput
 from pyoco_server.model.tags import parse_tags
-from pyoco_server.model.wheel_name import parse_wheel_name
+from pyoco_server.model.wheels.file_name import parse_wheel_name
 
 _COLUMNS = ["package", "version", "tags", "pinned_at", "size_bytes", "name"]
 _HISTORY_COLUMNS = ["occurred_at", "action", "wheel_name", "tags", "size_bytes", "remote_addr"]

@@ -5,10 +5,10 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 
 from pyoco_server.errors import StoreUnavailable
-from pyoco_server.gateway.answers import refusals
-from pyoco_server.gateway.auth import Who
-from pyoco_server.gateway.state import Here
-from pyoco_server.gateway.words import Action, Outcome
+from pyoco_server.gateway.access.caller import Who
+from pyoco_server.gateway.gateway import Here
+from pyoco_server.gateway.http.answers import refusals
+from pyoco_server.gateway.http.words import Action, Outcome
 
 router = APIRouter(tags=["system"])
 

@@ -5,9 +5,9 @@ import html
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import HTMLResponse
 
-from pyoco_server.gateway.pagefiles import PAGE, PageMount
-from pyoco_server.gateway.state import Here
-from pyoco_server.model.languages import preferred
+from pyoco_server.gateway.gateway import Here
+from pyoco_server.gateway.http.pagefiles import PAGE, PageMount
+from pyoco_server.model.text.languages import preferred
 
 router = APIRouter(include_in_schema=False)
 

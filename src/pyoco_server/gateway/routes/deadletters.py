@@ -6,19 +6,20 @@ from fastapi import APIRouter, Path, Query, Request
 from pydantic import BaseModel
 
 from pyoco_server.errors import DeadLetterNotFound, KeyReused, NotReplayable, RunNotFound, StoreUnavailable
-from pyoco_server.gateway import letters, reruns
-from pyoco_server.gateway.answers import WRITES, refusals
-from pyoco_server.gateway.auditing import Change, Noted, changes
-from pyoco_server.gateway.auth import Who
-from pyoco_server.gateway.checking.clients import Client
-from pyoco_server.gateway.records import parse
+from pyoco_server.gateway.access.caller import Who
+from pyoco_server.gateway.audit.middleware import Change, Noted, changes
+from pyoco_server.gateway.deadletters import letters
+from pyoco_server.gateway.gateway import Here
+from pyoco_server.gateway.http.answers import WRITES, refusals
+from pyoco_server.gateway.http.words import Reason
+from pyoco_server.gateway.index.json_fields import parse
 from pyoco_server.gateway.routes.submissions import KeyHeader, read_key
-from pyoco_server.gateway.state import Here
-from pyoco_server.gateway.words import Reason
+from pyoco_server.gateway.submitting import reruns
+from pyoco_server.gateway.submitting.checking.clients import Client
 from pyoco_server.model.audit import AuditAction
 from pyoco_server.model.tags import check_tag
-from pyoco_server.store import deadline
 from pyoco_server.store.deadletters import StoredLetter
+from pyoco_server.store.nats import deadline
 from pyoco_server.store.submissions import Submission
 
 router = APIRouter(tags=["dead letters"])

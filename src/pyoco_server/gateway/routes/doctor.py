@@ -7,14 +7,14 @@ from fastapi import APIRouter, Header
 
 from pyoco_server import __version__
 from pyoco_server.errors import StoreUnavailable
-from pyoco_server.gateway.auth import Who
-from pyoco_server.gateway.doctor import diagnose
-from pyoco_server.gateway.state import Here
-from pyoco_server.gateway.wheel_findings import find_wheel_troubles
-from pyoco_server.gateway.words import Lang
-from pyoco_server.model.finding_texts import described
-from pyoco_server.model.findings import worst_first
-from pyoco_server.model.languages import preferred
+from pyoco_server.gateway.access.caller import Who
+from pyoco_server.gateway.gateway import Here
+from pyoco_server.gateway.http.words import Lang
+from pyoco_server.gateway.monitoring.doctor import diagnose
+from pyoco_server.gateway.monitoring.wheel_findings import find_wheel_troubles
+from pyoco_server.model.findings.finding import worst_first
+from pyoco_server.model.findings.texts import described
+from pyoco_server.model.text.languages import preferred
 from pyoco_server.model.worker import WorkerState
 
 router = APIRouter(tags=["system"])

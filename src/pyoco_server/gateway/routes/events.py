@@ -10,11 +10,11 @@ from sse_starlette.event import ServerSentEvent
 from sse_starlette.sse import EventSourceResponse
 
 from pyoco_server.errors import TooManyStreams
-from pyoco_server.gateway.answers import EVENTS, Events, refusals
-from pyoco_server.gateway.auth import Who
-from pyoco_server.gateway.eventstream import EventFilter, EventStream
-from pyoco_server.gateway.pagefiles import PAGE
-from pyoco_server.gateway.state import Gateway, Here
+from pyoco_server.gateway.access.caller import Who
+from pyoco_server.gateway.gateway import Gateway, Here
+from pyoco_server.gateway.http.answers import EVENTS, Events, refusals
+from pyoco_server.gateway.http.pagefiles import PAGE
+from pyoco_server.gateway.streaming.page_events import EventFilter, EventStream
 
 router = APIRouter(tags=["system"])
 

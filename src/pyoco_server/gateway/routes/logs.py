@@ -12,13 +12,13 @@ from fastapi.responses import Response, StreamingResponse
 from sse_starlette.sse import EventSourceResponse
 
 from pyoco_server.errors import RunNotFound, StoreUnavailable, TooManyStreams
-from pyoco_server.gateway.answers import EVENTS, refusals
-from pyoco_server.gateway.auth import Who
-from pyoco_server.gateway.logfollower import LogFollower
-from pyoco_server.gateway.logreader import Lines, LogReader
+from pyoco_server.gateway.access.caller import Who
+from pyoco_server.gateway.gateway import Gateway, Here
+from pyoco_server.gateway.http.answers import EVENTS, refusals
+from pyoco_server.gateway.http.words import Stream
 from pyoco_server.gateway.routes.runs import read_snapshot
-from pyoco_server.gateway.state import Gateway, Here
-from pyoco_server.gateway.words import Stream
+from pyoco_server.gateway.streaming.log_follower import LogFollower
+from pyoco_server.gateway.streaming.log_reader import Lines, LogReader
 
 router = APIRouter(tags=["runs"])
 

@@ -6,9 +6,9 @@ from fastapi import APIRouter, Response
 from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 
-from pyoco_server.gateway.auth import WhoIfKnown
-from pyoco_server.gateway.metrics import UNCHECKED
-from pyoco_server.gateway.state import Here
+from pyoco_server.gateway.access.caller import WhoIfKnown
+from pyoco_server.gateway.gateway import Here
+from pyoco_server.gateway.monitoring.metrics import UNCHECKED
 
 router = APIRouter(tags=["system"])
 

@@ -4,9 +4,9 @@ from typing import Any
 
 from fastapi import APIRouter
 
-from pyoco_server.gateway import overview
-from pyoco_server.gateway.auth import Who
-from pyoco_server.gateway.state import Here
+from pyoco_server.gateway.access.caller import Who
+from pyoco_server.gateway.gateway import Here
+from pyoco_server.gateway.monitoring import overview
 
 router = APIRouter(tags=["system"])
 

@@ -10,21 +10,21 @@ from fastapi import APIRouter, Depends, Query, Response
 from pydantic import BaseModel, Field
 
 from pyoco_server.errors import PyocoError, RunNotFound, StoreUnavailable
-from pyoco_server.gateway.answers import WRITES, refusals
-from pyoco_server.gateway.auditing import Noted, changes
-from pyoco_server.gateway.auth import Who
-from pyoco_server.gateway.cancelling import Cancelling
-from pyoco_server.gateway.listing import RunFilter
-from pyoco_server.gateway.records import number, readable, whole
-from pyoco_server.gateway.state import Gateway, Here
-from pyoco_server.gateway.strict_body import StrictRoute
-from pyoco_server.gateway.words import Include, read_include, read_statuses
+from pyoco_server.gateway.access.caller import Who
+from pyoco_server.gateway.audit.middleware import Noted, changes
+from pyoco_server.gateway.gateway import Gateway, Here
+from pyoco_server.gateway.http.answers import WRITES, refusals
+from pyoco_server.gateway.http.strict_body import StrictRoute
+from pyoco_server.gateway.http.words import Include, read_include, read_statuses
+from pyoco_server.gateway.index.json_fields import number, readable, whole
+from pyoco_server.gateway.index.listing import RunFilter
+from pyoco_server.gateway.submitting.cancelling import Cancelling
 from pyoco_server.model.access import Caller
 from pyoco_server.model.audit import AuditAction
-from pyoco_server.model.record_form import stored_form
+from pyoco_server.model.record.snapshot import public
+from pyoco_server.model.record.stored_form import stored_form
 from pyoco_server.model.run import RunRecord, RunStatus, is_run_id
-from pyoco_server.model.snapshot import public
-from pyoco_server.store import deadline
+from pyoco_server.store.nats import deadline
 
 log = structlog.get_logger(__name__)
 router = APIRouter(tags=["runs"], route_class=StrictRoute)

@@ -9,21 +9,21 @@ from fastapi import APIRouter, File, Form, Header, Request, UploadFile
 from pydantic import BaseModel, Field
 
 from pyoco_server.errors import InvalidFlow, InvalidInput, KeyReused, StoreFull, TooLarge
-from pyoco_server.gateway.answers import WRITES, refusals
-from pyoco_server.gateway.auditing import Change, Noted, changes
-from pyoco_server.gateway.auth import Who
-from pyoco_server.gateway.checking.clients import Client
-from pyoco_server.gateway.complaints import kind_of
-from pyoco_server.gateway.state import Gateway, Here
-from pyoco_server.gateway.strict_body import StrictRoute
+from pyoco_server.gateway.access.caller import Who
+from pyoco_server.gateway.audit.middleware import Change, Noted, changes
+from pyoco_server.gateway.gateway import Gateway, Here
+from pyoco_server.gateway.http.answers import WRITES, refusals
+from pyoco_server.gateway.http.complaints import kind_of
+from pyoco_server.gateway.http.strict_body import StrictRoute
+from pyoco_server.gateway.submitting.checking.clients import Client
 from pyoco_server.model import idempotency
 from pyoco_server.model.access import Caller
 from pyoco_server.model.audit import AuditAction
-from pyoco_server.model.jsontext import check_finite
 from pyoco_server.model.run import RunRecord, TaskStatus, new_run_id
 from pyoco_server.model.tags import check_tag
-from pyoco_server.model.text import clean_json
-from pyoco_server.store import deadline
+from pyoco_server.model.text.clean import clean_json
+from pyoco_server.model.text.jsontext import check_finite
+from pyoco_server.store.nats import deadline
 
 router = APIRouter(tags=["runs"], route_class=StrictRoute)
 

@@ -6,11 +6,11 @@ from typing import Any, cast
 from fastapi import APIRouter, Request, Response
 
 from pyoco_server.errors import StoreUnavailable
-from pyoco_server.gateway import health as health_of
-from pyoco_server.gateway.auth import Visitor
-from pyoco_server.gateway.durability import PUBLIC
-from pyoco_server.gateway.state import Here
-from pyoco_server.store.stream_state import StreamState, read_streams
+from pyoco_server.gateway.access.caller import Visitor
+from pyoco_server.gateway.gateway import Here
+from pyoco_server.gateway.monitoring import health as health_of
+from pyoco_server.gateway.monitoring.durability import PUBLIC
+from pyoco_server.store.status.stream_state import StreamState, read_streams
 
 router = APIRouter(tags=["system"])
 

@@ -8,12 +8,12 @@ from fastapi import APIRouter, Header, Query
 from sse_starlette.sse import EventSourceResponse
 
 from pyoco_server.errors import RunNotFound, StoreUnavailable
-from pyoco_server.gateway.answers import EVENTS, Events, refusals
-from pyoco_server.gateway.auth import Who
+from pyoco_server.gateway.access.caller import Who
+from pyoco_server.gateway.gateway import Here
+from pyoco_server.gateway.http.answers import EVENTS, Events, refusals
+from pyoco_server.gateway.http.words import Include
 from pyoco_server.gateway.routes.runs import read_snapshot, wants_records
-from pyoco_server.gateway.state import Here
-from pyoco_server.gateway.streams import Watch
-from pyoco_server.gateway.words import Include
+from pyoco_server.gateway.streaming.run_watch import Watch
 
 router = APIRouter(tags=["runs"])
 

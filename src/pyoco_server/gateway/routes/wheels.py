@@ -17,12 +17,13 @@ from pyoco_server.errors import (
     WheelNotFound,
     WheelVersionConflict,
 )
-from pyoco_server.gateway.answers import WRITES, Bytes, refusals
-from pyoco_server.gateway.auditing import Noted, changes
-from pyoco_server.gateway.auth import Who
-from pyoco_server.gateway.provenance import actor_of, source_of
-from pyoco_server.gateway.state import Gateway, Here
-from pyoco_server.gateway.wheel_scope import (
+from pyoco_server.gateway.access.caller import Who
+from pyoco_server.gateway.audit.middleware import Noted, changes
+from pyoco_server.gateway.audit.provenance import actor_of, source_of
+from pyoco_server.gateway.gateway import Gateway, Here
+from pyoco_server.gateway.http.answers import WRITES, Bytes, refusals
+from pyoco_server.gateway.http.words import WheelDeed
+from pyoco_server.gateway.wheels.scope import (
     OfTenant,
     check_may_change,
     find_wheel,
@@ -31,15 +32,14 @@ from pyoco_server.gateway.wheel_scope import (
     visible,
     visible_tenants,
 )
-from pyoco_server.gateway.wheel_upload import inspected, receive
-from pyoco_server.gateway.words import WheelDeed
+from pyoco_server.gateway.wheels.upload import inspected, receive
 from pyoco_server.model.access import Caller
 from pyoco_server.model.audit import AuditAction
 from pyoco_server.model.provenance import Actor, Source
 from pyoco_server.model.tags import parse_tags
-from pyoco_server.model.wheel import WheelEntry, named_by, pins_replaced
-from pyoco_server.model.wheel_event import WheelAction, WheelEvent
-from pyoco_server.model.wheel_name import read_file_name
+from pyoco_server.model.wheels.event import WheelAction, WheelEvent
+from pyoco_server.model.wheels.file_name import read_file_name
+from pyoco_server.model.wheels.wheel import WheelEntry, named_by, pins_replaced
 
 log = structlog.get_logger(__name__)
 

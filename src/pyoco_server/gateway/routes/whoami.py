@@ -5,8 +5,8 @@ from typing import Any
 from fastapi import APIRouter
 
 from pyoco_server import __version__
-from pyoco_server.gateway.auth import Who
-from pyoco_server.gateway.state import Here
+from pyoco_server.gateway.access.caller import Who
+from pyoco_server.gateway.gateway import Here
 
 router = APIRouter(tags=["system"])
 

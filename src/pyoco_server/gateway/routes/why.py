@@ -7,19 +7,19 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header
 
 from pyoco_server.errors import InvalidInput, RunNotFound, StoreUnavailable
-from pyoco_server.gateway.answers import refusals
-from pyoco_server.gateway.auth import Who
-from pyoco_server.gateway.records import number, whole
+from pyoco_server.gateway.access.caller import Who
+from pyoco_server.gateway.gateway import Gateway, Here
+from pyoco_server.gateway.http.answers import refusals
+from pyoco_server.gateway.http.words import Lang
+from pyoco_server.gateway.index.json_fields import number, whole
 from pyoco_server.gateway.routes.runs import read_record
-from pyoco_server.gateway.state import Gateway, Here
-from pyoco_server.gateway.why import Facts, explain
-from pyoco_server.gateway.why_texts import render
-from pyoco_server.gateway.words import Lang
+from pyoco_server.gateway.why.diagnosis import Facts, explain
+from pyoco_server.gateway.why.texts import render
 from pyoco_server.model.access import Caller
-from pyoco_server.model.languages import preferred
 from pyoco_server.model.run import EndReason, RunStatus
 from pyoco_server.model.tags import check_tag
-from pyoco_server.store.queue import ConsumerFigures
+from pyoco_server.model.text.languages import preferred
+from pyoco_server.store.queue.job_queue import ConsumerFigures
 
 router = APIRouter(tags=["runs"])
 

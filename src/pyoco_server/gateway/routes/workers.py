@@ -9,18 +9,18 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field, StrictBool
 
 from pyoco_server.errors import InvalidInput, RevisionConflict, StoreUnavailable, WorkerGone, WorkerNotFound
-from pyoco_server.gateway import worker_view
-from pyoco_server.gateway.answers import WRITES, refusals
-from pyoco_server.gateway.auditing import Noted, changes
-from pyoco_server.gateway.auth import Who
-from pyoco_server.gateway.state import Gateway, Here
-from pyoco_server.gateway.strict_body import StrictRoute
-from pyoco_server.gateway.words import Scope, State
+from pyoco_server.gateway.access.caller import Who
+from pyoco_server.gateway.audit.middleware import Noted, changes
+from pyoco_server.gateway.gateway import Gateway, Here
+from pyoco_server.gateway.http.answers import WRITES, refusals
+from pyoco_server.gateway.http.strict_body import StrictRoute
+from pyoco_server.gateway.http.words import Scope, State
+from pyoco_server.gateway.index import worker_view
 from pyoco_server.model.audit import AuditAction
 from pyoco_server.model.tags import check_worker_id
-from pyoco_server.model.text import clean_text
+from pyoco_server.model.text.clean import clean_text
 from pyoco_server.model.worker import WorkerRecord, WorkerState
-from pyoco_server.store.feed import Change
+from pyoco_server.store.nats.feed import Change
 
 log = structlog.get_logger(__name__)
 router = APIRouter(tags=["workers"], route_class=StrictRoute)

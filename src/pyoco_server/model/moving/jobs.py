@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pyoco_server.errors import InvalidFlow, InvalidInput, TooLarge
-from pyoco_server.model.findings import Finding, FindingCode, info, warning
+from pyoco_server.model.findings.finding import Finding, FindingCode, info, warning
+from pyoco_server.model.flow.workflow import Workflow, parse_workflow
 from pyoco_server.model.job import Job
 from pyoco_server.model.tags import is_tag
-from pyoco_server.model.workflow import Workflow, parse_workflow
 
 MOST_FLOWS = 500
 """Distinct texts of flows that are parsed: each takes about a millisecond."""

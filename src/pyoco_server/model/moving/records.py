@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from pyoco_server.model.findings import Finding, FindingCode, info, warning
+from pyoco_server.model.findings.finding import Finding, FindingCode, info, warning
+from pyoco_server.model.record.salvage import trouble
 from pyoco_server.model.run import RunStatus
-from pyoco_server.model.salvage import trouble
 from pyoco_server.model.worker import WorkerState
 
 KEY_PREFIX = "api_keys."

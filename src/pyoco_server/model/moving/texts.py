@@ -1,7 +1,7 @@
 """The sentences of ``check --moving``, in English and Japanese: what was found, and what to do."""
 
-from pyoco_server.model.findings import FindingCode
-from pyoco_server.model.sentences import Text
+from pyoco_server.model.findings.finding import FindingCode
+from pyoco_server.model.text.sentences import Text
 
 _PAGE = "docs/how-to/moving.md"
 

@@ -7,9 +7,9 @@ from typing import Any
 from packaging.tags import Tag
 
 from pyoco_server.errors import InvalidInput
-from pyoco_server.model.findings import Finding, FindingCode, info, warning
+from pyoco_server.model.findings.finding import Finding, FindingCode, info, warning
 from pyoco_server.model.tags import is_tag
-from pyoco_server.model.wheel_name import parse_wheel_name
+from pyoco_server.model.wheels.file_name import parse_wheel_name
 
 _TAGS = "x-pyoco-wheel-tags"
 _NAMED = 10

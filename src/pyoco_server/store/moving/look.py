@@ -9,17 +9,17 @@ from nats.js import api
 from packaging.tags import sys_tags
 
 from pyoco_server.errors import RightMissing
-from pyoco_server.model.findings import Finding, FindingCode, error, how_full, info, warning
+from pyoco_server.model.findings.finding import Finding, FindingCode, error, how_full, info, warning
 from pyoco_server.model.moving.jobs import judge_jobs, judge_tags
 from pyoco_server.model.moving.records import count_runs, existing_keys, existing_workers
 from pyoco_server.model.moving.wheels import judge_wheels
-from pyoco_server.model.sentences import Size
-from pyoco_server.settings import Settings
-from pyoco_server.store.connection import Connection
+from pyoco_server.model.text.sentences import Size
+from pyoco_server.settings.environment import Settings
 from pyoco_server.store.examination import account_of, expiry, nats_version
 from pyoco_server.store.moving.sample import MOST_MESSAGES, Sample, read_sample
 from pyoco_server.store.moving.streams import Streams, judge_rights, judge_streams, kind_of, read_streams
-from pyoco_server.store.stream_state import read_stream
+from pyoco_server.store.nats.connection import Connection
+from pyoco_server.store.status.stream_state import read_stream
 from pyoco_server.store.topology import object_metas, object_stream
 
 _ENVELOPE = 8 * 1024

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pyoco_server.errors import StoreUnavailable
-from pyoco_server.store.connection import Connection
-from pyoco_server.store.stream_state import StreamState
+from pyoco_server.store.nats.connection import Connection
+from pyoco_server.store.status.stream_state import StreamState
 
 MOST_MESSAGES = 10_000
 MOST_BYTES = 64 * 1024 * 1024

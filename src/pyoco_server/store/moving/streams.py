@@ -8,11 +8,11 @@ from typing import Any
 from nats.js import api
 
 from pyoco_server.errors import RightMissing
-from pyoco_server.model.findings import Finding, FindingCode, error, info, warning
-from pyoco_server.settings import Settings
+from pyoco_server.model.findings.finding import Finding, FindingCode, error, info, warning
+from pyoco_server.settings.environment import Settings
 from pyoco_server.store import topology
-from pyoco_server.store.connection import Connection
 from pyoco_server.store.examination import Unseen, differing, look_at
+from pyoco_server.store.nats.connection import Connection
 
 PARTS_LEFT_OUT = ("pyoco_yaml_schedules", "pyoco_workflow_bundles", "pyoco_run_relations")
 """Buckets of the existing system's 0.7 that are of no use here."""

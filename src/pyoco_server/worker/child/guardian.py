@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pyoco_server.worker.child.arbiter import Arbiter
+from pyoco_server.worker.child.confinement.arbiter import Arbiter
 from pyoco_server.worker.child.remains import end_all, kill_soon, own_children
 
 _CGROUPS = "/sys/fs/cgroup"

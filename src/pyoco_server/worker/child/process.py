@@ -13,14 +13,14 @@ from typing import Any
 
 import structlog
 
-from pyoco_server import descriptors
 from pyoco_server.errors import CommandFailed
-from pyoco_server.settings import without_secrets
-from pyoco_server.worker.apart import TOGETHER, Apart
+from pyoco_server.process import descriptors
+from pyoco_server.settings.environment import without_secrets
 from pyoco_server.worker.child.output.outputpipes import OutputPipes
 from pyoco_server.worker.child.protocol import Message, encode
 from pyoco_server.worker.child.reports import Nonsense, Received, read_packet, read_report
-from pyoco_server.worker.runlog import NoRunLog
+from pyoco_server.worker.logs.runlog import NoRunLog
+from pyoco_server.worker.machine.apart import TOGETHER, Apart
 from pyoco_server.worker.wheels.environments import Environment
 
 log = structlog.get_logger(__name__)

@@ -16,7 +16,7 @@ from pyoco.core.models import Flow, RunContext, RunStatus
 
 from pyoco_server.errors import InvalidFlow
 from pyoco_server.model.run import EndReason
-from pyoco_server.model.text import clean_text
+from pyoco_server.model.text.clean import clean_text
 from pyoco_server.worker.child.flow.carried import see_places
 from pyoco_server.worker.child.flow.exposure import Mask, exposed_by
 from pyoco_server.worker.child.flow.flows import BadResolver, FlowProblem, FlowSource, load_resolver

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from pyoco_server.errors import PyocoError
-from pyoco_server.worker.child.barrier import Barrier, NoBarrier
+from pyoco_server.worker.child.confinement.barrier import Barrier, NoBarrier
 from pyoco_server.worker.child.freshness import import_fresh
 from pyoco_server.worker.child.guardian import Guardian
 from pyoco_server.worker.child.runner import Runner

@@ -17,7 +17,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
 from pyoco_server.wheelfile.inspection import NotInspected, Question, inspect
-from pyoco_server.worker.apart import Apart
+from pyoco_server.worker.machine.apart import Apart
 from pyoco_server.worker.wheels.installer import BuildFailed, Helper, MachineFailed, install, is_machines
 from pyoco_server.worker.wheels.plugins import (
     CheckFailed,

@@ -14,7 +14,7 @@ from typing import BinaryIO
 import structlog
 
 from pyoco_server.errors import PyocoError, StoreUnavailable
-from pyoco_server.model.wheel import WheelEntry
+from pyoco_server.model.wheels.wheel import WheelEntry
 from pyoco_server.worker.wheels.installer import BuildFailed, is_machines
 from pyoco_server.worker.wheels.locks import try_lock, wait_lock
 from pyoco_server.worker.wheels.plugins import WheelFile, WheelsBroken

@@ -29,7 +29,7 @@ from typing import Any
 
 import structlog
 
-from pyoco_server.worker.apart import TOGETHER, Apart
+from pyoco_server.worker.machine.apart import TOGETHER, Apart
 from pyoco_server.worker.wheels.assembly import Assembly
 from pyoco_server.worker.wheels.installer import CACHE, BuildFailed, own_constraints
 from pyoco_server.worker.wheels.locks import FileLock, try_lock, wait_lock

@@ -15,9 +15,9 @@ from pathlib import Path
 import uv
 from packaging.utils import canonicalize_name
 
-from pyoco_server.model.text import clean_text
-from pyoco_server.settings import without_secrets
-from pyoco_server.waiting import first_event
+from pyoco_server.model.text.clean import clean_text
+from pyoco_server.process.waiting import first_event
+from pyoco_server.settings.environment import without_secrets
 
 CACHE = "cache"
 """uv's, in the directory of a build."""

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from pyoco_server.errors import InvalidInput
-from pyoco_server.model.wheel_name import parse_wheel_name
+from pyoco_server.model.wheels.file_name import parse_wheel_name
 from pyoco_server.worker.wheels.installer import shorten
 
 _MODULE = re.compile(r"(?:[Nn]o module named|uses unknown task) '([^'/]{1,200})")

@@ -14,7 +14,7 @@ from pyoco.discovery.loader import TaskLoader
 from pyoco.discovery.plugins import PluginRegistry, iter_entry_points
 from pyoco.schemas.config import PyocoConfig
 
-from pyoco_server.worker.child.barrier import Barrier
+from pyoco_server.worker.child.confinement.barrier import Barrier
 from pyoco_server.worker.wheels.import_path import is_inside, use_environment
 
 _LONGEST = 2000

@@ -14,9 +14,9 @@ from typing import Any
 
 from packaging.utils import canonicalize_name
 
-from pyoco_server.settings import without_secrets
+from pyoco_server.settings.environment import without_secrets
 from pyoco_server.wheelfile.metadata import BOUNDS
-from pyoco_server.worker.apart import TOGETHER, Apart
+from pyoco_server.worker.machine.apart import TOGETHER, Apart
 from pyoco_server.worker.wheels.installer import BuildFailed, Helper, shorten
 
 PLUGINS = "pyoco.tasks"

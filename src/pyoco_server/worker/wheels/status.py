@@ -5,8 +5,8 @@ from collections.abc import Iterable, Mapping
 from enum import Enum
 from typing import Any
 
-from pyoco_server.model.wheel import Selection, WheelEntry
-from pyoco_server.model.wheel_sync import RESULTS
+from pyoco_server.model.wheels.sync import RESULTS
+from pyoco_server.model.wheels.wheel import Selection, WheelEntry
 from pyoco_server.worker.wheels.environments import Environment
 
 SHOWN = 200

@@ -17,12 +17,11 @@ import structlog
 from packaging.tags import sys_tags
 
 from pyoco_server.errors import StoreUnavailable
-from pyoco_server.model.wheel import Selection, WheelEntry, select, set_digest
-from pyoco_server.model.wheel_sync import beginning
-from pyoco_server.settings import Settings
-from pyoco_server.waiting import first_event
-from pyoco_server.worker.apart import TOGETHER, Apart
-from pyoco_server.worker.troubles import Troubles
+from pyoco_server.model.wheels.sync import beginning
+from pyoco_server.model.wheels.wheel import Selection, WheelEntry, select, set_digest
+from pyoco_server.process.waiting import first_event
+from pyoco_server.settings.environment import Settings
+from pyoco_server.worker.machine.apart import TOGETHER, Apart
 from pyoco_server.worker.wheels.downloads import Downloads
 from pyoco_server.worker.wheels.environments import Environment, Environments
 from pyoco_server.worker.wheels.installer import BuildFailed, shorten
@@ -31,6 +30,7 @@ from pyoco_server.worker.wheels.missing import LeftOut, explain_missing
 from pyoco_server.worker.wheels.plugins import PLUGINS, WheelsBroken, check_plugins, start_check
 from pyoco_server.worker.wheels.status import SHOWN, LeftOutCode, is_news, of_environment, of_selection, row_of
 from pyoco_server.worker.wheels.trees import check_owner, check_room, make_folder
+from pyoco_server.worker.wheels.wheel_failures import Troubles
 
 log = structlog.get_logger(__name__)
 

@@ -12,9 +12,9 @@ from typing import Any, Protocol
 
 import structlog
 
-from pyoco_server.model.wheel import Selection, WheelEntry
-from pyoco_server.settings import Settings
-from pyoco_server.worker.apart import Apart
+from pyoco_server.model.wheels.wheel import Selection, WheelEntry
+from pyoco_server.settings.environment import Settings
+from pyoco_server.worker.machine.apart import Apart
 from pyoco_server.worker.wheels.environments import Environment, Environments
 from pyoco_server.worker.wheels.plugins import WheelFile
 from pyoco_server.worker.wheels.sync import Registry, WheelSync

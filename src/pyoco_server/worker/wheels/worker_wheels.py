@@ -4,10 +4,10 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from pyoco_server.model.wheel import Selection, WheelEntry
-from pyoco_server.model.wheel_sync import TENANTS
-from pyoco_server.settings import Settings
-from pyoco_server.worker.apart import TOGETHER, Apart
+from pyoco_server.model.wheels.sync import TENANTS
+from pyoco_server.model.wheels.wheel import Selection, WheelEntry
+from pyoco_server.settings.environment import Settings
+from pyoco_server.worker.machine.apart import TOGETHER, Apart
 from pyoco_server.worker.wheels.environments import Environment
 from pyoco_server.worker.wheels.sync import Registry, WheelSync
 from pyoco_server.worker.wheels.tenants import TenantWheels

@@ -16,8 +16,8 @@ from pyoco.core.models import Flow, Task
 from pyoco.discovery.loader import TaskLoader
 from pyoco.schemas.config import PyocoConfig, TaskConfig
 
+from pyoco_server.model.flow.workflow import FlowFile, TaskSpec, Workflow, build_flow, graph_task_names, parse_workflow
 from pyoco_server.model.run import EndReason
-from pyoco_server.model.workflow import FlowFile, TaskSpec, Workflow, build_flow, graph_task_names, parse_workflow
 from pyoco_server.worker.child.flow.carried import unpack
 from pyoco_server.worker.child.flow.exposure import expose
 from pyoco_server.worker.child.flow.modules import CannotLoad, load_function, missing_attribute, refused_argument

@@ -18,8 +18,8 @@ from pyoco.core.base_task import BaseTask
 from pyoco.core.models import Task
 from pyoco.dsl.syntax import TaskWrapper
 
+from pyoco_server.model.flow.yaml_source import short, suggest
 from pyoco_server.model.run import EndReason
-from pyoco_server.model.yaml_source import short, suggest
 from pyoco_server.worker.child.tasks.failures import summarise
 
 _INSTALLED = {f"{sysconfig.get_path(name)}/" for name in ("purelib", "platlib")}

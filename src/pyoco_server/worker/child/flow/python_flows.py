@@ -9,8 +9,16 @@ from typing import Any
 from pyoco.core.models import Flow
 
 from pyoco_server.errors import InvalidFlow
-from pyoco_server.model.references import BadReference, EnvVar, NodeOutput, Param, find_param, known_fields, read_text
-from pyoco_server.model.yaml_source import short, suggest
+from pyoco_server.model.flow.references import (
+    BadReference,
+    EnvVar,
+    NodeOutput,
+    Param,
+    find_param,
+    known_fields,
+    read_text,
+)
+from pyoco_server.model.flow.yaml_source import short, suggest
 from pyoco_server.worker.child.flow.exposure import exposed_by
 from pyoco_server.worker.child.tasks.retries import tasks_of
 

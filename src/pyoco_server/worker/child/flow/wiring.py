@@ -1,8 +1,8 @@
 """What the inputs of a task become when it starts.
 
 pyoco's engine asks its context what an input stands for. Ours knows more than pyoco's own: nested params, and texts
-that begin with ``$`` (``model/references``); in flow.yaml also references inside lists and mappings. What stands in
-those of a flow made in Python is left alone: it may be anything, and large.
+that begin with ``$`` (``model/flow/references``); in flow.yaml also references inside lists and mappings. What stands
+in those of a flow made in Python is left alone: it may be anything, and large.
 """
 
 import copy
@@ -13,7 +13,7 @@ from typing import Any
 
 from pyoco.core.context import Context, LoopStack
 
-from pyoco_server.model.references import EnvVar, NodeOutput, Param, descend, find_param, has_meaning, read_text
+from pyoco_server.model.flow.references import EnvVar, NodeOutput, Param, descend, find_param, has_meaning, read_text
 
 
 class NothingThere(LookupError):

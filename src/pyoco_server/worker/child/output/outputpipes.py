@@ -14,7 +14,7 @@ from typing import Protocol
 from pyoco_server.model.runlog import LogStream
 from pyoco_server.worker.child.output.frames import MAX_FRAME, Form, Frame, Kind, decode
 from pyoco_server.worker.child.output.screen import Change, Screen
-from pyoco_server.worker.logtail import Printed
+from pyoco_server.worker.logs.logtail import Printed
 
 _READ = 64 * 1024
 """Bytes read in one turn of the event loop, so that a flood leaves time for everything else."""

@@ -14,7 +14,7 @@ from pyoco.core.engine import Engine
 from pyoco.core.models import Flow, RunContext, RunStatus, Task
 from pyoco.dsl.nodes import SubFlowNode, TaskNode
 
-from pyoco_server.model.branches import MAX_PARALLEL, BranchedFlow, Branches, Wait
+from pyoco_server.model.flow.branches import MAX_PARALLEL, BranchedFlow, Branches, Wait
 from pyoco_server.worker.child.flow.exposure import exposed_by
 from pyoco_server.worker.child.flow.wiring import WiredContext
 from pyoco_server.worker.child.tasks.retries import tasks_of

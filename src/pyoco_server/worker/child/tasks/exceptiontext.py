@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
 
-from pyoco_server.model.text import MAX_TEXT, MAX_TRACEBACK, clean_text
+from pyoco_server.model.text.clean import MAX_TEXT, MAX_TRACEBACK, clean_text
 
 PATIENCE_SEC = 2.0
 """How long an exception may take to say what it is."""

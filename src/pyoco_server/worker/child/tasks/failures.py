@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import pyoco
 
 from pyoco_server.model.run import EndReason
-from pyoco_server.model.text import MAX_TEXT, clean_text
+from pyoco_server.model.text.clean import MAX_TEXT, clean_text
 from pyoco_server.worker import child
 from pyoco_server.worker.child.tasks.exceptiontext import class_name, exception_text
 

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 
-from pyoco_server.model.branches import Branches
+from pyoco_server.model.flow.branches import Branches
 from pyoco_server.worker.child.flow.wiring import WiredContext
 
 

@@ -17,7 +17,7 @@ from typing import Any
 from pyoco.core.models import Flow, RunContext, RunStatus, Task
 from pyoco.dsl.nodes import CaseNode, DSLNode, SwitchNode, TaskNode
 
-from pyoco_server.model.workflow import RETRY_DELAY_SEC
+from pyoco_server.model.flow.workflow import RETRY_DELAY_SEC
 from pyoco_server.worker.child.tasks.failures import TaskFailed, failure_of
 from pyoco_server.worker.child.tasks.given import GivenInputs
 from pyoco_server.worker.child.tasks.reporter import TaskReporter

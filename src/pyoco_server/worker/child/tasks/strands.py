@@ -24,7 +24,7 @@ from pyoco.dsl.nodes import (
     UntilNode,
 )
 
-from pyoco_server.model.branches import Branches
+from pyoco_server.model.flow.branches import Branches
 from pyoco_server.worker.child.flow.wiring import WiredContext
 from pyoco_server.worker.child.tasks.joins import Join
 

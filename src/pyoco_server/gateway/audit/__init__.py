@@ -1,0 +1,1 @@
+"""Who changed what: a line in the log, and an entry in the audit trail."""

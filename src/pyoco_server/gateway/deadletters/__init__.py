@@ -1,0 +1,1 @@
+"""Dead letters as callers see and count them."""

@@ -1,0 +1,1 @@
+"""How the system is doing: metrics, health, capacity, and what ``doctor`` finds."""

@@ -1,0 +1,1 @@
+"""Answers that go on: watches, page events and logs."""

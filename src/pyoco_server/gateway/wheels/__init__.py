@@ -1,0 +1,1 @@
+"""Wheels as callers see, upload and remove them."""

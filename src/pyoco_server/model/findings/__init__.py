@@ -1,0 +1,1 @@
+"""What ``check`` and ``doctor`` find, and how they say it."""

@@ -1,0 +1,1 @@
+"""A flow.yaml: its keys, its graph, its names, and what is checked of them."""

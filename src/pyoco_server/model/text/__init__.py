@@ -1,0 +1,1 @@
+"""Texts: clean, bounded, in two languages, on one line."""

@@ -1,0 +1,1 @@
+"""Wheels: file names, entries, and what is told of them."""

@@ -1,0 +1,1 @@
+"""The queue of jobs: what waits, who fetches it, and what NATS gave up."""

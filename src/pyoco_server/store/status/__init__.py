@@ -1,0 +1,1 @@
+"""How NATS is doing, as it says itself: streams, consumers, copies, room."""
