@@ -6,9 +6,9 @@
 from fastapi import FastAPI
 
 from pyoco_server.gateway import app
-from pyoco_server.gateway.monitoring.memory import settle_memory
 from pyoco_server.process import descriptors
 from pyoco_server.process.logs import configure_logging
+from pyoco_server.process.memory import settle_memory
 from pyoco_server.settings.environment import Settings
 from pyoco_server.settings.secrecy import hide, keep_secrets
 

@@ -4,7 +4,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from pyoco_server.gateway.access import failed_keys as attempts
-from pyoco_server.gateway.access.failed_keys import FailedKeys, source
+from pyoco_server.gateway.access.failed_keys import FailedKeys
+from pyoco_server.gateway.access.peer_address import source
 from pyoco_server.model.apikey import Refusal
 from pyoco_server.process import reports
 from pyoco_server.process.reports import Reports

@@ -21,8 +21,8 @@ from pyoco_server.embedded.listener import Listener, bind, check_exposure, check
 from pyoco_server.embedded.nats_server import LINUX, NatsServer
 from pyoco_server.embedded.orphans import die_with_parent
 from pyoco_server.errors import CommandFailed
-from pyoco_server.gateway.monitoring.memory import settle_memory
 from pyoco_server.model.parts import Parts
+from pyoco_server.process.memory import settle_memory
 from pyoco_server.settings.environment import Settings, without_secrets
 from pyoco_server.store.mending import mend_direct_reads
 

@@ -7,18 +7,19 @@ from typing import Any
 from fastapi import FastAPI
 
 from pyoco_server import __version__
+from pyoco_server.gateway import problems
 from pyoco_server.gateway.access.guard import Guard
 from pyoco_server.gateway.audit.middleware import Auditing
 from pyoco_server.gateway.gateway import Gateway
-from pyoco_server.gateway.http import connections, problems
+from pyoco_server.gateway.http import connections
 from pyoco_server.gateway.http.body_limit import BodyLimit
 from pyoco_server.gateway.http.description import DescribedApp
 from pyoco_server.gateway.http.head import Head
 from pyoco_server.gateway.http.level import Level
 from pyoco_server.gateway.http.prefix import Prefix, own_parts
-from pyoco_server.gateway.http.request_metrics import HttpMetrics
 from pyoco_server.gateway.http.single_headers import SingleHeaders
 from pyoco_server.gateway.monitoring.metrics import Metrics
+from pyoco_server.gateway.monitoring.request_metrics import HttpMetrics
 from pyoco_server.gateway.routes import (
     audit,
     dashboard,

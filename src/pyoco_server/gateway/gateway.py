@@ -30,7 +30,6 @@ from pyoco_server.gateway.maintenance.refused_jobs import RefusedJobs
 from pyoco_server.gateway.maintenance.relief import Relief
 from pyoco_server.gateway.maintenance.retention import Retention
 from pyoco_server.gateway.maintenance.spent_logs import SpentLogs
-from pyoco_server.gateway.maintenance.stream_keeper import StreamKeeper
 from pyoco_server.gateway.maintenance.unused_flows import LooseFlows
 from pyoco_server.gateway.monitoring.capacity import StoreRoom
 from pyoco_server.gateway.monitoring.durability import DurabilityReader
@@ -51,6 +50,7 @@ from pyoco_server.store.flows import FlowStore
 from pyoco_server.store.logs import LogStore
 from pyoco_server.store.nats.connection import Connection
 from pyoco_server.store.nats.feed import BucketFeed, Change
+from pyoco_server.store.nats.stream_keeper import StreamKeeper
 from pyoco_server.store.queue.job_maker import JobMaker
 from pyoco_server.store.queue.job_queue import JobQueue
 from pyoco_server.store.queue.queued_jobs import QueuedJobs
@@ -98,7 +98,7 @@ class Gateway:
         self.wheel_history = WheelHistory(self.connection)
         self.uploads = Uploads(settings.wheel_max_bytes)
         self.trail = AuditTrail(self.connection)
-        self.audit = AuditLog(self.trail, self.metrics)
+        self.audit = AuditLog(self.trail, count_lost=self.metrics.audit_lost.inc)
         self.control = ControlChannel(self.connection)
         self.log_reads = asyncio.Semaphore(_LOG_READS)
         """Held while a page of a log is read and decoded, so that many readers do not cost much memory at once."""

@@ -9,8 +9,9 @@ from starlette.types import Scope
 
 from pyoco_server.errors import InvalidKey, KeyRequired, StoreUnavailable, TooManyFailedKeys
 from pyoco_server.gateway.access.existing_keys import ExistingKeys, tell_of_existing
-from pyoco_server.gateway.access.failed_keys import FailedKeys, source
+from pyoco_server.gateway.access.failed_keys import FailedKeys
 from pyoco_server.gateway.access.keyring import KeyRing
+from pyoco_server.gateway.access.peer_address import source
 from pyoco_server.model.access import ANYBODY, Caller, Role
 from pyoco_server.model.apikey import ApiKey, Pepper
 from pyoco_server.model.existing.api_key import ExistingKey

@@ -18,7 +18,7 @@ import structlog
 from starlette.types import Scope
 
 from pyoco_server.errors import ForeignHost, ForeignOrigin
-from pyoco_server.gateway.access.failed_keys import source
+from pyoco_server.gateway.access.peer_address import source
 from pyoco_server.model.addresses import is_loopback
 from pyoco_server.process.reports import Reports
 from pyoco_server.settings.environment import Settings

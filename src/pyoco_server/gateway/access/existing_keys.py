@@ -12,10 +12,10 @@ import structlog
 from pyoco_server.errors import RightMissing, StoreUnavailable, TooManyFailedKeys
 from pyoco_server.gateway.access.failed_keys import Brake
 from pyoco_server.gateway.access.keyring import KeyRing
-from pyoco_server.gateway.wheels.upload_limit import Slots
 from pyoco_server.model.access import Role
 from pyoco_server.model.apikey import ApiKey, Pepper, Refusal
 from pyoco_server.model.existing.api_key import MADE_BY, ExistingKey, Seal, SlowHash, UnusableKey
+from pyoco_server.process.concurrency import ConcurrencyLimit
 from pyoco_server.store.keys import KeyStore
 
 log = structlog.get_logger(__name__)
@@ -47,7 +47,7 @@ class ExistingKeys:
         self._store = store
         self._pepper = pepper
         self._tries = Brake(_EVERY_SEC, _BURST)
-        self._places = Slots(_AT_A_TIME, _WAIT_SEC, "keys of the existing system are checked")
+        self._places = ConcurrencyLimit(_AT_A_TIME, _WAIT_SEC, "keys of the existing system are checked")
         self._threads = ThreadPoolExecutor(_AT_A_TIME, "slow-hash")
         self._checking: dict[tuple[ApiKey, str], asyncio.Task[Refusal | None]] = {}
         self._storing: set[asyncio.Task[None]] = set()

@@ -1,6 +1,5 @@
 """Failed keys, by address: a limit on how many are looked at, and one line of log a minute."""
 
-import ipaddress
 import math
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -18,7 +17,6 @@ _EVERY_SEC = 3.0
 _BURST = 20
 """And this many are saved up by not failing."""
 _MOST = 4096
-_IPV6_PREFIX = 64
 _EXPLAINED = {
     Refusal.EXISTING_WRONG: {
         "why": f"{MADE_BY}: the secret is wrong, or PYOCO_AUTH_PEPPER is not what it was made with (or without)",
@@ -109,20 +107,3 @@ class FailedKeys:
                 "an api key was refused", address=address, reason=reason.value, key_id=key_id, attempts=times,
                 **_EXPLAINED.get(reason, {}),
             )  # fmt: skip
-
-
-def source(host: str | None) -> str:
-    """Give the address that failures are counted under: of IPv6 the network of one customer.
-
-    Args:
-        host: The peer of the connection; what a proxy says of its own clients is anybody's word.
-    """
-    try:
-        address = ipaddress.ip_address((host or "").partition("%")[0])
-    except ValueError:
-        return host or "unknown"
-    if isinstance(address, ipaddress.IPv4Address):
-        return str(address)
-    if address.ipv4_mapped:
-        return str(address.ipv4_mapped)
-    return str(ipaddress.ip_network((address, _IPV6_PREFIX), strict=False))

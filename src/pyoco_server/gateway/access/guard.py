@@ -25,7 +25,7 @@ from pyoco_server.gateway.access.authenticator import Authenticator
 from pyoco_server.gateway.access.browsers import Browsers
 from pyoco_server.gateway.access.caller import CALLER
 from pyoco_server.gateway.access.rights import ALSO_UNCHECKED, lines_of, needed
-from pyoco_server.gateway.http.problems import problem
+from pyoco_server.gateway.problems import problem
 from pyoco_server.model.access import Caller, Role
 from pyoco_server.settings.environment import Settings
 

@@ -2,12 +2,12 @@
 
 from pyoco_server.gateway.access.authenticator import Authenticator
 from pyoco_server.gateway.access.keyring import KeyRing
-from pyoco_server.gateway.maintenance.stream_keeper import StreamKeeper
 from pyoco_server.process.supervision import Supervisor
 from pyoco_server.settings.environment import Settings
 from pyoco_server.store.keys import KeyStore
 from pyoco_server.store.nats.connection import Connection
 from pyoco_server.store.nats.feed import BucketFeed
+from pyoco_server.store.nats.stream_keeper import StreamKeeper
 
 
 class KeyKeeper:

@@ -4,13 +4,13 @@ import asyncio
 import contextlib
 import time
 from collections import deque
+from collections.abc import Callable
 from itertools import islice
 from typing import Any
 
 import structlog
 
 from pyoco_server.errors import StoreUnavailable
-from pyoco_server.gateway.monitoring.metrics import Metrics
 from pyoco_server.model.audit import AuditEntry
 from pyoco_server.process.supervision import Supervisor
 from pyoco_server.process.waiting import first_event
@@ -34,12 +34,12 @@ class AuditLog:
 
     Args:
         trail: Where they go.
-        metrics: Where those are counted for which there was no room.
+        count_lost: Counts the entries for which there was no room.
     """
 
-    def __init__(self, trail: AuditTrail, metrics: Metrics) -> None:
+    def __init__(self, trail: AuditTrail, count_lost: Callable[[int], None]) -> None:
         self._trail = trail
-        self._metrics = metrics
+        self._count_lost = count_lost
         self._waiting: deque[AuditEntry] = deque()
         self._came = asyncio.Event()
         self._lost = 0
@@ -95,7 +95,7 @@ class AuditLog:
 
     def _tell(self, reason: str, *, lost: int = 0, now: bool = False) -> None:
         """Log that the trail has trouble, every few seconds at most."""
-        self._metrics.audit_lost.inc(lost)
+        self._count_lost(lost)
         self._lost += lost
         if now or time.monotonic() - self._told_at >= _TELL_SEC:
             self._told_at = time.monotonic()

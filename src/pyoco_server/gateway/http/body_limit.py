@@ -6,7 +6,7 @@ from starlette._utils import get_route_path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pyoco_server.errors import TooLarge
-from pyoco_server.gateway.http.problems import problem
+from pyoco_server.gateway.problems import problem
 
 _FORM_OVERHEAD = 1024 * 1024
 

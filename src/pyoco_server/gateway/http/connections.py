@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 import structlog
 
-from pyoco_server.gateway.access.failed_keys import source
+from pyoco_server.gateway.access.peer_address import source
 from pyoco_server.model.addresses import is_loopback
 from pyoco_server.process import descriptors
 from pyoco_server.process.reports import Reports

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pyoco_server.errors import InvalidInput, InvalidSetting
 from pyoco_server.gateway.access.guard import doors
-from pyoco_server.gateway.http.problems import problem
+from pyoco_server.gateway.problems import problem
 from pyoco_server.model.prefixes import check_prefix
 from pyoco_server.settings.environment import Settings
 

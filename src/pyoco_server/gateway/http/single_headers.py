@@ -7,7 +7,7 @@ decides something may be sent once. The same value twice does no harm.
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pyoco_server.errors import HeaderRepeated
-from pyoco_server.gateway.http.problems import problem
+from pyoco_server.gateway.problems import problem
 from pyoco_server.settings.environment import Settings
 
 _KEY_STATUS = 401

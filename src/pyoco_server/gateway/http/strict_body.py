@@ -10,7 +10,7 @@ from fastapi.routing import APIRoute
 from starlette.datastructures import FormData
 
 from pyoco_server.errors import InvalidInput, PyocoError
-from pyoco_server.gateway.submitting.checking.clients import Client
+from pyoco_server.gateway.access.client import Client
 
 _MOST_FIELDS = 32
 _MOST_FILES = 8

@@ -7,6 +7,7 @@ from pydantic import BaseModel
 
 from pyoco_server.errors import DeadLetterNotFound, KeyReused, NotReplayable, RunNotFound, StoreUnavailable
 from pyoco_server.gateway.access.caller import Who
+from pyoco_server.gateway.access.client import Client
 from pyoco_server.gateway.audit.middleware import Change, Noted, changes
 from pyoco_server.gateway.deadletters import letters
 from pyoco_server.gateway.gateway import Here
@@ -15,7 +16,6 @@ from pyoco_server.gateway.http.words import Reason
 from pyoco_server.gateway.index.json_fields import parse
 from pyoco_server.gateway.routes.submissions import KeyHeader, read_key
 from pyoco_server.gateway.submitting import reruns
-from pyoco_server.gateway.submitting.checking.clients import Client
 from pyoco_server.model.audit import AuditAction
 from pyoco_server.model.tags import check_tag
 from pyoco_server.store.deadletters import StoredLetter

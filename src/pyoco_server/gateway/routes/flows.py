@@ -9,10 +9,10 @@ from fastapi.responses import PlainTextResponse
 
 from pyoco_server.errors import FlowNotStored, InvalidInput, RunNotFound, StoreUnavailable, TooLarge
 from pyoco_server.gateway.access.caller import Who
+from pyoco_server.gateway.access.client import Client
 from pyoco_server.gateway.gateway import Gateway, Here
 from pyoco_server.gateway.http.answers import CHECKS, refusals
 from pyoco_server.gateway.routes.runs import read_snapshot
-from pyoco_server.gateway.submitting.checking.clients import Client
 from pyoco_server.model.flow.drawing import loose_graph
 
 router = APIRouter(tags=["runs"])

@@ -10,12 +10,12 @@ from pydantic import BaseModel, Field
 
 from pyoco_server.errors import InvalidFlow, InvalidInput, KeyReused, StoreFull, TooLarge
 from pyoco_server.gateway.access.caller import Who
+from pyoco_server.gateway.access.client import Client
 from pyoco_server.gateway.audit.middleware import Change, Noted, changes
 from pyoco_server.gateway.gateway import Gateway, Here
 from pyoco_server.gateway.http.answers import WRITES, refusals
 from pyoco_server.gateway.http.complaints import kind_of
 from pyoco_server.gateway.http.strict_body import StrictRoute
-from pyoco_server.gateway.submitting.checking.clients import Client
 from pyoco_server.model import idempotency
 from pyoco_server.model.access import Caller
 from pyoco_server.model.audit import AuditAction

@@ -7,10 +7,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from pyoco_server.errors import InvalidInput, KeyReused, NotReplayable, RunNotFound, TooLarge
+from pyoco_server.gateway.access.client import Client
 from pyoco_server.gateway.deadletters import letters
 from pyoco_server.gateway.gateway import Gateway
 from pyoco_server.gateway.index.json_fields import parse, tenant_of_unreadable
-from pyoco_server.gateway.submitting.checking.clients import Client
 from pyoco_server.model import idempotency
 from pyoco_server.model.access import Caller
 from pyoco_server.model.run import RunRecord, again, is_run_id, new_run_id

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 import anyio
 
 from pyoco_server.errors import StoreUnavailable
-from pyoco_server.gateway.wheels.upload_limit import Slots
+from pyoco_server.process.concurrency import ConcurrencyLimit
 
 _UPLOADS = 4
 """So many wheels, as large as they may be, may lie on the disk before they are stored."""
@@ -29,7 +29,7 @@ class Uploads:
     def __init__(self, largest: int) -> None:
         self.room = UploadRoom(_UPLOADS * largest, _FILES, _WAIT_SEC)
         """Taken as a wheel arrives."""
-        self.checks = Slots(_UPLOADS, _WAIT_SEC, _WHAT)
+        self.checks = ConcurrencyLimit(_UPLOADS, _WAIT_SEC, _WHAT)
         """Held while a wheel that has arrived is looked at and stored."""
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pydantic_core
 
 from pyoco_server.errors import TooLarge, TooManyChecks
-from pyoco_server.gateway.submitting.checking.clients import Client
+from pyoco_server.gateway.access.client import Client
 from pyoco_server.gateway.submitting.checking.flights import Flights
 from pyoco_server.gateway.submitting.checking.frames import Frame
 from pyoco_server.gateway.submitting.checking.pool import CheckPool

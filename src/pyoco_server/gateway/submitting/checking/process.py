@@ -14,8 +14,8 @@ import psutil
 import structlog
 
 from pyoco_server.errors import CheckUnavailable, InvalidFlow, PyocoError
-from pyoco_server.gateway.monitoring.memory import settle_memory
 from pyoco_server.gateway.submitting.checking.frames import LENGTHS, MOST_HEAD, Frame, error_in, told_error
+from pyoco_server.process.memory import settle_memory
 
 log = structlog.get_logger(__name__)
 

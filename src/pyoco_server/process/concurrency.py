@@ -1,4 +1,4 @@
-"""Bounds how much of one kind of work goes on at a time."""
+"""A limit on concurrent work of one kind, with a queue that has a deadline."""
 
 import asyncio
 import contextlib
@@ -9,13 +9,13 @@ import anyio
 from pyoco_server.errors import StoreUnavailable
 
 
-class Slots:
-    """A number of places, and a queue that has a deadline.
+class ConcurrencyLimit:
+    """Let a fixed number of callers work concurrently; the others wait, for a bounded time.
 
     Args:
-        count: How many may work at a time.
-        wait_sec: Seconds that others wait.
-        what: The work, for the message.
+        count: How many callers may work concurrently.
+        wait_sec: Seconds for which the others wait at most.
+        what: What the callers do, for the error message.
     """
 
     def __init__(self, count: int, wait_sec: float, what: str) -> None:
@@ -25,10 +25,10 @@ class Slots:
 
     @contextlib.asynccontextmanager
     async def slot(self) -> AsyncIterator[None]:
-        """Hold a place.
+        """Hold one of the places.
 
         Raises:
-            StoreUnavailable: none became free in time.
+            StoreUnavailable: no place became free in time.
         """
         try:
             with anyio.fail_after(self._wait_sec):
